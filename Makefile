@@ -7,7 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FL
 export PIP_FLAGS
 export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
-OLD_TRANSFORMERS := $(VENV)-transformers-4.51
+OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
+SPACE := $() $()
+OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
 .PHONY: demo test test-ci test-matrix check-infra lint docs format bench bench-train clean help
 
@@ -22,9 +24,10 @@ test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	$(BIN)/python tests/container_env.py
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# With what CI can install: the transformers that Bedrock reads imported models with.
-test-ci: $(OLD_TRANSFORMERS)/.made  ## The same with every tool that CI installs, then the test matrix.
-	CLOUDFT_OLD_TRANSFORMERS=$(CURDIR)/$(OLD_TRANSFORMERS)/bin/python $(MAKE) test
+# With what CI can install: the versions of transformers that exported models are read with, that of
+# Bedrock's import among them.
+test-ci: $(addsuffix /.made,$(OLD_TRANSFORMERS))  ## The same with every tool that CI installs, then the test matrix.
+	CLOUDFT_OLD_TRANSFORMERS=$(OLD_PYTHONS) $(MAKE) test
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal -m benchmark_start
 	$(MAKE) test-matrix
 
@@ -83,8 +86,8 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --no-deps home-assistant-intents
 	touch $@
 
-$(OLD_TRANSFORMERS)/.made: constraints.txt
-	$(PYTHON) -m venv $(OLD_TRANSFORMERS)
-	$(OLD_TRANSFORMERS)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
-	  $$(grep -E '^torch==' constraints.txt) transformers==4.51.3 jinja2
+$(VENV)-transformers-%/.made: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
+	  $$(grep -E '^torch==' constraints.txt) transformers==$* jinja2
 	touch $@

@@ -94,10 +94,14 @@ _client = functools.cache(new_client)
 
 @contextlib.contextmanager
 def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
-    """Run an endpoint with an empty, private bucket, and roles that trust Bedrock and SageMaker."""
+    """Run an endpoint with an empty, private bucket, and roles that trust Bedrock and SageMaker.
+
+    Without `--warm-up` it loads no model before the first request.
+    """
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
         output, errors = Path(folder, "out"), Path(folder, "err")
-        command = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
+        own = ["-q", "--no-warm-up", "--until-pid", str(os.getpid())]
+        command = ["endpoint", *own, *arguments]
         environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
         process = forked_cli.start_cli(command, env=environ, streams=[os.devnull, output, errors])
         try:

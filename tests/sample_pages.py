@@ -41,6 +41,12 @@ DIAGNOSTICS: dict[str, DiagnosticResult] = {
     "data": {"level": "good", "sentence": "More data of this kind would help."},
 }
 
+FIGURES = {
+    "base": 0.25,
+    "tuned": 0.5,
+    "delta": {"value": 0.25, "low": None, "high": None},
+}
+
 
 @functools.cache
 def make_evaluation(*, records: int = 200, labels: int = 40) -> Evaluation:
@@ -79,6 +85,17 @@ def make_evaluation(*, records: int = 200, labels: int = 40) -> Evaluation:
         "identities": {"base": "a" * 64, "tuned": "b" * 64},
         "pitfalls": DIAGNOSTICS,
         **scores,
+        "omitted": [{"metric": "bleu", "reason": "the references are single words"}],
+        "suites": [
+            {"suite": "arc_easy", "figure": "acc", "n": 200, "higherIsBetter": True, **FIGURES},
+            {"suite": "wikitext", "figure": "bits_per_byte", "n": 9, "higherIsBetter": False}
+            | FIGURES,
+        ],
+        "earlier": [
+            {"task": "text", "metric": "chrf", "n": 12, "evaluatedAt": "2026-01-01T00:00:00+00:00"}
+            | {"data": {"role": "test", "sha256": "e" * 64}}
+            | FIGURES
+        ],
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -67,6 +67,8 @@ class Job:
     model_arn: str | None = None
     local: str | None = None
     """The id of the local backend's job that trains it."""
+    note: str | None = None
+    """What the API has no member for: that a completed job learned nothing."""
 
     def update_phases(self, details: Mapping[str, str]) -> bool:
         """Record the status of each phase, and the time of a change; return whether one changed."""
@@ -146,7 +148,10 @@ class TrainingJob:
 
 @dataclass
 class Model:
-    """A custom model, made by a customization job, or an imported model, stored in `folder`."""
+    """A custom model, made by a customization job, or a model that is stored in `folder`.
+
+    The latter is an imported model, or a custom model that CreateCustomModel made.
+    """
 
     arn: str
     name: str
@@ -155,6 +160,10 @@ class Model:
     folder: str | None = None
     architecture: str | None = None
     created: datetime = field(default_factory=now)
+    status: str = "Active"
+    failure: str | None = None
+    source: dict[str, str] | None = None
+    """What CreateCustomModel reads: `s3Uri`, as the role `roleArn`."""
 
 
 @dataclass
@@ -172,6 +181,31 @@ class ModelDeployment:
     commitment: str | None = None
 
 
+@dataclass
+class InferenceProfile:
+    """An inference profile. `area` is where it sends requests: `us`, `global`; "" for one Region.
+
+    `model_arn` is the model's ARN in this Region.
+    """
+
+    arn: str
+    name: str
+    model_arn: str
+    area: str = ""
+    description: str | None = None
+    created: datetime = field(default_factory=now)
+
+    @property
+    def id(self) -> str:
+        """Return the last part of its ARN."""
+        return self.arn.rpartition("/")[2]
+
+    @property
+    def is_system(self) -> bool:
+        """Return whether Bedrock defines it."""
+        return ":inference-profile/" in self.arn
+
+
 class NamedResource(Protocol):
     """A resource that has an ARN and a name."""
 
@@ -184,7 +218,7 @@ class NamedResource(Protocol):
         """Return its name."""
 
 
-Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment)
+Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment, InferenceProfile)
 Named = TypeVar("Named", bound=NamedResource)
 
 
@@ -211,6 +245,10 @@ class StateData:
     batches: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
     """SageMaker's training jobs, by name."""
+    profiles: dict[str, InferenceProfile] = field(default_factory=dict)
+    """The account's own inference profiles."""
+    logging: dict[str, Any] | None = None
+    """The configuration of invocation logging."""
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, ClientToken] = field(default_factory=dict)
     """By `KIND:TOKEN`."""
@@ -310,7 +348,7 @@ class State(StateData):
     def is_taggable(self, arn: str) -> bool:
         """Return whether that is the ARN of an existing resource of Bedrock."""
         resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
-        tasks = (self.imports, self.copies, self.batches)
+        tasks = (self.imports, self.copies, self.batches, self.profiles)
         return any(arn in collection for collection in (*resources, *tasks))
 
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from cloudft.aws.request_validation import load_service_model
 from cloudft.endpoint.app import snake_case
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
+from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
 from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
@@ -25,6 +28,9 @@ SERVICES: Sequence[type] = (
     ModelCopyJobs,
     BatchInference,
     BedrockRuntime,
+    InferenceProfiles,
+    CustomModels,
+    InvocationLogging,
 )
 """The classes whose methods are operations of bedrock and bedrock-runtime."""
 SAGEMAKER = "sagemaker"

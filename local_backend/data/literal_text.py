@@ -19,6 +19,7 @@ OPENING, CLOSING = "\ufdd0", "\ufdd1"
 """Noncharacters of Unicode, which no text is meant to have (Unicode 17, section 23.7)."""
 FIRST_CODE = 0xE000
 """Private use: what is between the two is the number of a special token."""
+MARK = re.compile(f"{OPENING}(.){CLOSING}")
 REASONING_TAGS = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]"})
 """Read as reasoning in an answer (chat_template.py), special tokens or not."""
 
@@ -59,9 +60,19 @@ class LiteralTexts:
 
     def unmark(self, text: str) -> str:
         """Return the text with the special tokens again, which are text alone in it."""
-        return re.sub(
-            f"{OPENING}(.){CLOSING}", lambda m: self._tokens[ord(m[1]) - FIRST_CODE], text
-        )
+        return MARK.sub(lambda m: self._tokens[ord(m[1]) - FIRST_CODE], text)
+
+    def unmark_in_two(self, text: str) -> list[str]:
+        """Return the text as `unmark` does, cut within each special token."""
+        pieces = [""]
+        for number, piece in enumerate(MARK.split(text)):
+            if number % 2:
+                token = self._tokens[ord(piece) - FIRST_CODE]
+                pieces[-1] += token[:1]
+                pieces.append(token[1:])
+            else:
+                pieces[-1] += piece
+        return pieces
 
 
 def has_marks(text: str) -> bool:

@@ -85,6 +85,8 @@ class PreparedTokenizer:
         self.chat_template = prepared["chatTemplate"]
         self.eos_token_id = prepared["eosTokenId"]
         self._special_tokens = prepared["specialTokens"]
+        unknown = self._special_tokens.get("unk_token")
+        self.unk_token_id = backend.token_to_id(unknown) if unknown else None
         self._render = render
         self._load_original = load_original
         self._original: PreTrainedTokenizerBase | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SpecialTokens:
-    """The special tokens of one tokenizer: `ids` by text."""
+    """The special tokens of one tokenizer: `ids` by text, and `numbers`, those of known texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added: dict[int, AddedToken] = (
@@ -28,6 +28,7 @@ class SpecialTokens:
         )
         self._by_text = {token.content: token for token in added.values() if token.special}
         self.ids = {token.content: i for i, token in added.items() if token.special}
+        self.numbers = frozenset(self.ids.values()) - {tokenizer.unk_token_id}
         everything = [token.content for token in added.values()]
         self._cut = frozenset(
             text

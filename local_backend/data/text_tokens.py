@@ -151,13 +151,23 @@ class TextTokenizer:
             return self._explain_stretch(text, backend_of(self._tokenizer))
         tokens: list[int] = []
         for stretch, special in self._special.split(text):
-            if stretch and not tokens:
-                tokens += self._explain_stretch(self.literal.unmark(stretch), self._literal_backend)
-            elif stretch:
-                anchored = ANCHOR + self.literal.unmark(stretch)
-                tokens += self._explain_stretch(anchored, self._literal_backend)[1:]
+            found = self._explain_literal([self.literal.unmark(stretch)], not tokens)
+            if has_marks(stretch) and not self._special.numbers.isdisjoint(found):
+                # A unigram model takes the text of a special token as one word, if it is whole.
+                found = self._explain_literal(self.literal.unmark_in_two(stretch), not tokens)
+            tokens += found
             if special:
                 tokens.append(_token_text(self._special.ids[special], special))
+        return tokens
+
+    def _explain_literal(self, texts: Sequence[str], is_first: bool) -> list[int]:
+        """Return the tokens of texts that follow each other, with special tokens as text."""
+        tokens: list[int] = []
+        for number, text in enumerate(texts):
+            if is_first and not number:
+                tokens += self._explain_stretch(text, self._literal_backend)
+            elif text:
+                tokens += self._explain_stretch(ANCHOR + text, self._literal_backend)[1:]
         return tokens
 
     def _explain_stretch(self, text: str, backend: Any) -> list[int]:

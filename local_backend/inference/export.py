@@ -2,7 +2,8 @@
 
 The merged weights are written, read back from disk, and run on the job's held-out records. Their
 logits must equal the adapter model's within a tolerance, and greedy decoding must give equal
-tokens. Otherwise nothing is left at OUT.
+tokens. Otherwise nothing is left at OUT. The folder's configuration is written for transformers 4
+and 5, and the proof names what an older reader would take otherwise.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
-from torch import nn
 
 from local_backend.atomic_folders import atomic_folder
 from local_backend.data.encode import read_records
@@ -34,10 +35,14 @@ from local_backend.models.load_model import (
     load_tuned_weights,
 )
 from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.portable_config import older_reader_differences, write_portable_config
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now, exit_with_parent
 from local_backend.settings import Settings, read_settings
 from local_backend.training.objectives import find_objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROOF = "export.json"
 PROOF_RECORDS = 8
@@ -62,10 +67,15 @@ class Comparison(TypedDict):
 
 
 class Proof(Comparison):
-    """export.json: a comparison that passed, and the data role of its records."""
+    """export.json: a comparison that passed, and the data role of its records.
+
+    `differsInOlderReaders` names the keys of config.json (or `tokenizer`) that transformers 4, and
+    tools that read its names, would take otherwise.
+    """
 
     heldOut: str
     format: str
+    differsInOlderReaders: list[str]
 
 
 def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
@@ -83,7 +93,7 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
     loaded = load_model(locate_weights(settings.model_name, settings.weights), torch.float32, cpu)
     load_tuned_weights(adapter, loaded, settings.method)
     loaded.tokenizer = load_tokenizer(str(adapter))[0]
-    role, prompts = load_held_out_prompts(settings, loaded)
+    role, texts, prompts = load_held_out_prompts(settings, loaded)
     expected = run_prompts(loaded, prompts)
     try:
         with (
@@ -91,13 +101,22 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
             atomic_folder(out) as temporary,
         ):
             lora.merge_adapters(loaded.model)
-            nn.Module.to(loaded.model, dtype=DTYPES[dtype])
+            convert_weights(loaded.model, DTYPES[dtype])
             loaded.model.save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)
+            write_portable_config(temporary, loaded.tokenizer, loaded.stop_ids)
             # Read back from disk: what is proven is what will be used, not what is in memory.
-            exported = run_prompts(load_model(str(temporary), torch.float32, cpu), prompts)
-            comparison = compare_outputs(expected, exported, dtype)
-            proof: Proof = {**comparison, "heldOut": role, "format": "safetensors"}
+            exported = load_model(str(temporary), torch.float32, cpu)
+            check_tokenizer(loaded, exported, texts)
+            comparison = compare_outputs(expected, run_prompts(exported, prompts), dtype)
+            proof: Proof = {
+                **comparison,
+                "heldOut": role,
+                "format": "safetensors",
+                "differsInOlderReaders": older_reader_differences(
+                    temporary, loaded.tokenizer, texts
+                ),
+            }
             write_json(temporary / PROOF, proof)
     except FileExistsError as error:
         raise exists_error(out) from error
@@ -109,17 +128,51 @@ def exists_error(out: Path) -> TrainerError:
     return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
 
 
-def load_held_out_prompts(settings: Settings, loaded: LoadedModel) -> tuple[str, list[list[int]]]:
-    """Return the data role of the proof's records, and the tokens of each one's prompt."""
+def convert_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Convert the weights and saved buffers to `dtype`, but for those the model keeps in float32.
+
+    transformers' rule (`PreTrainedModel._get_dtype_plan`): `_keep_in_fp32_modules` holds for
+    float16, `_keep_in_fp32_modules_strict` for bfloat16 too. Rounded, a router's correction bias
+    selects other experts.
+    """
+    kept = set(model._keep_in_fp32_modules_strict or ())
+    if dtype == torch.float16:
+        kept |= set(model._keep_in_fp32_modules or ())
+    patterns = [re.compile(re.escape(name).replace(r"\*", r"\w+")) for name in kept]
+    saved = model.state_dict().keys()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        is_kept = name not in saved or any(pattern.search(name) for pattern in patterns)
+        if tensor.is_floating_point() and not is_kept:
+            tensor.data = tensor.data.to(dtype)
+
+
+def check_tokenizer(loaded: LoadedModel, exported: LoadedModel, texts: Sequence[str]) -> None:
+    """Raise TrainerError if the exported tokenizer differs in tokens, end tokens or template."""
+    ours, theirs = loaded.tokenizer, exported.tokenizer
+    same_tokens = all(ours(text)["input_ids"] == theirs(text)["input_ids"] for text in texts)
+    same_template = ours.chat_template == theirs.chat_template
+    if not (same_tokens and same_template and set(loaded.stop_ids) == set(exported.stop_ids)):
+        raise TrainerError(
+            "The exported tokenizer is not the tuned model's: it gives other tokens, end tokens or"
+            " another chat template.",
+            fix="please report this with the model's name; the adapter itself is unchanged.",
+        )
+
+
+def load_held_out_prompts(
+    settings: Settings, loaded: LoadedModel
+) -> tuple[str, list[str], list[list[int]]]:
+    """Return the data role of the proof's records, and the text and tokens of each one's prompt."""
     role = next(name for name in ("test", "validation", "train") if name in settings.data)
     objective = find_objective(settings.customization_type)
     record_format = loaded.record_format(settings.format)
-    prompts = []
+    texts, prompts = [], []
     for record in islice(read_records(settings.data[role].path), PROOF_RECORDS):
         text = objective.render_prompt(record, record_format)
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        texts.append(text)
         prompts.append(ids[:PROOF_PROMPT_TOKENS])
-    return role, prompts
+    return role, texts, prompts
 
 
 ModelOutputs = list[tuple[torch.Tensor, list[int]]]

@@ -17,6 +17,7 @@ from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.errors import TrainerError
 from local_backend.models import lora
 from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.portable_config import write_portable_config
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
 from local_backend.models.weights import locate_weights
 from local_backend.settings import LoraSettings, Settings
@@ -180,6 +181,7 @@ def save_tuned_model(
     else:
         model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
+    write_portable_config(folder, loaded.tokenizer, loaded.stop_ids)
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:

@@ -29,7 +29,7 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
 
     The merged weights are loaded again and run on held-out records: their logits must equal the
     tuned model's within a tolerance, and the greedy answers must be the same. Otherwise the export
-    fails and DIR is not written.
+    fails and DIR is not written. transformers 4 and 5 read the same model from DIR.
     """
     from cloudft.backends.capabilities import SupportsExport
 
@@ -46,5 +46,11 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
         f" (allowed {proof['tolerance']:g}), equal greedy answers on"
         f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records"
     )
+    differing = proof.get("differsInOlderReaders")
+    if differing:
+        console.note(
+            f"warning: transformers before 5, and tools that read its names, would take"
+            f" {', '.join(differing)} of this model otherwise: load it with transformers 5"
+        )
     console.print_result({"path": out, **proof}, text)
     return 0

@@ -206,14 +206,14 @@ def review_text(found: Mapping[str, Any]) -> str:
     """Return who won, with its interval, and how well the reviewers agree."""
     counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
     lines = [
-        f"{found['judgements']} judgments of {found['records']} records by"
-        f" {len(found['reviewers'])} reviewer(s)",
-        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, equal:"
+        f"{found['judgements']} judgments of {found['judgedRecords']} of {found['records']} records"
+        f" by {len(found['reviewers'])} reviewer(s)",
+        f"judgments: {found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, equal:"
         f" {counts['tie']}, both bad: {counts['bad']}",
     ]
     if rate["value"] is not None:
         lines.append(
-            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided"
+            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided records"
             f" (95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
         )
     if agreement is not None:

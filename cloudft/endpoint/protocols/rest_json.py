@@ -25,6 +25,7 @@ from cloudft.endpoint.protocols.json_shapes import (
     serialize_value,
 )
 from cloudft.endpoint.protocols.messages import (
+    HTTP_HEADERS,
     HttpResponse,
     Json,
     OperationCall,
@@ -206,9 +207,10 @@ def _serialize_event_stream(shape: Shape, result: Mapping[str, Any], status: int
 
 
 def _header_members(shape: Shape, result: Parameters) -> tuple[tuple[str, str], ...]:
-    """Return the members of a result that the model puts into headers."""
-    return tuple(
+    """Return the members of a result that the model puts into headers, and its other headers."""
+    described = (
         (member.serialization["name"], str(result[name]))
         for name, member in shape.members.items()
         if member.serialization.get("location") == "header" and name in result
     )
+    return (*described, *result.get(HTTP_HEADERS, {}).items())

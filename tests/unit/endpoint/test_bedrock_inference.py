@@ -246,6 +246,9 @@ def test_a_copied_model_outlives_its_source(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize("phase", ["validationDetails", "trainingDetails"])
 def test_a_job_fails_at_the_phase_of_an_injected_fault(endpoint: Endpoint, phase: str) -> None:
     bedrock = endpoint.client("bedrock")
+    endpoint.client("s3").put_object(
+        Bucket=BUCKET, Key="one.jsonl", Body=b'{"prompt": "a", "completion": "b"}\n'
+    )
     endpoint.fault({"operation": phase, "do": "fail", "message": "injected"})
     name = f"fails-{phase}"
     bedrock.create_model_customization_job(
@@ -253,7 +256,7 @@ def test_a_job_fails_at_the_phase_of_an_injected_fault(endpoint: Endpoint, phase
         customModelName=name,
         roleArn=ROLE,
         baseModelIdentifier=f"{TITAN}:0:8k",
-        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/in/questions.jsonl"},
+        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/one.jsonl"},
         outputDataConfig={"s3Uri": f"s3://{BUCKET}/out"},
     )
 

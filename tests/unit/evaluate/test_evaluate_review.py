@@ -95,6 +95,21 @@ def test_agreement_is_krippendorffs() -> None:
     assert nothing["winRate"]["value"] is None and nothing["judgements"] == 0
 
 
+def test_more_reviewers_of_the_same_records_are_no_more_records() -> None:
+    one = {str(n): "b" if n < 14 else "a" if n < 19 else "tie" for n in range(20)}
+    alone = summarize_judgments({"ada": one})
+    four = summarize_judgments(dict.fromkeys(("ada", "bob", "cleo", "dan"), one))
+    assert four["winRate"] == alone["winRate"] and four["winRate"]["decided"] == 19
+    assert alone["winRate"]["value"] == pytest.approx(14 / 19)
+    assert (four["judgements"], four["judgedRecords"], four["counts"]["b"]) == (80, 20, 56)
+    split = summarize_judgments(
+        {"ada": {"1": "a", "2": "b"}, "bob": {"1": "b", "2": "bad"}, "cleo": {"2": "b", "3": "tie"}}
+    )
+    # The first record is even, the second went to b, the third to nobody.
+    assert (split["winRate"]["value"], split["winRate"]["decided"]) == (1.0, 1)
+    assert split["winRate"]["low"] < 0.3
+
+
 def test_an_export_starts_no_formula(review: Review) -> None:
     Reviewer(review, "ada").save_judgment(0, "tie", "=HYPERLINK(1)")
     assert "'=HYPERLINK" in format_csv(review.export_rows())

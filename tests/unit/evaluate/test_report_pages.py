@@ -124,6 +124,8 @@ def test_many_files_and_labels_are_summarized(pages: dict[str, str]) -> None:
     assert "The whole matrix: 40 labels" in visible and "43 groups of records" in visible
     assert "answers without a label" in visible and "noLabelShare" not in text
     assert "answer format" in visible and "Problem." in visible
+    assert "BLEU left out: the references are single words." in visible
+    assert "2026-01-01 chrF, test" in visible and "wikitext, bits_per_byte (lower" in visible
 
 
 def test_a_report_without_texts_shows_none(tmp_path: Path) -> None:

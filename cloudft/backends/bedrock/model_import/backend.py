@@ -19,9 +19,9 @@ from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import ImportedModel, ImportJob
 from cloudft.backends.bedrock.model_import import (
-    convert_config,
     inference,
     model_checks,
+    model_files,
     preflight,
     request,
     states,
@@ -111,12 +111,12 @@ class ImportBackend(
     def prepare_model(
         self, job: LoadedJob, manifest: Manifest, folder: Path
     ) -> tuple[StagedJob, list[Finding]]:
-        """Convert the folder to the form that Bedrock reads, and check it by Bedrock's rules."""
+        """Name Bedrock's version of transformers in the folder, and check it by Bedrock's rules."""
         with as_store_error("the merged model can't be prepared", folder):
             try:
-                convert_config.convert_folder(folder, load_import_rules().transformers)
+                model_files.write_transformers_version(folder, load_import_rules().transformers)
             except ValueError as error:
-                message = f"{folder} can't be converted to Bedrock's form: {error}"
+                message = f"{folder} can't be read: {error}"
                 raise UsageError(
                     message, file=str(folder), fix=model_checks.OTHER_MODEL_FIX
                 ) from error

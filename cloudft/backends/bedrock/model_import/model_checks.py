@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from cloudft.backends.bedrock.model_import.convert_config import (
+from cloudft.backends.bedrock.model_import.model_files import (
     CONFIG,
     GENERATION,
     TOKENIZER,
@@ -64,6 +64,7 @@ def check_model_folder(folder: Path, *, supervised: bool, region: str | None) ->
     if CONFIG not in missing:
         config = read_json(folder / CONFIG)
         findings += check_architecture(config, str(folder / CONFIG), region)
+        findings += _check_older_names(config, folder)
         findings += _check_eos_tokens(folder, config, rules)
         findings += _check_weights(folder, config, rules)
     return findings
@@ -130,6 +131,18 @@ def _check_rope(config: HfConfig, file: str, rules: ImportRules) -> Iterator[Fin
         )
         fix = "compare its answers on long texts before you rely on them."
         yield _finding("ImportRope", message, fix, file, "warning")
+
+
+def _check_older_names(config: HfConfig, folder: Path) -> Iterator[Finding]:
+    """Check the names of transformers 4, without which Bedrock takes a default for the rope.
+
+    A model that an earlier version of cloudft merged may lack them.
+    """
+    rope = config.get("rope_parameters")
+    if rope and "rope_theta" not in config:
+        message = f"{folder / CONFIG} has rope_parameters alone, which Bedrock's version ignores"
+        fix = f"remove the folder {folder} and import again: the model is merged anew."
+        yield _finding("ImportNewerNames", message, fix, folder / CONFIG)
 
 
 def _check_tokenizer(folder: Path, rules: ImportRules, supervised: bool) -> Iterator[Finding]:

@@ -8,9 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from cloudft.errors import StoreError, UsageError
-from cloudft.evaluate.diagnostics.diagnostic_labels import LEVEL_LABELS, diagnostic_label
-from cloudft.evaluate.metrics.metric_labels import metric_label
+from cloudft.evaluate.metrics.metric_labels import diagnostic_label, metric_label
 from cloudft.storage.atomic_files import atomic_write, create_file_atomically
+
+LEVEL_LABELS = {"good": "OK", "warning": "Warning", "bad": "Problem"}
+"""Level of a diagnostic -> its name on a page."""
 
 
 def render_template(template: str, values: Mapping[str, object]) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
+import torch
 from trainer_run import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
-from local_backend.inference.export import PROOF, export_merged_model
+from local_backend.inference.export import PROOF, convert_weights, export_merged_model
 from local_backend.job_dir import JobDir
 from local_backend.models import lora
 
@@ -54,6 +55,9 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
     assert proof["equalGreedyAnswers"] == proof["records"] == 8
     assert proof["maxLogitDifference"] <= proof["tolerance"] == 1e-3
     assert proof["heldOut"] == "train"
+    assert proof["differsInOlderReaders"] == []
+    config = json.loads((out / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
     assert not (out / "adapter_config.json").exists()
     assert answer_prompts(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
 
@@ -78,6 +82,44 @@ def test_a_shorter_format_is_written_and_proven_as_well(
     proof = export_merged_model(JobDir(tuned.path), out, dtype)
     assert proof["equalGreedyAnswers"] == 8
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_a_model_keeps_in_float32_is_not_rounded(tmp_path: Path, dtype: torch.dtype) -> None:
+    """A router's correction bias decides which experts answer."""
+    from safetensors.torch import load_file
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    config = DeepseekV3Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        moe_intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        n_routed_experts=4,
+        n_group=2,
+        topk_group=1,
+        num_experts_per_tok=2,
+        first_k_dense_replace=1,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_nope_head_dim=4,
+        qk_rope_head_dim=4,
+        v_head_dim=4,
+    )
+    model = DeepseekV3ForCausalLM(config)
+    gate = model.get_submodule("model.layers.1.mlp.gate")
+    bias = torch.tensor([0.10001, 0.1, 0.10002, 0.09999])
+    gate.get_buffer("e_score_correction_bias").copy_(bias)
+    convert_weights(model, dtype)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    kept = {name for name, tensor in tensors.items() if tensor.dtype == torch.float32}
+    assert kept == {"model.layers.1.mlp.gate.e_score_correction_bias"}
+    assert torch.equal(tensors[kept.pop()], bias)
+    assert {t.dtype for t in tensors.values()} == {torch.float32, dtype}
 
 
 def test_all_weights_are_exported_as_they_are(train: RunTrainer, tmp_path: Path) -> None:
@@ -112,8 +154,6 @@ def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
 def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
     tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     merge = lora.merge_adapters
 
     def merges_badly(model: Any) -> None:
