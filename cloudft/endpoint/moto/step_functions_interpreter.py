@@ -104,18 +104,23 @@ def use_own_scopes(preprocessor: Preprocessor) -> None:
     preprocessor._query_language_per_scope = []
 
 
-def validate_definition(definition: str) -> None:
-    """Raise InvalidDefinition, in AWS's words, for a definition that can't be run."""
+def find_definition_error(definition: str) -> str | None:
+    """Return why a definition can't be run; None for one that can."""
     try:
         AmazonStateLanguageParser.parse(definition)
     except ASLParserException as error:
-        reason = "; ".join(error.errors)
+        return "; ".join(error.errors)
     except Exception as error:  # whatever moto raises is the reason
-        reason = CLASS_NAME.sub(r"\1", str(error) or type(error).__name__)
-    else:
-        return
-    message = f"Invalid State Machine Definition: 'SCHEMA_VALIDATION_FAILED: {reason}'"
-    raise InvalidDefinition(message=message)
+        return CLASS_NAME.sub(r"\1", str(error) or type(error).__name__)
+    return None
+
+
+def validate_definition(definition: str) -> None:
+    """Raise InvalidDefinition, in AWS's words, for a definition that can't be run."""
+    reason = find_definition_error(definition)
+    if reason is not None:
+        message = f"Invalid State Machine Definition: 'SCHEMA_VALIDATION_FAILED: {reason}'"
+        raise InvalidDefinition(message=message)
 
 
 def name_executions() -> None:

@@ -73,3 +73,13 @@ def test_a_definition_that_lacks_a_field_is_refused_by_its_name(fast_account: En
         create(fast_account, "bare", {"StartAt": "Only"})
     message = caught.value.response["Error"]["Message"]
     assert "No 'States' definition" in message and "class" not in message
+
+
+def test_a_definition_is_validated_without_a_state_machine(fast_account: Endpoint) -> None:
+    client = fast_account.client("stepfunctions")
+    valid = client.validate_state_machine_definition(definition=json.dumps(JSONPATH))
+    assert (valid["result"], valid["diagnostics"]) == ("OK", [])
+    bare = client.validate_state_machine_definition(definition='{"StartAt": "Only"}')
+    [diagnostic] = bare["diagnostics"]
+    assert (bare["result"], diagnostic["severity"]) == ("FAIL", "ERROR")
+    assert "States" in diagnostic["message"]
