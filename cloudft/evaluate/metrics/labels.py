@@ -56,13 +56,25 @@ def match_label(text: str, labels: Sequence[str]) -> str | None:
 
     Texts are compared in Unicode's form NFC, first exactly, then ignoring more and more: white
     space, case, marks around the text, marks and case. The first comparison that finds a label
-    decides; one that finds several, because it ignores where they differ, finds none.
+    decides; one that finds several, because it ignores where they differ, finds none. A label that
+    another one equals but for marks and case (`:A` and `A:`) must be in the text as it is.
     """
     for key, known in _index_labels(tuple(labels)):
         matches = known.get(key(text), ())
         if matches:
-            return matches[0] if len(matches) == 1 else None
+            label = matches[0]
+            is_meant = _exact(label) in _exact(text) or label not in _find_alike(tuple(labels))
+            return label if len(matches) == 1 and is_meant else None
     return None
+
+
+@lru_cache(maxsize=8)
+def _find_alike(labels: tuple[str, ...]) -> frozenset[str]:
+    """Return the labels that equal another one but for marks at both ends, and case."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        alike.setdefault(_fold(label).strip(OPENING_MARKS + CLOSING_MARKS + " "), []).append(label)
+    return frozenset(label for group in alike.values() if len(group) > 1 for label in group)
 
 
 @lru_cache(maxsize=8)
