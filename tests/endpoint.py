@@ -102,7 +102,9 @@ def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
         output, errors = Path(folder, "out"), Path(folder, "err")
         own = ["-q", "--no-warm-up", "--until-pid", str(os.getpid())]
         command = ["endpoint", *own, *arguments]
-        environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
+        # Never the model cache of the person who runs the tests.
+        cache = {"CLOUDFT_MODEL_CACHE": f"{folder}/models"}
+        environ = cache | os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
         process = forked_cli.start_cli(command, env=environ, streams=[os.devnull, output, errors])
         try:
             wait_until(lambda: _first_line(output) or not process.is_alive(), "the endpoint is up")

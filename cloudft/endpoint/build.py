@@ -78,7 +78,7 @@ class Endpoint:
             weights = find_weights(find_model(self.stand_in))
             if not any(location.is_present for location in weights):
                 return
-            note(f"loading {self.stand_in}: answers of base models wait for it")
+            note(f"loading {self.stand_in}: base models answer then (slower the very first time)")
             started = time.monotonic()
             self.inference.warm_up(ModelRef(None, self.stand_in, "base"))
             note(f"{self.stand_in} answers after {time.monotonic() - started:.1f} s")
@@ -109,7 +109,10 @@ def build_endpoint(
     # Without it jobs may do everything; the simulator answers by the policies in either case.
     authorizer = policies if options.authorization else None
     state, faults = State(options.region, options.state), FaultInjector()
-    models, backend = _build_models(options), LocalBackend(Home(folder))
+    # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
+    # half a minute.
+    home = Home(folder, str(Home.from_environ().models))
+    models, backend = _build_models(options), LocalBackend(home)
     profiles = InferenceProfiles(state, models)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)

@@ -127,6 +127,11 @@ def _import_section_modules() -> None:
     package = Path(__file__).parents[1] / "backends"
     for path in sorted(package.glob("*/job_section.py")):
         import_module(f"cloudft.backends.{path.parent.name}.job_section")
+    # Another import may have loaded one of them before: the order must not depend on that.
+    ordered = sorted(_sections.values(), key=lambda section: section.model.__module__)
+    _sections.clear()
+    _sections.update({section.name: section for section in ordered})
+    _build_job_model.cache_clear()
 
 
 def job_sections() -> Mapping[str, JobSection]:

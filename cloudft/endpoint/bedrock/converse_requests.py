@@ -121,11 +121,13 @@ TOP_K_NAMES = ("top_k", "topK")
 """What Claude and Nova call the limit of likeliest tokens, which Converse has no member for."""
 
 
-def _parse_more_fields(fields: Mapping[str, Any]) -> int:
+def _parse_more_fields(fields: object) -> int:
     """Return the `top_k` in `additionalModelRequestFields`. Raises ServiceError for other fields.
 
     Nova has it in an `inferenceConfig` (Nova user guide, "Complete request schema").
     """
+    if not isinstance(fields, Mapping):  # a document: any JSON value
+        raise refuse("additionalModelRequestFields is no JSON object")
     inner = fields.get("inferenceConfig")
     given = {k: v for k, v in fields.items() if k != "inferenceConfig"}
     if isinstance(inner, Mapping):

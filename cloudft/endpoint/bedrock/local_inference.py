@@ -131,6 +131,8 @@ class LocalInference:
         """
         prompts = [request.prompt for request in requests]
         with self._model_process(model) as process:
+            for request in requests:
+                _require_abilities(process, request)
             answers = list(
                 process.generate(prompts, [model.variant], requests[0].generation_config)
             )
@@ -142,6 +144,7 @@ class LocalInference:
     def count_tokens(self, model: ModelRef, request: InferenceRequest) -> int:
         """Return the number of tokens that the model would read. Raises ServiceError."""
         with self._model_process(model) as process:
+            _require_abilities(process, request)
             [tokens] = process.count_tokens([request.prompt])
         return int(tokens)
 

@@ -218,6 +218,7 @@ NO_IMAGE = "This model doesn't support the image content block that you provided
             {"additionalModelRequestFields": {"nonsense": 1}},
             "Malformed input request: #: extraneous key [nonsense] is not permitted",
         ),
+        ({"additionalModelRequestFields": True}, "is no JSON object"),
     ],
 )
 def test_converse_refuses_what_the_model_lacks(

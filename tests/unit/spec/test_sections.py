@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -63,6 +65,16 @@ def test_a_registered_section_is_read_checked_and_shown(tmp_path: Path, lab: Job
     assert list(shown)[-2:] == ["lab.queue", "lab.hours"]
     again = load_spec(to_portable_values(job))
     assert again.spec.section(LabSpec) == job.spec.section(LabSpec)
+
+
+@pytest.mark.parametrize("first", ["local", "sagemaker"])
+def test_the_order_of_sections_is_that_of_their_folders(first: str) -> None:
+    """Whatever was imported before: the schema and the reference list them in this order."""
+    code = f"import cloudft.backends.{first}.job_section\n"
+    code += "from cloudft.spec.sections import job_sections\nprint(*job_sections())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    order = ["bedrock", "distillation", "reinforcement", "local", "sagemaker"]
+    assert done.stdout.split() == order
 
 
 def test_faults_in_a_registered_section_are_findings(tmp_path: Path, lab: JobSection) -> None:
