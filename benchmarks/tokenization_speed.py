@@ -2,9 +2,9 @@
 
     python benchmarks/tokenization_speed.py
 
-The records of an example, twenty times, through the model's chat template and tokenizer as in a
-job; and the tokenizer alone on the finished texts, with offsets (as transformers calls it) and
-without. Best of three rounds.
+The records of an example, twenty times with another number in each, through the model's chat
+template and tokenizer as in a job; and the tokenizer alone on the finished texts, with offsets (as
+transformers calls it) and without. Best of three rounds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,20 @@ def measure_best(work: Callable[[], int], rounds: int) -> float:
     return max(speeds)
 
 
+def number_texts(record: Any, number: int) -> Any:
+    """Return a record whose texts are those of no other repetition."""
+    messages = [
+        {**turn, "content": [{"text": f"{block['text']} {number}"} for block in turn["content"]]}
+        for turn in record["messages"]
+    ]
+    return {**record, "messages": messages}
+
+
 def measure_speeds(tokenizer: Any, rows: Sequence[Any], rounds: int) -> tuple[float, ...]:
     """Return the speeds of the complete way, of the tokenizer, and of it with offsets."""
     from local_backend.data.chat_messages import to_chat
     from local_backend.data.chat_template import split_turns
-    from local_backend.data.encode import tokenize_batch, tokenize_segments
+    from local_backend.data.text_tokens import encode_texts, tokenize_segments
 
     def segments() -> Iterator[Any]:
         return (split_turns(tokenizer, to_chat(row, "converse"), ["<|im_end|>"]) for row in rows)
@@ -45,7 +54,7 @@ def measure_speeds(tokenizer: Any, rows: Sequence[Any], rounds: int) -> tuple[fl
         return sum(len(ids) for ids, _ in tokenize_segments(segments(), tokenizer))
 
     def alone() -> int:
-        return sum(map(len, tokenize_batch(tokenizer, texts)))
+        return sum(map(len, encode_texts(tokenizer, texts)))
 
     def with_offsets() -> int:
         return sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
@@ -66,7 +75,8 @@ def main() -> int:
     print("| records | complete | tokenizer only | tokenizer with offsets |")
     print("| --- | --- | --- | --- |")
     for name in ("aws-cli", "intents"):
-        rows = [contestant.canonical(r) for r in contestant.records(name, 0, count)] * repeats
+        records = [contestant.canonical(r) for r in contestant.records(name, 0, count)]
+        rows = [number_texts(r, repeat) for repeat in range(repeats) for r in records]
         speeds = measure_speeds(tokenizer, rows, rounds)
         cells = " | ".join(f"{speed / 1e6:.2f} M/s" for speed in speeds)
         print(f"| {name}, {len(rows):,} | {cells} |", flush=True)

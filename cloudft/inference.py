@@ -58,11 +58,19 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class LocalGenerationConfig(GenerationConfig):
+    """Decoding parameters of models on this machine; `top_k` 0 is no limit."""
+
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
 class Answer:
     """One generated answer. `index` is the prompt's position; `variant` is `tuned` or `base`.
 
     `text` is the answer without its reasoning, with tool calls as JSON (`join_answer` in
-    data/formats/record.py). `reasoning` is "" where the model wrote none.
+    data/formats/record.py). `reasoning` is "" where the model wrote none. Of local models, `calls`
+    are the tool calls by themselves (`name`, `arguments`), and `prompt_tokens` counts the prompt.
     """
 
     index: int
@@ -71,6 +79,8 @@ class Answer:
     tokens: int
     finish_reason: str
     reasoning: str = ""
+    calls: Sequence[Mapping[str, Any]] = ()
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,12 +112,21 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class LmEvalMetric:
-    """One metric of an lm-eval task for each record, in the same order for both models."""
+    """One figure of an lm-eval task: a metric, with its filter (`METRIC,FILTER`) if it has one.
+
+    `base` and `tuned` are lm-eval's figures over `records` documents; `base_scores` and
+    `tuned_scores` are the documents' own, in the same order, empty where the figure is not their
+    mean. `higher_is_better` is what the task states, None where it does not.
+    """
 
     task: str
     figure: str
-    base: Sequence[float]
-    tuned: Sequence[float]
+    records: int
+    base: float | None
+    tuned: float | None
+    higher_is_better: bool | None
+    base_scores: Sequence[float]
+    tuned_scores: Sequence[float]
 
 
 class InferenceSession(ABC):
@@ -118,6 +137,14 @@ class InferenceSession(ABC):
         """Return each variant's identity: the sha256 of its weights, or the ARN that answers.
 
         Two variants that can only answer alike (an adapter that was never trained) share one.
+        """
+
+    @abstractmethod
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return for each variant a key of all that decides its answer to a request.
+
+        Besides the weights these are the tokenizer, the chat template, stop tokens, precision and
+        the versions of what runs the model; of a service, its endpoint.
         """
 
     @abstractmethod

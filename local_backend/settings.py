@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.job_dir import JobDir, WeightSource
+from local_backend.job_dir import JOB, JobDir, WeightSource
 
 VERSION = 1
 
@@ -69,6 +70,8 @@ class Settings:
     fsdp: bool | str
     packed: bool | str
     data: Mapping[str, DataFile]
+    created_on: str
+    """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
 
 
 def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
@@ -118,4 +121,11 @@ def read_settings(job_dir: JobDir) -> Settings:
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()
         },
+        created_on=datetime.fromtimestamp((job_dir / JOB).stat().st_mtime, timezone.utc)
+        .date()
+        .isoformat(),
     )
+
+
+def _day(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, timezone.utc).date().isoformat()

@@ -307,6 +307,11 @@ def leave_out_columns(job: Job, _: Finding) -> Job:
     return replace(job, data={k: v for k, v in job.data.items() if k != "columns"})
 
 
+def leave_out_held_out(job: Job, _: Finding) -> Job:
+    """Take the held-out files out of the job file, as one does who has no others."""
+    return replace(job, data={k: v for k, v in job.data.items() if k not in ("test", "validation")})
+
+
 def save_as_utf8(job: Job, _: Finding) -> Job:
     """Save the file as UTF-8 with the line ends of Unix, as an editor does."""
     raw = (job.folder / job.train).read_bytes()
@@ -341,6 +346,7 @@ EDITS: dict[str, Edit] = {
             *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
+            *("SecretsInTexts",),
         ),
         take_out,
     ),
@@ -357,6 +363,7 @@ EDITS: dict[str, Edit] = {
         ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
     ),
     "UnusedColumns": leave_out_columns,
+    **dict.fromkeys(("LeakedTestSet", "LeakedValidationSet"), leave_out_held_out),
     "JsonInText": rename,
     **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
     **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),

@@ -71,8 +71,8 @@ def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
     from local_backend.data.batches import collate
     from local_backend.data.chat_messages import Chat
     from local_backend.data.chat_template import split_turns
-    from local_backend.data.encode import tokenize_segments
     from local_backend.data.examples import EncodedData
+    from local_backend.data.text_tokens import tokenize_segments
     from local_backend.training.loss import forward_padded
 
     rows = records(name, 0, 10**9, "test")

@@ -9,10 +9,12 @@ from typing import TypedDict
 from cloudft.errors import UsageError
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, Variant
-from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER, extract_label
+from cloudft.evaluate.metrics.intervals import mean_interval
+from cloudft.evaluate.metrics.labels import match_label
+from cloudft.evaluate.metrics.metric_labels import metric_label
+from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
 from cloudft.evaluate.metrics.significance import (
     PairedDifference,
-    bootstrap_mean_interval,
     compare_paired,
     describe_difference,
 )
@@ -26,18 +28,23 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
     Significance,
     Slice,
+    make_delta,
 )
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's answers: an evaluation, and the variant of it. Cost and time are of training."""
+    """One model's answers: an evaluation, and the variant of it. Cost and time are of training.
+
+    `is_newest` is False for an evaluation that was chosen because its records match.
+    """
 
     name: str
     evaluation: Evaluation
     variant: Variant
     usd: float | None = None
     seconds: float | None = None
+    is_newest: bool = True
 
     @property
     def records(self) -> dict[str, EvaluatedRecord]:
@@ -56,8 +63,8 @@ class LeaderboardRow(TypedDict):
     name: str
     job: str
     score: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     usd: float | None
     seconds: float | None
 
@@ -159,10 +166,11 @@ def _find_common_records(
             fix="evaluate each on the same file: cloudft evaluate JOB --data FILE",
         )
     warnings: list[EvaluationWarning] = []
-    most = max(map(len, records))
-    if len(keys) < most:
-        message = f"only {len(keys)} records are common to all models; up to {most} were evaluated"
+    if len(keys) < max(map(len, records)):
+        counts = ", ".join(f"{x.name} {len(r)}" for x, r in zip(results, records, strict=True))
+        message = f"only {len(keys)} records are common to all models (evaluated: {counts})"
         warnings.append({"code": "DifferentRecords", "message": message})
+    warnings += _find_differences(results)
     first_with: dict[str, str] = {}
     for result in results:
         identity = (result.evaluation.get("identities") or {}).get(result.variant)
@@ -174,21 +182,48 @@ def _find_common_records(
     return keys, warnings
 
 
+def _find_differences(results: Sequence[ModelResult]) -> Iterator[EvaluationWarning]:
+    """Yield what differs between the evaluations of a comparison, besides their records."""
+    for result in results:
+        if not result.is_newest:
+            time = result.evaluation.get("createdAt", "an unknown time")
+            message = (
+                f"{result.name}: its evaluation of {time} is compared, because the newest one is"
+                " of other records"
+            )
+            yield {"code": "EarlierEvaluation", "message": message}
+    first = results[0]
+    for result in results[1:]:
+        one, other = (_decoding(x) for x in (first, result))
+        names = [name for name in one if one[name] != other.get(name, one[name])]
+        if names:
+            changes = ", ".join(f"{name} {one[name]} and {other[name]}" for name in names)
+            message = f"{first.name} and {result.name} answered with different settings: {changes}"
+            yield {"code": "DifferentDecoding", "message": message}
+        if set(first.evaluation.get("labels") or ()) != set(result.evaluation.get("labels") or ()):
+            message = f"the answers of {first.name} and {result.name} were scored by other labels"
+            yield {"code": "DifferentLabels", "message": message}
+
+
+def _decoding(result: ModelResult) -> Mapping[str, object]:
+    """Return how answers were generated; nothing for answers of another tool."""
+    decoding: Mapping[str, object] | None = result.evaluation.get("decoding")
+    return decoding or {}
+
+
 def _leaderboard(
     results: Sequence[ModelResult], scores: Sequence[Sequence[float]], *, lower: bool
 ) -> list[LeaderboardRow]:
-    import numpy as np
-
     rows: list[LeaderboardRow] = []
     for result, values in zip(results, scores, strict=True):
-        low, high = bootstrap_mean_interval(np.asarray(values, float))
+        score = make_delta(sum(values) / len(values), mean_interval(values))
         rows.append(
             {
                 "name": result.name,
                 "job": result.evaluation["job"],
                 "score": sum(values) / len(values),
-                "low": low,
-                "high": high,
+                "low": score["low"],
+                "high": score["high"],
                 "usd": result.usd,
                 "seconds": result.seconds,
             }
@@ -208,14 +243,14 @@ def _compare(
     significance = _significance(first, result, difference, metric, base, tuned)
     records, labels = first.records, first.evaluation.get("labels")
     record_labels = [
-        extract_label(records[key]["reference"], labels) if labels else None for key in keys
+        match_label(records[key]["reference"], labels) if labels else None for key in keys
     ]
     lengths = [len(result.records[key]["prompt"]) for key in keys]
     changed = list(_find_changed(first, result, keys, lower=lower))
     return {
         "name": result.name,
         "against": first.name,
-        "delta": {"value": difference.delta, "low": difference.low, "high": difference.high},
+        "delta": make_delta(difference.delta, difference.interval),
         "test": significance["test"],
         "pValue": significance["pValue"],
         "effect": significance["effect"],
@@ -237,7 +272,11 @@ def _significance(
 ) -> Significance:
     means = sum(base) / len(base), sum(tuned) / len(tuned)
     verdict, sentence = describe_difference(
-        difference, metric, *means, lower_is_better=metric in LOWER_IS_BETTER
+        difference,
+        metric_label(metric),
+        *means,
+        lower_is_better=metric in LOWER_IS_BETTER,
+        interval=difference.interval,
     )
     significance: Significance = {
         "test": difference.test,

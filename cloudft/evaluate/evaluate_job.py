@@ -32,6 +32,7 @@ from cloudft.evaluate.inference.cached_inference import (
     open_cached_inference,
 )
 from cloudft.evaluate.inference.external_answers import load_external_answers
+from cloudft.evaluate.metrics.labels import normalize_text
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.results import (
     FORMAT_VERSION,
@@ -272,14 +273,14 @@ def _is_same_text(base: ScoredAnswer, tuned: ScoredAnswer) -> bool:
 def _label_warnings(held_out: HeldOutData, scores: EvaluationScores) -> Iterator[EvaluationWarning]:
     if scores["task"] != "classification":
         return
-    labels = {example.reference.strip() for example in held_out.examples}
+    labels = {normalize_text(example.reference) for example in held_out.examples}
     if len(labels) == 1:
         yield {
             "code": "OneLabel",
             "message": f"every held-out record has the label {next(iter(labels))[:40]!r}: a model"
             " that always answers it would be right each time",
         }
-    unseen = labels - {example.reference.strip() for example in held_out.train_examples}
+    unseen = labels - {normalize_text(example.reference) for example in held_out.train_examples}
     if held_out.train_examples and unseen:
         some = ", ".join(repr(label[:40]) for label in sorted(unseen)[:SHOWN_LABELS])
         yield {

@@ -15,12 +15,13 @@ from cloudft.evaluate.inference.cached_inference import (
     Variant,
 )
 from cloudft.evaluate.metrics.cloze import find_cloze_gaps
-from cloudft.evaluate.metrics.resampled_metrics import build_ratio_statistic
-from cloudft.evaluate.metrics.significance import (
+from cloudft.evaluate.metrics.intervals import (
     Statistic,
     bootstrap_difference_interval,
-    compare_paired,
+    paired_mean_interval,
 )
+from cloudft.evaluate.metrics.resampled_metrics import build_ratio_statistic
+from cloudft.evaluate.metrics.significance import compare_paired
 from cloudft.evaluate.metrics.slices import compute_slices
 from cloudft.evaluate.results import (
     LANGUAGE_MODELING_TASK,
@@ -28,12 +29,15 @@ from cloudft.evaluate.results import (
     EvaluatedRecord,
     EvaluationScores,
     ScoredAnswer,
+    make_delta,
 )
 from cloudft.evaluate.supervised import significance_to_json
 from cloudft.inference import Likelihood
 
 METRIC = "bitsPerByte"
 CLOZE_METRIC = "clozeAccuracy"
+MAX_LOSS = 700
+"""A float holds exp of this loss, in nats per token."""
 
 Likelihoods = Mapping[Variant, Sequence[Likelihood]]
 Metrics = Mapping[Variant, Mapping[str, float | None]]
@@ -140,7 +144,12 @@ def _perplexity(likelihoods: Sequence[Likelihood]) -> float | None:
     """Return exp of the mean loss per token, or None when a float can't hold it."""
     tokens = max(1, sum(x.tokens for x in likelihoods))
     loss = -math.fsum(x.log_likelihood for x in likelihoods) / tokens
-    return math.exp(loss) if loss < 700 else None
+    return math.exp(loss) if loss < MAX_LOSS else None
+
+
+def _exp_of_loss(loss: float) -> float:
+    """Return the perplexity of a resample, at most what a float can hold."""
+    return math.exp(min(loss, MAX_LOSS))
 
 
 def _cloze_metrics(cloze: Sequence[Likelihood]) -> dict[str, float | None]:
@@ -172,7 +181,7 @@ def _build_statistics(
         _metric_name(prefix, "bitsPerByte"): build_ratio_statistic(
             bits, [float(len(text.encode())) for text in texts]
         ),
-        _metric_name(prefix, "perplexity"): build_ratio_statistic(losses, tokens, math.exp),
+        _metric_name(prefix, "perplexity"): build_ratio_statistic(losses, tokens, _exp_of_loss),
     }
 
 
@@ -189,21 +198,19 @@ def _compute_deltas(
     for name, base_statistic in statistics[BASE].items():
         base, tuned = metrics[BASE][name], metrics[TUNED][name]
         if base is None or tuned is None:
-            deltas[name] = {"value": None, "low": None, "high": None}
+            deltas[name] = make_delta(None, None)
             continue
         count = counts["general" if name.startswith("general") else ""]
-        low, high = bootstrap_difference_interval(base_statistic, statistics[TUNED][name], count)
-        deltas[name] = {"value": tuned - base, "low": low, "high": high}
+        deltas[name] = make_delta(
+            tuned - base,
+            bootstrap_difference_interval(base_statistic, statistics[TUNED][name], count),
+        )
     return deltas
 
 
 def _cloze_delta(metrics: Metrics, cloze: Likelihoods) -> Delta:
-    """Return tuned minus base of the cloze accuracy, with a 95 % bootstrap interval over gaps."""
+    """Return tuned minus base of the cloze accuracy, with its interval over gaps."""
     base, tuned = metrics[BASE][CLOZE_METRIC], metrics[TUNED][CLOZE_METRIC]
     assert base is not None and tuned is not None
-    statistics = [
-        build_ratio_statistic([x.greedy for x in cloze[name]], [1.0] * len(cloze[name]))
-        for name in VARIANTS
-    ]
-    low, high = bootstrap_difference_interval(statistics[0], statistics[1], len(cloze[BASE]))
-    return {"value": tuned - base, "low": low, "high": high}
+    filled = {name: [float(x.greedy) for x in cloze[name]] for name in VARIANTS}
+    return make_delta(tuned - base, paired_mean_interval(filled[BASE], filled[TUNED]))

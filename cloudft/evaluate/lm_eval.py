@@ -9,12 +9,13 @@ from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import ProgressCallback, SupportsLmEval
 from cloudft.errors import UsageError
 from cloudft.evaluate.metrics.significance import compare_paired, describe_difference
-from cloudft.evaluate.results import SuiteResult
+from cloudft.evaluate.results import SuiteResult, make_delta
+from cloudft.inference import LmEvalMetric
 from cloudft.storage.store import JobRecord
 
 SUITE_PREFIX = "lm-eval:"
-LOWER_IS_BETTER_AFFIXES = ("perplexity", "bits_per_byte", "brier_score", "ter")
-"""lm-eval figures where lower is better begin or end with one of these."""
+UNTESTED = "not tested"
+"""The verdict on a figure that has no scores of single documents."""
 
 
 def parse_suite_names(names: Sequence[str]) -> list[str]:
@@ -51,29 +52,50 @@ def run_suites(
         )
     job_id = record.backend_job_id or record.id
     metrics = backend.run_lm_eval(job_id, tasks, include=include, limit=limit, progress=progress)
-    return [
-        _compare_figure(metric.task, metric.figure, metric.base, metric.tuned)
-        for metric in metrics
-        if len(metric.base) > 0
-    ]
+    return [_compare_figure(metric) for metric in metrics]
 
 
-def _compare_figure(
-    task: str, figure: str, base: Sequence[float], tuned: Sequence[float]
-) -> SuiteResult:
-    lower = figure.startswith(LOWER_IS_BETTER_AFFIXES) or figure.endswith(LOWER_IS_BETTER_AFFIXES)
-    difference = compare_paired(base, tuned, lower_is_better=lower)
-    base_mean, tuned_mean = sum(base) / len(base), sum(tuned) / len(tuned)
+def _compare_figure(metric: LmEvalMetric) -> SuiteResult:
+    """Return one figure for both models; by its documents where it is the mean of their scores."""
+    result: SuiteResult = {
+        "suite": f"{SUITE_PREFIX}{metric.task}",
+        "figure": metric.figure,
+        "n": metric.records,
+        "base": metric.base,
+        "tuned": metric.tuned,
+        "higherIsBetter": metric.higher_is_better,
+        "delta": make_delta(None, None),
+    }
+    if metric.base is None or metric.tuned is None:
+        return {**result, "verdict": UNTESTED, "sentence": "lm-eval computed no number."}
+    change = metric.tuned - metric.base
+    if not metric.base_scores:
+        sentence = (
+            f"Not tested: {metric.figure} {metric.tuned:.3f} against {metric.base:.3f},"
+            f" {change:+.3f}; lm-eval computes it from all documents together."
+        )
+        return {
+            **result,
+            "delta": make_delta(change, None),
+            "verdict": UNTESTED,
+            "sentence": sentence,
+        }
+    higher = metric.higher_is_better
+    lower = None if higher is None else not higher
+    difference = compare_paired(
+        metric.base_scores, metric.tuned_scores, lower_is_better=bool(lower)
+    )
     verdict, sentence = describe_difference(
-        difference, figure, base_mean, tuned_mean, lower_is_better=lower
+        difference,
+        metric.figure,
+        metric.base,
+        metric.tuned,
+        lower_is_better=lower,
+        interval=difference.interval,
     )
     return {
-        "suite": f"{SUITE_PREFIX}{task}",
-        "figure": figure,
-        "n": len(base),
-        "base": base_mean,
-        "tuned": tuned_mean,
-        "delta": {"value": difference.delta, "low": difference.low, "high": difference.high},
+        **result,
+        "delta": make_delta(change, difference.interval),
         "pValue": difference.p_value,
         "verdict": verdict,
         "sentence": sentence,

@@ -15,7 +15,7 @@ from typing import Literal, TypedDict
 import msgspec
 import orjson
 
-from cloudft.errors import BadDocument, JobStateConflict
+from cloudft.errors import BadDocument
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.documents import Count, decode
 from cloudft.storage.store import as_damaged_job
@@ -27,11 +27,19 @@ LANGUAGE_MODELING_TASK = "language-modelling"
 
 
 class Delta(TypedDict):
-    """A difference of tuned minus base, with its 95 % interval."""
+    """A difference of tuned minus base, with its 95 % interval. See `make_delta`."""
 
     value: float | None
     low: float | None
     high: float | None
+
+
+def make_delta(value: float | None, interval: tuple[float, float] | None) -> Delta:
+    """Return a difference with its interval, which always holds it, or without one."""
+    if value is None or interval is None:
+        return {"value": value, "low": None, "high": None}
+    # The same figure, summed in another order, differs in its last digits.
+    return {"value": value, "low": min(interval[0], value), "high": max(interval[1], value)}
 
 
 class Effect(TypedDict):
@@ -73,6 +81,8 @@ class Slice(TypedDict):
 
 
 class _SuiteFields(TypedDict, total=False):
+    evaluatedAt: str | None
+    higherIsBetter: bool | None
     pValue: float
     verdict: str
     sentence: str
@@ -89,8 +99,16 @@ class SuiteResult(_SuiteFields):
     delta: Delta
 
 
-class DiagnosticResult(TypedDict):
-    """A diagnostic as it is saved. Its own numbers are further keys."""
+class _DiagnosticFields(TypedDict, total=False):
+    evaluatedAt: str | None
+    otherRecords: bool
+
+
+class DiagnosticResult(_DiagnosticFields):
+    """A diagnostic as it is saved. Its own numbers are further keys.
+
+    One that an earlier evaluation found has its time, `evaluatedAt`.
+    """
 
     level: Literal["good", "warning", "bad"]
     sentence: str
@@ -146,7 +164,15 @@ class EvaluatedRecord(_RecordFields):
     tuned: ScoredAnswer
 
 
+class OmittedMetric(TypedDict):
+    """A metric that means nothing for these records, and why."""
+
+    metric: str
+    reason: str
+
+
 class _ScoresFields(TypedDict, total=False):
+    omitted: list[OmittedMetric]
     labels: list[str] | None
     confusion: Confusion | None
     clozeTerms: int
@@ -166,6 +192,19 @@ class EvaluationScores(_ScoresFields):
     records: list[EvaluatedRecord]
 
 
+class EarlierScore(TypedDict):
+    """The headline metric of an earlier evaluation, on other records or of another task."""
+
+    evaluatedAt: str | None
+    data: DataSummary
+    task: str
+    n: int
+    metric: str
+    base: float | None
+    tuned: float | None
+    delta: Delta
+
+
 class GenerationSummary(TypedDict):
     """How the answers were generated."""
 
@@ -183,6 +222,7 @@ class InferenceFields(TypedDict, total=False):
     asked: dict[str, int]
     pitfalls: dict[str, DiagnosticResult]
     suites: list[SuiteResult]
+    earlier: list[EarlierScore]
 
 
 class _EvaluationFields(InferenceFields, total=False):
@@ -195,7 +235,7 @@ class _EvaluationFields(InferenceFields, total=False):
 
 
 class Evaluation(EvaluationScores, _EvaluationFields):
-    """One evaluation of a job. `compare`, `report` and `review` read it."""
+    """One evaluation of a job. `compare`, `report` and `review` read it (see history.py)."""
 
     job: str
     data: DataSummary
@@ -210,20 +250,6 @@ def save_evaluation(job_folder: Path, evaluation: Evaluation) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, orjson.dumps(evaluation, option=orjson.OPT_INDENT_2))
     return path
-
-
-def load_newest_evaluation(job_folder: Path) -> Evaluation:
-    """Return the job's newest evaluation, including its records.
-
-    Raises JobStateConflict when there is none, DamagedJob for one that can't be read.
-    """
-    files = sorted((job_folder / EVALUATIONS_FOLDER).glob("*.json"))
-    if not files:
-        raise JobStateConflict(
-            f"{job_folder.name} has not been evaluated yet",
-            fix=f"cloudft evaluate {job_folder.name}",
-        )
-    return load_evaluation(files[-1])
 
 
 class HeadlineScore(msgspec.Struct):

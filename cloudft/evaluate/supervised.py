@@ -9,12 +9,24 @@ from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import (
     BASE,
     TUNED,
+    UNKNOWN_FINISH,
     VARIANTS,
     CachedInference,
     ModelAnswer,
     Variant,
 )
+from cloudft.evaluate.metrics.applicability import find_meaningless_metrics
+from cloudft.evaluate.metrics.intervals import (
+    Interval,
+    Statistic,
+    bootstrap_difference_interval,
+    is_share,
+    paired_mean_interval,
+)
+from cloudft.evaluate.metrics.labels import match_label
+from cloudft.evaluate.metrics.metric_labels import metric_label
 from cloudft.evaluate.metrics.resampled_metrics import (
+    WeightedSums,
     build_additive_metrics,
     build_corpus_statistics,
     build_f1_statistics,
@@ -24,13 +36,10 @@ from cloudft.evaluate.metrics.scores import (
     HEADLINE_METRIC,
     aggregate_metrics,
     confusion_matrix,
-    extract_label,
     score_record,
 )
 from cloudft.evaluate.metrics.significance import (
     PairedDifference,
-    Statistic,
-    bootstrap_difference_interval,
     compare_paired,
     describe_difference,
 )
@@ -41,8 +50,10 @@ from cloudft.evaluate.results import (
     Delta,
     EvaluatedRecord,
     EvaluationScores,
+    OmittedMetric,
     ScoredAnswer,
     Significance,
+    make_delta,
 )
 from cloudft.inference import GenerationConfig, Likelihood
 
@@ -96,13 +107,14 @@ def evaluate_supervised(
         for name in VARIANTS
     }
     points = {name: [score for score, _ in scored[name]] for name in VARIANTS}
+    omitted = find_meaningless_metrics(task, references) | _find_unknown_metrics(answers)
     metrics = {
-        name: _compute_metrics(task, references, answers[name], likelihoods.get(name))
+        name: _compute_metrics(task, references, answers[name], likelihoods.get(name), omitted)
         for name in VARIANTS
     }
     metric = HEADLINE_METRIC[task.name]
     difference = compare_paired(points[BASE], points[TUNED])
-    labels = [extract_label(r, task.labels) if task.labels else None for r in references]
+    labels = [match_label(r, task.labels) if task.labels else None for r in references]
     lengths = [len(example.input_text) for example in held_out.examples]
     deltas = _compute_deltas(task, references, answers, metrics, likelihoods)
     return {
@@ -112,6 +124,7 @@ def evaluate_supervised(
         "base": {**metrics[BASE]},
         "tuned": {**metrics[TUNED]},
         "delta": deltas,
+        "omitted": [OmittedMetric(metric=name, reason=omitted[name]) for name in omitted],
         "significance": significance_to_json(difference, metric, metrics, deltas[metric]),
         "labels": list(task.labels) or None,
         "confusion": _confusion_matrices(task, references, answers) if task.labels else None,
@@ -136,9 +149,14 @@ def significance_to_json(
     base, tuned = metrics[BASE][metric], metrics[TUNED][metric]
     assert base is not None and tuned is not None
     low, high = delta["low"], delta["high"]
-    bounds = None if low is None or high is None else (low, high)
+    interval = None if low is None or high is None else (low, high)
     verdict, sentence = describe_difference(
-        difference, metric, base, tuned, lower_is_better=lower_is_better, bounds=bounds
+        difference,
+        metric_label(metric),
+        base,
+        tuned,
+        lower_is_better=lower_is_better,
+        interval=interval,
     )
     return {
         "test": difference.test,
@@ -156,6 +174,7 @@ def _compute_metrics(
     references: Sequence[str],
     answers: Sequence[ModelAnswer],
     likelihoods: Sequence[Likelihood] | None,
+    omitted: Mapping[str, str],
 ) -> dict[str, float]:
     truncated = [answer.finish_reason == "length" for answer in answers]
     texts = [answer.text for answer in answers]
@@ -163,7 +182,18 @@ def _compute_metrics(
     metrics["answerTokens"] = sum(answer.tokens for answer in answers) / len(answers)
     if likelihoods:
         metrics["referenceLoss"] = mean_reference_loss(likelihoods)
-    return metrics
+    return {name: value for name, value in metrics.items() if name not in omitted}
+
+
+def _find_unknown_metrics(answers: Answers) -> dict[str, str]:
+    """Return the metrics that answers of another tool leave unknown, with the reason."""
+    every = [answer for name in VARIANTS for answer in answers[name]]
+    reasons: dict[str, str] = {}
+    if any(answer.text.strip() and not answer.tokens for answer in every):
+        reasons["answerTokens"] = "the answers come without their number of tokens"
+    if any(answer.finish_reason == UNKNOWN_FINISH for answer in every):
+        reasons["cutShare"] = "the answers come without the reason why they ended"
+    return reasons
 
 
 def mean_reference_loss(likelihoods: Sequence[Likelihood]) -> float:
@@ -179,22 +209,37 @@ def _compute_deltas(
     metrics: Mapping[Variant, Mapping[str, float]],
     likelihoods: Likelihoods,
 ) -> dict[str, Delta]:
-    """Return tuned minus base of each metric, with an interval except for format metrics.
-
-    The interval is a 95 % bootstrap over records; each resample is the same for both models.
-    """
-    deltas: dict[str, Delta] = {}
-    for name in metrics[BASE]:
-        value = metrics[TUNED][name] - metrics[BASE][name]
-        deltas[name] = {"value": value, "low": None, "high": None}
+    """Return tuned minus base of each metric, with an interval except for format metrics."""
+    intervals: dict[str, Interval | None] = {}
     base, tuned = (
-        _build_statistics(task, references, answers[name], likelihoods.get(name))
+        build_additive_metrics(task, references, [answer.text for answer in answers[name]])
         for name in VARIANTS
     )
     for name in base:
-        low, high = bootstrap_difference_interval(base[name], tuned[name], len(references))
-        deltas[name]["low"], deltas[name]["high"] = low, high
-    return deltas
+        intervals[name] = _additive_interval(base[name], tuned[name])
+    before, after = (
+        _build_statistics(task, references, answers[name], likelihoods.get(name))
+        for name in VARIANTS
+    )
+    for name in before:
+        if name in metrics[BASE]:
+            intervals[name] = bootstrap_difference_interval(
+                before[name], after[name], len(references)
+            )
+    return {
+        name: make_delta(metrics[TUNED][name] - metrics[BASE][name], intervals.get(name))
+        for name in metrics[BASE]
+    }
+
+
+def _additive_interval(base: WeightedSums, tuned: WeightedSums) -> Interval | None:
+    """Return the interval of tuned minus base: that of shares where each record is 0 or 1."""
+    (values, weights), (tuned_values, tuned_weights) = base, tuned
+    if is_share(values, tuned_values) and all(w == 1 for w in (*weights, *tuned_weights)):
+        return paired_mean_interval(values, tuned_values)
+    return bootstrap_difference_interval(
+        build_ratio_statistic(*base), build_ratio_statistic(*tuned), len(values)
+    )
 
 
 def _build_statistics(
@@ -203,12 +248,9 @@ def _build_statistics(
     answers: Sequence[ModelAnswer],
     likelihoods: Sequence[Likelihood] | None,
 ) -> dict[str, Statistic]:
-    """Return the metrics that can be recomputed for a resample, as functions of record indices."""
+    """Return the metrics that are no sums over records, as functions of record indices."""
     texts = [answer.text for answer in answers]
-    statistics = {
-        name: build_ratio_statistic(*sums)
-        for name, sums in build_additive_metrics(task, references, texts).items()
-    }
+    statistics: dict[str, Statistic] = {}
     if task.name == "classification":
         statistics |= build_f1_statistics(task.labels, references, texts)
     if task.name == "text":

@@ -1,8 +1,8 @@
 """Render staged records as the text that the model sees, and mark which part carries loss.
 
 Training, validation and generation use one rendering. `split_turns` splits a conversation into
-segments, each with or without loss, and each segment is tokenized by itself. So at generation the
-prompt has exactly the tokens that it had at training.
+segments, prompt and reply in turn, each with or without loss. They are tokenized by text_tokens.py,
+so that at generation the prompt has exactly the tokens that it had at training.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from local_backend.data.chat_messages import Chat, Message
+from local_backend.data.chat_skeletons import Skeletons
 from local_backend.data.template_support import (
     THINK_TAGS,
     TemplateSupport,
     adapt_chat,
     render_chat,
 )
+from local_backend.data.text_tokens import Segment, text_tokenizer
 from local_backend.errors import TrainerError
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-Segment = tuple[str, bool]
-"""A piece of text, and whether its tokens carry loss."""
 ANCHOR_LENGTH = 80
 """Characters at the end of a prompt by which it is found again in a longer text."""
+COMPARED_LENGTH = 20
+"""Characters at each end of a message by which it is found in the rendered text."""
 
+WRITE_BOS = "{{ bos_token }}"
 PLAIN_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
+    WRITE_BOS + "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] }}\n\n"
     "{% elif message['role'] == 'user' %}### Instruction:\n{{ message['content'] }}\n\n"
     "{% else %}### Response:\n{{ message['content'] }}{{ eos_token }}\n\n{% endif %}"
@@ -54,10 +58,15 @@ class RecordFormat:
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Set the plain template on `tokenizer` if it has none. Return True if it was set."""
+    """Set the plain template on `tokenizer` if it has none. Return True if it was set.
+
+    It writes BOS where the tokenizer itself does. Others have one that their model has never seen
+    at the start of a text (Qwen's names none, SmolLM2's is the mark of a turn).
+    """
     if tokenizer.chat_template:
         return False
-    tokenizer.chat_template = PLAIN_TEMPLATE
+    has_bos = bool(text_tokenizer(tokenizer).own_marks[0])
+    tokenizer.chat_template = PLAIN_TEMPLATE if has_bos else PLAIN_TEMPLATE.removeprefix(WRITE_BOS)
     return True
 
 
@@ -68,18 +77,22 @@ def split_turns(
 
     Some templates rewrite earlier turns (for example, drop past reasoning). Then only the last
     learned turn carries loss, because only that one looks the same at generation as at training.
-    Turns after it have no effect and are left out. Raise TrainerError for what the template lacks.
+    Turns after it have no effect and are left out. Special tokens in the conversation's texts are
+    marked (literal_text.py). Raise TrainerError for what the template lacks.
     """
     learned = [index for index in range(len(chat.messages)) if chat.is_learned(index)]
     if learned:
         chat = chat.up_to(learned[-1] + 1)
-    renderer = _Renderer.of(tokenizer, chat, stop_texts)
-    segments = renderer.split_all()
-    if segments is not None:
-        return segments
-    last = len(chat.messages) - 1
-    prompt = renderer.prompt(last)
-    return [(prompt, False), (renderer.reply(last, prompt), bool(learned))]
+    texts = None
+    if _is_plain(tokenizer, chat, stop_texts):
+        texts = _skeletons(tokenizer, stop_texts).split(chat)
+    if texts is None:
+        texts = _Renderer.of(tokenizer, chat, stop_texts).split()
+    replies = [index for index, m in enumerate(chat.messages) if m["role"] == "assistant"]
+    loss = [chat.is_learned(index) for index in replies]
+    if len(texts) != 2 * len(replies):
+        loss = [bool(learned)]
+    return [(text, bool(number % 2) and loss[number // 2]) for number, text in enumerate(texts)]
 
 
 def split_prompt(
@@ -88,14 +101,43 @@ def split_prompt(
     """Split a conversation that awaits its answer where `split_turns` would split it."""
     renderer = _Renderer.of(tokenizer, chat, stop_texts)
     prompt = renderer.prompt(len(chat.messages))
-    earlier = [text for text, _ in renderer.split_all() or ()]
+    earlier = renderer.split_all() or []
     rendered = "".join(earlier)
     return [*earlier, prompt[len(rendered) :]] if prompt.startswith(rendered) else [prompt]
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     """Return a conversation as the text that an answer follows."""
-    return _Renderer.of(tokenizer, chat, ()).prompt(len(chat.messages))
+    text = _Renderer.of(tokenizer, chat, ()).prompt(len(chat.messages))
+    return text_tokenizer(tokenizer).literal.unmark(text)
+
+
+def _is_plain(tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequence[str]) -> bool:
+    """Return whether a chat is text alone, with nothing in it that templates look for."""
+    literal = text_tokenizer(tokenizer).literal
+    return not chat.tools and all(
+        len(message) == 2
+        and not literal.has_mark_of_template(message["content"])
+        and not any(stop in message["content"] for stop in stop_texts)
+        for message in chat.messages
+    )
+
+
+_known_skeletons: WeakKeyDictionary[
+    PreTrainedTokenizerBase, dict[tuple[object, ...], Skeletons]
+] = WeakKeyDictionary()
+
+
+def _skeletons(tokenizer: PreTrainedTokenizerBase, stop_texts: Sequence[str]) -> Skeletons:
+    """Return the skeletons of a tokenizer's template."""
+    known = _known_skeletons.setdefault(tokenizer, {})
+    key = (tokenizer.get_chat_template(), *stop_texts)
+    if key not in known:
+        known[key] = Skeletons(
+            lambda chat: _Renderer.of(tokenizer, chat, stop_texts).split(),
+            lambda chat: render_chat(tokenizer, chat.messages, add_generation_prompt=False),
+        )
+    return known[key]
 
 
 @dataclass(frozen=True)
@@ -112,11 +154,36 @@ class _Renderer:
         cls, tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequence[str]
     ) -> _Renderer:
         """Return the renderer of a chat. Raise TrainerError for what the template lacks."""
-        return cls(tokenizer, *adapt_chat(tokenizer, chat), stop_texts)
+        chat, support = adapt_chat(tokenizer, chat)
+        marked = text_tokenizer(tokenizer).literal.mark_chat(chat)
+        return cls(tokenizer, marked, support, stop_texts)
 
-    def split_all(self) -> list[Segment] | None:
-        """Return the segments up to the last answer; None if the template rewrites one of them."""
-        segments: list[Segment] = []
+    def split(self) -> list[str]:
+        """Return prompts and replies in turn, of the last answer alone if others are rewritten."""
+        texts = self.split_all()
+        if texts is None:
+            last = len(self.chat.messages) - 1
+            prompt = self.prompt(last)
+            texts = [prompt, self.reply(last, prompt)]
+        self._require_all("".join(texts))
+        return texts
+
+    def _require_all(self, text: str) -> None:
+        """Raise TrainerError if the template left a system or user message out of a text."""
+        for message in self.chat.messages:
+            content = str(message["content"] or "").strip()
+            if message["role"] not in ("system", "user") or not content:
+                continue
+            # Both ends: a template may change what is between them, such as white space.
+            if content[:COMPARED_LENGTH] not in text and content[-COMPARED_LENGTH:] not in text:
+                raise TrainerError(
+                    f"The model's chat template leaves out a {message['role']} message.",
+                    fix="leave out what this model does not support (often the system message).",
+                )
+
+    def split_all(self) -> list[str] | None:
+        """Return prompts and replies in turn; None if the template rewrites one of them."""
+        texts: list[str] = []
         rendered = ""
         for index, message in enumerate(self.chat.messages):
             if message["role"] != "assistant":
@@ -125,12 +192,9 @@ class _Renderer:
             if not prompt.startswith(rendered):
                 return None
             reply = self.reply(index, prompt)
-            segments += [
-                (prompt[len(rendered) :], False),
-                (reply, self.chat.is_learned(index)),
-            ]
+            texts += [prompt[len(rendered) :], reply]
             rendered = prompt + reply
-        return segments
+        return texts
 
     def prompt(self, end: int) -> str:
         """Return the first `end` messages as the text that an answer follows."""

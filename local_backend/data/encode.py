@@ -6,17 +6,15 @@ Truncated records are counted here, and refused above the job's threshold.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from local_backend.data.chat_messages import Record
-from local_backend.data.chat_template import Segment
 from local_backend.data.examples import EncodedData
+from local_backend.data.text_tokens import Segment, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.file_digest import sha256_file
 from local_backend.settings import DataFile, Settings
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
 
 Render = Callable[[Record], list[Segment]]
 """Makes the text of a record (Objective.render)."""
-
-TOKENIZE_BATCH = 1000
-"""Records tokenized in one call: enough to keep the tokenizer's threads busy, in little memory."""
 
 
 def verify_digest(file: DataFile) -> None:
@@ -66,11 +61,21 @@ def encode_records(
     `max_truncated_share` allows.
     """
     encoded = EncodedData([], file.records)
-    conversations = (render(record) for record in read_records(file.path))
-    for ids, loss_mask in tokenize_segments(conversations, tokenizer):
+    for ids, loss_mask in tokenize_segments(_render_all(file.path, render), tokenizer):
         encoded.add(ids, loss_mask, max_length)
     check_truncation(encoded, file.path.name, settings, max_length)
     return encoded
+
+
+def _render_all(path: Path, render: Render) -> Iterator[list[Segment]]:
+    """Yield the text of each record. Raise TrainerError with the line of one that is refused."""
+    for line, record in enumerate(read_records(path), start=1):
+        try:
+            yield render(record)
+        except TrainerError as error:
+            raise TrainerError(
+                f"{path.name}, line {line}: {error.message}", fix=error.fix
+            ) from error
 
 
 def check_truncation(encoded: EncodedData, name: str, settings: Settings, max_length: int) -> None:
@@ -86,73 +91,19 @@ def check_truncation(encoded: EncodedData, name: str, settings: Settings, max_le
         )
 
 
-def pack_documents(
-    file: DataFile,
-    render: Render,
-    tokenizer: PreTrainedTokenizerBase,
-    end_tokens: Sequence[int],
-    length: int,
-) -> EncodedData:
-    """Return raw text as sequences of exactly `length` tokens (the last one shorter).
+def pack_documents(documents: Iterable[list[int]], records: int, length: int) -> EncodedData:
+    """Return documents as sequences of exactly `length` tokens (the last one shorter).
 
-    Every token carries loss. Documents follow each other with `end_tokens` between them; none is
-    cut.
+    Every token carries loss. Documents follow each other; none is cut off.
     """
-    encoded = EncodedData([], file.records)
+    encoded = EncodedData([], records)
     rest = np.empty(0, dtype=np.int32)
-    documents = (render(record) for record in read_records(file.path))
-    for ids, _ in tokenize_segments(documents, tokenizer):
-        encoded.longest = max(encoded.longest, len(ids) + len(end_tokens))
-        rest = np.concatenate([rest, np.array([*ids, *end_tokens], dtype=np.int32)])
+    for ids in documents:
+        encoded.longest = max(encoded.longest, len(ids))
+        rest = np.concatenate([rest, np.array(ids, dtype=np.int32)])
         while len(rest) >= length:
             encoded.add_packed_sequence(rest[:length])
             rest = rest[length:]
     if len(rest) > 1:  # a single token has nothing before it that predicts it
         encoded.add_packed_sequence(rest)
     return encoded
-
-
-def tokenize_segments(
-    conversations: Iterable[list[Segment]], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[list[int], list[bool]]]:
-    """Yield token ids and loss mask of each conversation. Each segment is tokenized by itself.
-
-    While one block of records is tokenized, the next one is rendered.
-    """
-    stream = iter(conversations)
-    # One worker: rendering templates holds the GIL and the tokenizer (Rust) does not, so the two
-    # overlap, and the tokenizer itself uses all cores.
-    with ThreadPoolExecutor(1) as pool:
-        pending: tuple[list[list[Segment]], Future[list[list[int]]]] | None = None
-        while block := list(islice(stream, TOKENIZE_BATCH)):
-            texts = [text for segments in block for text, _ in segments]
-            ids = pool.submit(tokenize_batch, tokenizer, texts)
-            if pending:
-                yield from concat_segments(pending[0], pending[1].result())
-            pending = block, ids
-        if pending:
-            yield from concat_segments(pending[0], pending[1].result())
-
-
-def concat_segments(
-    block: Sequence[list[Segment]], segment_ids: Iterable[list[int]]
-) -> Iterator[tuple[list[int], list[bool]]]:
-    """Yield the concatenated token ids and loss mask of each conversation."""
-    remaining = iter(segment_ids)
-    for segments in block:
-        ids: list[int] = []
-        loss_mask: list[bool] = []
-        for _, has_loss in segments:
-            part = next(remaining)
-            ids += part
-            loss_mask += [has_loss] * len(part)
-        yield ids, loss_mask
-
-
-def tokenize_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    """Return each text's token ids. Without offsets, which nothing here uses: half the time."""
-    if tokenizer.is_fast:
-        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids

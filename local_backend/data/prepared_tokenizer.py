@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from local_backend.data.encode import tokenize_batch
+from local_backend.data.text_tokens import encode_texts
 from local_backend.job_dir import write_bytes
 from local_backend.models.weights import model_cache
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file. Raise it when it changes, or what `load_tokenizer` makes of a tokenizer."""
 FOLDER = "tokenizers"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".gguf", ".pt", ".pth"})
@@ -85,6 +85,8 @@ class PreparedTokenizer:
         self.chat_template = prepared["chatTemplate"]
         self.eos_token_id = prepared["eosTokenId"]
         self._special_tokens = prepared["specialTokens"]
+        unknown = self._special_tokens.get("unk_token")
+        self.unk_token_id = backend.token_to_id(unknown) if unknown else None
         self._render = render
         self._load_original = load_original
         self._original: PreTrainedTokenizerBase | None = None
@@ -192,8 +194,8 @@ def _does(tokenizer: PreTrainedTokenizerBase) -> list[object]:
                 except Exception as error:
                     done.append(f"{type(error).__name__}: {error}")
                 else:
-                    done += [text, tokenize_batch(tokenizer, [text])]
-    return [*done, tokenize_batch(tokenizer, SAMPLE_TEXTS)]
+                    done += [text, encode_texts(tokenizer, [text])]
+    return [*done, encode_texts(tokenizer, SAMPLE_TEXTS)]
 
 
 def _remove_orphans(folder: Path) -> None:

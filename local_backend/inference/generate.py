@@ -3,17 +3,21 @@
 Requests are JSON lines on standard input:
 
     {"identities": true}
+    {"features": true}
     {"count": [prompt, ...]}
     {"score": [{"prompt": prompt, "text": "...", "reply"?: turn}], "variants": [...]}
     {"texts": ["..."], "window": null, "variants": [...]}
     {"prompts": [{"messages": [{"role", "content"}, ...], "toolConfig"?} | {"text": "..."}],
-     "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
+     "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0,
+     "topK"?: 0, "seed": 7}
 
-Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "tokens",
-"finishReason"}` for each prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. For a
+Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "calls",
+"tokens", "promptTokens", "finishReason"}` for each prompt and variant, then `{"done": true}`; or
+`{"error", "fix"}`. For features they are one `{"features"}`, what the chat template renders. For a
 count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "variant",
-"logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity"}`. `temperature` 0
-decodes greedily. Prompts are rendered and tokenized as they were for training.
+"logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity", "answerKey"}`: the
+digest of the weights, and of all that decides answers. `temperature` 0 decodes greedily. Prompts
+are rendered and tokenized as they were for training.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ import torch
 
 from local_backend.data.chat_messages import JsonObject, Turn, to_chat
 from local_backend.data.chat_template import split_prompt, split_turns
+from local_backend.data.template_support import probe_template
+from local_backend.data.text_tokens import Segment, text_tokenizer
 from local_backend.errors import TrainerError
+from local_backend.inference.answer_key import compute_answer_key
 from local_backend.inference.answers import Answer, parse_answer
 from local_backend.inference.log_likelihood import (
     ScoredRow,
@@ -37,7 +44,7 @@ from local_backend.inference.log_likelihood import (
     build_window_rows,
     resolve_window,
     score_rows,
-    tokenize_texts,
+    tokenize_documents,
 )
 from local_backend.inference.model_variants import TUNED, ModelVariants
 from local_backend.inference.prefix_cache import PrefixCache, shared_prefix_length
@@ -79,6 +86,7 @@ class Request(TypedDict, total=False):
     """One line of standard input; REQUEST_HANDLERS has the keys that select what is done."""
 
     identities: bool
+    features: bool
     count: list[Prompt]
     score: list[ScoreItem]
     texts: list[str]
@@ -88,19 +96,29 @@ class Request(TypedDict, total=False):
     maxNewTokens: int
     temperature: float
     topP: float
+    topK: int
     seed: int
 
 
 class Completion(TypedDict):
     """A generated answer. `finishReason` is `stop`, or `length` without an end token.
 
-    `text` has tool calls as JSON, and not the reasoning before it.
+    `text` has tool calls as JSON, and not the reasoning before it; `calls` are those calls alone.
     """
 
     text: str
     reasoning: str
+    calls: list[JsonObject]
     tokens: int
     finishReason: str
+
+
+def split_request(loaded: LoadedModel, prompt: Prompt) -> list[Segment]:
+    """Return a prompt's text as training splits it. Raw text is one segment."""
+    if "text" in prompt:
+        return [(prompt["text"], False)]
+    chat = to_chat(prompt, "converse")
+    return [(text, False) for text in split_prompt(loaded.tokenizer, chat, loaded.stop_texts)]
 
 
 def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
@@ -108,14 +126,8 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
 
     Raise TrainerError if it is empty or fills the model's context.
     """
-    if "text" in prompt:
-        segments = [prompt["text"]]
-    else:
-        chat = to_chat(prompt, "converse")
-        segments = split_prompt(loaded.tokenizer, chat, loaded.stop_texts)
-    # Segment by segment, as for training: a tokenizer may merge characters across a border.
-    tokenized = loaded.tokenizer(segments, add_special_tokens=False)["input_ids"]
-    ids: list[int] = [token for segment in tokenized for token in segment]
+    ids, _ = text_tokenizer(loaded.tokenizer).encode(split_request(loaded, prompt))
+    ids = begin_prompt(loaded, prompt, ids)
     if not ids:
         raise TrainerError("The prompt is empty.", fix="add some text to it.")
     context = loaded.context_length
@@ -125,6 +137,15 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
             fix="shorten the prompt.",
         )
     return ids
+
+
+def begin_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list[int]:
+    """Return a prompt's tokens with BOS, for raw text where the tokenizer itself writes it.
+
+    A text that has it already gets no second one. A chat's template has written its own.
+    """
+    begin = text_tokenizer(loaded.tokenizer).own_marks[0] if "text" in prompt and ids else []
+    return ids if ids[: len(begin)] == begin else [*begin, *ids]
 
 
 def generate_batch(
@@ -168,7 +189,8 @@ def make_generation_config(
             "do_sample": True,
             "temperature": request["temperature"],
             "top_p": request.get("topP", 1.0),
-            "top_k": 0,  # else transformers' default of 50 would cut the distribution
+            # Without it, transformers' default of 50 would cut the distribution.
+            "top_k": request.get("topK", 0),
         }
     return GenerationConfig(
         max_new_tokens=max(1, min(request.get("maxNewTokens", 256), available)),
@@ -190,6 +212,7 @@ def decode_completion(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> Co
     return {
         "text": answer.text,
         "reasoning": answer.reasoning,
+        "calls": list(answer.calls),
         "tokens": len(kept),
         "finishReason": "stop" if ends else "length",
     }
@@ -212,7 +235,13 @@ def answer_prompts(models: ModelVariants, request: Request) -> Replies:
                 replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
                 for index, ids in zip(part, replies, strict=True):
                     completion = decode_completion(loaded, request["prompts"][index], ids)
-                    yield {"index": index, "variant": name, **completion}
+                    prompt_tokens = len(prompts[index])
+                    yield {
+                        "index": index,
+                        "variant": name,
+                        "promptTokens": prompt_tokens,
+                        **completion,
+                    }
 
 
 def count_tokens(models: ModelVariants, request: Request) -> Replies:
@@ -221,30 +250,47 @@ def count_tokens(models: ModelVariants, request: Request) -> Replies:
         yield {"tokens": len(encode_prompt(models.tuned, prompt))}
 
 
+def report_features(models: ModelVariants, request: Request) -> Replies:
+    """Yield what the chat template renders besides texts, by the names of FEATURE_NAMES."""
+    support = probe_template(models.tuned.tokenizer, with_tools=True)
+    yield {"features": sorted(support.features)}
+
+
 def report_identities(models: ModelVariants, request: Request) -> Replies:
-    """Yield the identity of each variant."""
+    """Yield the identity of each variant's weights, and the key of its answers."""
     for name, identity in models.compute_identities().items():
-        yield {"variant": name, "identity": identity}
+        with models.variant(name) as loaded:
+            key = compute_answer_key(loaded, identity)
+        yield {"variant": name, "identity": identity, "answerKey": key}
 
 
-def scored_text(loaded: LoadedModel, item: ScoreItem) -> str:
-    """Return the text to score: that of the item, or its reply without the end mark."""
-    if "reply" not in item:
-        return item["text"]
-    turns = {**item["prompt"], "messages": [*item["prompt"]["messages"], item["reply"]]}
-    reply, _ = split_turns(loaded.tokenizer, to_chat(turns, "converse"), loaded.stop_texts)[-1]
-    end = next((stop for stop in loaded.stop_texts if reply.endswith(stop)), "")
-    return reply.removesuffix(end)
+def encode_scored(loaded: LoadedModel, item: ScoreItem) -> tuple[list[int], list[int]]:
+    """Return the tokens of an item's prompt, and those of its text as they follow it.
+
+    With `reply` the text is that turn without its end mark. Raise TrainerError for a prompt that
+    can't be answered.
+    """
+    encode_prompt(loaded, item["prompt"])  # for its errors
+    if "reply" in item:
+        turns = {**item["prompt"], "messages": [*item["prompt"]["messages"], item["reply"]]}
+        chat = to_chat(turns, "converse")
+        *prompt, (text, _) = split_turns(loaded.tokenizer, chat, loaded.stop_texts)
+        text = text.removesuffix(next((s for s in loaded.stop_texts if text.endswith(s)), ""))
+    else:
+        prompt = split_request(loaded, item["prompt"])
+        text = text_tokenizer(loaded.tokenizer).literal.mark(item["text"])
+    segments = [(before, False) for before, _ in prompt]
+    ids, mask = text_tokenizer(loaded.tokenizer).encode([*segments, (text, True)])
+    length = len(ids) - sum(mask)
+    return begin_prompt(loaded, item["prompt"], ids[:length]), ids[length:]
 
 
 def score_continuations(models: ModelVariants, request: Request) -> Replies:
     """Yield the log-likelihood of each text after its prompt, by variant."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
-            texts = tokenize_texts(loaded, [scored_text(loaded, i) for i in request["score"]])
-            prompts = [encode_prompt(loaded, item["prompt"]) for item in request["score"]]
-            rows = build_continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
-            yield from sum_rows(loaded, name, list(rows))
+            pairs = [encode_scored(loaded, item) for item in request["score"]]
+            yield from sum_rows(loaded, name, list(build_continuation_rows(loaded, pairs)))
 
 
 def score_texts(models: ModelVariants, request: Request) -> Replies:
@@ -252,7 +298,7 @@ def score_texts(models: ModelVariants, request: Request) -> Replies:
     for name in request["variants"]:
         with models.variant(name) as loaded:
             window = resolve_window(loaded, request.get("window"))
-            documents = tokenize_texts(loaded, request["texts"])
+            documents = tokenize_documents(loaded, request["texts"])
             for index, ids in enumerate(documents):
                 rows = list(build_window_rows(index, ids, window))
                 yield from sum_rows(loaded, name, rows or [ScoredRow(index, (), 0)])
@@ -274,6 +320,7 @@ def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Repli
 
 REQUEST_HANDLERS: dict[str, Callable[[ModelVariants, Request], Replies]] = {
     "identities": report_identities,
+    "features": report_features,
     "count": count_tokens,
     "score": score_continuations,
     "texts": score_texts,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
 from local_backend.device import empty_device_cache, is_out_of_memory
 from local_backend.errors import TrainerError
 from local_backend.inference.prefix_cache import PrefixCache, shared_prefix_length
@@ -170,9 +171,9 @@ def resolve_window(loaded: LoadedModel, requested: int | None) -> int:
     return max(2, min(requested or DEFAULT_WINDOW, loaded.context_length))
 
 
-def tokenize_texts(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
-    """Return the tokens of texts, as training has them."""
-    if not texts:
-        return []
-    ids = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return [list(one) for one in ids]
+def tokenize_documents(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of documents as training has them, without what it puts between them."""
+    tokens = text_tokenizer(loaded.tokenizer)
+    begin, _ = tokens.own_marks
+    documents = [[(tokens.literal.mark(text), True)] for text in texts]
+    return [[*begin, *ids] for ids, _ in tokenize_segments(documents, loaded.tokenizer)]

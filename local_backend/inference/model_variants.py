@@ -17,7 +17,7 @@ from local_backend.models.load_model import (
     load_model,
     load_tuned_weights,
 )
-from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.load_tokenizer import fix_template_date, load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 
@@ -34,6 +34,7 @@ class ModelVariants:
         source = locate_weights(settings.model_name, settings.weights)
         self.method = settings.method
         self.base = load_model(source, dtype, device)
+        fix_template_date(self.base.tokenizer, settings.created_on)
         self.tuned = self.base
         self.has_tuned_model = folder.is_dir()
         if not self.has_tuned_model:

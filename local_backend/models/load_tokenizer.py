@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from local_backend.data.chat_template import ensure_chat_template
+from local_backend.data.template_date import fix_date, writes_date
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,3 +28,12 @@ def load_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, bool]:
             tokenizer.eos_token,
         )
     return tokenizer, ensure_chat_template(tokenizer)
+
+
+def fix_template_date(tokenizer: PreTrainedTokenizerBase, day: str) -> bool:
+    """Make the chat template write `day`, in ISO 8601, as today. Return False if it writes none."""
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or not writes_date(template):
+        return False
+    tokenizer.chat_template = fix_date(template, day)
+    return True

@@ -19,6 +19,7 @@ from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
 from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
+from local_backend.models.load_tokenizer import fix_template_date
 from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
@@ -131,6 +132,11 @@ def load_model_and_loss(
         loaded = load_for_training(settings, device, dtype)
         loss = make_loss(loaded, objective, settings.packed, dtype, device)
     reporter.log(f"training on the {loss.name} path: {loss.reason}")
+    if fix_template_date(loaded.tokenizer, settings.created_on):
+        reporter.log(
+            f"the chat template writes today's date: {settings.created_on}, the day of the job, in"
+            " training and in every later prompt"
+        )
     reporter.summary["packed"] = loss.name == "packed"
     return loaded, loss
 

@@ -247,7 +247,7 @@ def test_every_problem_of_a_file_is_reported_at_once(cli: Cli, job_file: JobFile
     done = cli("check", "--output", "json", cwd=folder)
     assert done.returncode == 3
     findings = json.loads(done.stdout)["findings"]
-    assert [(f["line"], f["severity"]) for f in findings] == [(2, "error"), (4, "error")]
+    assert [f["line"] for f in findings if f["severity"] == "error"] == [2, 4]
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "logs", "metrics", "stop", "resume"])

@@ -232,6 +232,8 @@ def test_the_commands_of_the_data_page(tmp_path: Path, real_weights: None) -> No
     assert {tuple(shlex.split(c)[1:3]) for c in commands if " data " in c} == {
         words for words in COMMAND_PATHS if words[0] == "data"
     }
+    general = (json.dumps({"prompt": f"{n} + 1?", "completion": str(n + 1)}) for n in range(20))
+    (tmp_path / "general.jsonl").write_text("\n".join(general))
     done = shell("\n".join(commands), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr

@@ -18,6 +18,10 @@ from job_files import write_job_file
 from processes import Cli, JobFile
 
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.cli.commands.compare import model_results
+from cloudft.cli.commands.review import continue_cut_answers
+from cloudft.cli.options import Console
+from cloudft.evaluate.human_review.review import Review
 from cloudft.inference import Prompt, ScoringRequest
 from cloudft.storage.home import Home
 
@@ -138,7 +142,7 @@ def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:
     assert found["significance"]["sentence"].startswith("No ")
 
 
-def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
+def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, cli: Cli, tmp_path: Path) -> None:
     tiny.write_jsonl(tmp_path / "job" / "held.jsonl", tiny.texts(90)[60:])
     found, _ = evaluated(
         "--data",
@@ -151,6 +155,12 @@ def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, tmp_path: Path)
     assert found["tuned"]["bitsPerByte"] < found["base"]["bitsPerByte"]
     assert found["significance"]["verdict"] == "better"
     assert found["pitfalls"]["forgetting"]["rise"] != 0
+    assert "The tuned model is better: bits per byte " in found["significance"]["sentence"]
+    assert cli("report", "-", "--out", tmp_path / "report.html").returncode == 0
+    done = cli("compare", "base", found["job"], "--page", tmp_path / "compared.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "report.html").read_text() + (tmp_path / "compared.html").read_text()
+    assert "<dt>Document</dt>" in text and "(nothing)" not in text and "bitsPerByte" not in text
 
 
 def test_a_model_that_was_never_trained_is_its_base(trained_job: Path, cli: Cli) -> None:
@@ -228,6 +238,58 @@ def test_perplexity_is_the_straightforward_computation(
     assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
 
 
+def write_more_tasks(task: dict[str, Any], folder: Path) -> None:
+    """Write a task with two filters, and one of losses: of each document, and of all together."""
+    shared = {name: task[name] for name in ("dataset_path", "dataset_kwargs", "test_split")}
+    extracted = {
+        **shared,
+        "task": "extracted",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{options[answer]}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match", "higher_is_better": True}],
+        "filter_list": [
+            {"name": name, "filter": [{"function": "regex", **how}, {"function": "take_first"}]}
+            for name, how in (
+                ("strict", {"regex_pattern": "In (\\w+)"}),
+                ("flexible", {"regex_pattern": "(\\w+)", "group_select": -1}),
+            )
+        ],
+    }
+    loss = {
+        **shared,
+        "task": "loss",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{question}}",
+        "metric_list": [
+            {"metric": "loss", "aggregation": "mean", "higher_is_better": False},
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+        ],
+    }
+    (folder / "extracted.yaml").write_text(yaml.safe_dump(extracted))
+    how = "process_results: !function loss.process\n"
+    (folder / "loss.yaml").write_text(yaml.safe_dump(loss) + how)
+    (folder / "loss.py").write_text(
+        "def process(doc, results):\n    return {'loss': -results[0], 'perplexity': results[0]}\n"
+    )
+
+
+def check_more_tasks(figures: dict[tuple[str, str], dict[str, Any]]) -> None:
+    filters = [figures["extracted", f"exact_match,{name}"] for name in ("strict", "flexible")]
+    assert [one["n"] for one in filters] == [6, 6]
+    loss, perplexity = figures["loss", "loss"], figures["loss", "perplexity"]
+    assert loss["higherIsBetter"] is perplexity["higherIsBetter"] is False
+    assert loss["verdict"] in (
+        "no difference",
+        "better" if loss["tuned"] < loss["base"] else "worse",
+    )
+    # Of each document lm-eval keeps a log-likelihood, of which more is better: no test by those.
+    assert perplexity["base"] == pytest.approx(math.exp(loss["base"]))
+    assert perplexity["verdict"] == "not tested" and perplexity["delta"]["low"] is None
+
+
 def test_the_harness_finds_what_we_find(
     trained_job: Path, home: Path, cli: Cli, tmp_path: Path, preloaded_here: None
 ) -> None:
@@ -248,10 +310,17 @@ def test_the_harness_finds_what_we_find(
         "metric_list": [{"metric": "acc"}],
     }
     (tmp_path / "parcels.yaml").write_text(yaml.safe_dump(task))
-    suite = ("--suite", "lm-eval:parcels", "--suite-path", tmp_path)
-    done = cli("evaluate", "-", "--quick", *suite, "--output", "json", timeout=200)
+    write_more_tasks(task, tmp_path)
+    names = ("parcels", "extracted", "loss")
+    suite = [word for name in names for word in ("--suite", f"lm-eval:{name}")]
+    done = cli(
+        *("evaluate", "-", "--quick", *suite, "--suite-path", tmp_path, "--output", "json"),
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
-    [found] = json.loads(done.stdout)["suites"]
+    figures = {(one["suite"][8:], one["figure"]): one for one in json.loads(done.stdout)["suites"]}
+    check_more_tasks(figures)
+    found = figures["parcels", "acc"]
 
     wanted = [
         ScoringRequest(Prompt(text=q["question"]), f" {option}")
@@ -359,3 +428,18 @@ def test_a_learning_curve_is_made_of_jobs_on_parts_of_the_data(evaluated: Any, c
     assert "10, 20, 40, 80 records" in curve["sentence"]
     assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
     assert len(json.loads(cli("list", "--all", "--output", "json").stdout)) == 4
+
+
+def test_a_review_continues_what_the_limit_of_the_evaluation_has_cut(
+    trained_job: Path, home: Path, preloaded_here: None
+) -> None:
+    references = ("base", trained_job.name)
+    first, second = model_results(references)
+    review = Review(home / "reviews", first, second, sample=4)
+    cut = review.cut_keys("a")
+    assert cut and review.token_limit == 128
+    continue_cut_answers(review, references, (first, second), Console("text", 0))
+    assert review.cut_keys("a") == review.cut_keys("b") == []
+    again = Review(home / "reviews", first, second, sample=4)
+    assert again.pairs == review.pairs and again.id == review.id
+    assert all(len(review.pairs[key].a) > len(first.records[key]["base"]["text"]) for key in cut)

@@ -1,4 +1,4 @@
-"""The review's page in a real browser: keys, notes, closed half-way, a phone, axe."""
+"""The pages in a real browser: a review from begin to end, and all of them on a phone, with axe."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import npm_browser
 import pytest
+import sample_pages
 from model_results import make_model_result
 
 from cloudft.evaluate.human_review.review import Review, Reviewer
@@ -44,9 +45,9 @@ def server(review: Review) -> Iterator[ReviewServer]:
         found.shutdown()
 
 
-def drive(browser: Path, url: str, what: str) -> Any:
+def drive(browser: Path, script: str, *arguments: str | Path) -> Any:
     done = subprocess.run(
-        ["node", "page.mjs", url, what],
+        ["node", script, *arguments],
         cwd=browser,
         capture_output=True,
         text=True,
@@ -60,12 +61,20 @@ def drive(browser: Path, url: str, what: str) -> Any:
 def test_a_review_is_judged_closed_and_finished_in_a_browser(
     browser: Path, server: ReviewServer, review: Review
 ) -> None:
-    seen = drive(browser, server.url, "judge")
+    seen = drive(browser, "page.mjs", server.url, "judge")
     assert seen == {"axe": [], "prompt": PROMPT, "count": "2 of 4", "faults": []}
     saved = review.load_judgments()["ada"]
     assert {value.note for value in saved.values()} == {"", "not t, but b"}
     assert "bad" in {value.choice for value in saved.values()}
-    seen = drive(browser, server.url, "finish")
+    seen = drive(browser, "page.mjs", server.url, "finish")
     assert (seen["reopened"], seen["axe"], seen["faults"]) == ("2 of 4", [], [])
     assert "All 4 records are judged" in seen["summary"]
     assert review.summarize()["judgements"] == 4
+
+
+def test_written_pages_fit_a_phone_and_load_nothing(browser: Path, tmp_path: Path) -> None:
+    files = []
+    for name, content in sample_pages.render_pages(tmp_path, records=80).items():
+        files.append(tmp_path / f"{name}.html")
+        files[-1].write_text(content)
+    assert drive(browser, "static_pages.mjs", *files) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -25,8 +24,7 @@ from cloudft.backends.local.backend import LocalBackend
 from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 from cloudft.errors import CloudftError
-from cloudft.evaluate import supervised
-from cloudft.evaluate.metrics import significance
+from cloudft.evaluate.metrics import intervals
 from cloudft.storage.store import Store
 
 SEEDS = range(100)
@@ -167,8 +165,7 @@ def test_a_hundred_damages_are_named_and_hide_no_other_job(
     monkeypatch.setattr(
         model_process, "run_export", lambda *_: proof
     )  # what comes before it is tested here
-    quick = functools.partial(significance.bootstrap_difference_interval, resamples=10)
-    monkeypatch.setattr(supervised, "bootstrap_difference_interval", quick)
+    monkeypatch.setattr(intervals, "RESAMPLES", 10)
     monkeypatch.chdir(tmp_path)
     store = Store(home / "jobs")
     for other in OTHERS:

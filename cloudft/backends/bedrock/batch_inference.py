@@ -28,6 +28,7 @@ from cloudft.backends.bedrock.converse import (
     converse_request,
     parse_converse_response,
 )
+from cloudft.backends.bedrock.inference import endpoint_answer_keys
 from cloudft.errors import BadDocument, JobStateConflict, ResourceConflict, UsageError
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.storage.documents import Count, decode
@@ -87,6 +88,10 @@ class BatchInferenceSession(InferenceSession):
     def model_identities(self) -> Mapping[str, str]:
         """Return the model id or ARN of each variant."""
         return self._ids
+
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the model id or ARN of each variant, with the endpoint that answers."""
+        return endpoint_answer_keys(self._aws, self._ids)
 
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig

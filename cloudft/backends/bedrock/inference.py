@@ -9,6 +9,7 @@ from typing import cast
 import orjson
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.converse import (
@@ -34,11 +35,15 @@ def catalogue_model(job: CustomizationJob) -> catalogue.Model | None:
         return None
 
 
-def base_model_id(arn: str) -> str:
-    """Return a base model's id for inference: its id without customization's context suffix."""
-    identifier = arn.rpartition("/")[2]
-    head, _, suffix = identifier.rpartition(":")
-    return head if suffix.endswith("k") else identifier
+def base_model_id(job: CustomizationJob) -> str:
+    """Return the id by which a job's base model answers on demand in the job's Region."""
+    return catalogue.inference_id(job["baseModelArn"], parse_arn(job["jobArn"]).region)
+
+
+def endpoint_answer_keys(aws: Aws, ids: Mapping[str, str]) -> dict[str, str]:
+    """Return each model id or ARN with the endpoint: one that plays AWS has models of its own."""
+    endpoint = aws.client("bedrock-runtime").meta.endpoint_url
+    return {variant: f"{identifier} at {endpoint}" for variant, identifier in ids.items()}
 
 
 class DeployedModel(InferenceSession):
@@ -53,6 +58,10 @@ class DeployedModel(InferenceSession):
     def model_identities(self) -> Mapping[str, str]:
         """Return the model id or ARN of each variant."""
         return self.ids
+
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the model id or ARN of each variant, with the endpoint that answers."""
+        return endpoint_answer_keys(self.aws, self.ids)
 
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig

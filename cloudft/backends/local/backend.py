@@ -301,6 +301,14 @@ class LocalBackend(
         """Tokenize with the model that is trained here, in a child process."""
         return self._tokenize(request.build_tokenize_request(job, preview=preview), lines)
 
+    def has_template(self, job: LoadedJob) -> bool:
+        """Return whether the tokenizer of the trained model is on this machine."""
+        return preflight.has_tokenizer(job)
+
+    def render(self, job: LoadedJob, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+        """Render and tokenize with the model that is trained here, in a child process."""
+        return self.tokenize(job, lines, preview=False)
+
     def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
         """Return what the template of the trained model renders, as its tokenizer's process."""
         if not preflight.has_tokenizer(job):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from cloudft.inference import (
     GenerationConfig,
     InferenceSession,
     Likelihood,
+    LocalGenerationConfig,
     Prompt,
     ScoringRequest,
     SupportsLogLikelihood,
@@ -53,7 +55,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """Yield every answer as it is generated. Raise TrainerError."""
-        request = {
+        request: dict[str, object] = {
             "prompts": _prompts(prompts),
             "variants": list(variants),
             "maxNewTokens": decoding.max_new_tokens,
@@ -61,6 +63,8 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
             "topP": decoding.top_p,
             "seed": decoding.seed,
         }
+        if isinstance(decoding, LocalGenerationConfig):
+            request["topK"] = decoding.top_k
         for reply in self._exchange(request):
             yield Answer(
                 index=reply["index"],
@@ -69,11 +73,26 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
                 tokens=reply["tokens"],
                 finish_reason=reply["finishReason"],
                 reasoning=reply.get("reasoning", ""),
+                calls=reply.get("calls", ()),
+                prompt_tokens=reply.get("promptTokens", 0),
             )
+
+    def template_features(self) -> frozenset[str]:
+        """Return what the chat template renders besides texts. Raise TrainerError."""
+        [reply] = self._exchange({"features": True})
+        return frozenset(reply["features"])
 
     def model_identities(self) -> Mapping[str, str]:
         """Return the sha256 of each variant's weights. Raise TrainerError."""
-        return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
+        return {name: reply["identity"] for name, reply in self._identities.items()}
+
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the sha256 of what decides each variant's answers. Raise TrainerError."""
+        return {name: reply["answerKey"] for name, reply in self._identities.items()}
+
+    @cached_property
+    def _identities(self) -> Mapping[str, Mapping[str, str]]:
+        return {reply["variant"]: reply for reply in self._exchange({"identities": True})}
 
     def loglikelihood(
         self, requests: Sequence[ScoringRequest], variants: Sequence[str]

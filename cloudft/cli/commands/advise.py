@@ -114,7 +114,8 @@ def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any
         "corpus": study.corpus,
         "breakEven": None,
     }
-    if study.methods:
+    # Of a model that should not be trained, what it would save means nothing.
+    if study.methods and study.recommendation.advice == "fine-tune":
         tuned = study.methods["fine-tuned"]
         others = [m for name, m in study.methods.items() if name != "fine-tuned"]
         best = max(others, key=lambda m: m.score)
@@ -170,7 +171,9 @@ def _break_even(even: Mapping[str, Any]) -> str:
     saved = even["promptTokensSaved"]
     if saved <= 0:
         return f"tuning saves no tokens: a tuned model reads as many as {even['against']}"
-    text = f"against {even['against']} a tuned model saves {saved:.0f} tokens per request"
+    text = (
+        f"against {even['against']} a tuned model saves about {saved:.0f} prompt tokens per request"
+    )
     if even["requestsByPrice"] is not None:
         text += f"; training pays off after {even['requestsByPrice']:,.0f} requests by price"
     if even["requestsByTime"] is not None:

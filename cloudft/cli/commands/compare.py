@@ -43,14 +43,16 @@ def compare_command(
 ) -> int:
     """Compare jobs with the first one, record by record; `base` names their base model.
 
-    The newest evaluation of each is read: run `cloudft evaluate` on the same held-out data first.
+    The newest evaluations on the same held-out records are compared, else the records that all of
+    them have: run `cloudft evaluate` on the same data first.
     """
     from cloudft.evaluate.compare import compare_models
-    from cloudft.evaluate.report.pages import render_template, write_page
+    from cloudft.evaluate.report.compare_page import render_compare_page
+    from cloudft.evaluate.report.pages import write_page
 
     found = compare_models(model_results(references))
     if page is not None:
-        write_page(page, render_template("compare.html", found), force=force)
+        write_page(page, render_compare_page(found), force=force)
         console.note(f"wrote {page}")
     for warning in found["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
@@ -62,7 +64,7 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
     """Return the evaluation of each named model. Raise UsageError for fewer than two of them."""
     from cloudft.errors import UsageError
     from cloudft.evaluate.compare import ModelResult
-    from cloudft.evaluate.results import load_newest_evaluation
+    from cloudft.evaluate.history import choose_evaluations, load_evaluations
     from cloudft.jobs import lifecycle
 
     named = [name for name in references if name != BASE]
@@ -71,12 +73,17 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
             "compare needs two models",
             fix="name two jobs, or `base` and a job: cloudft compare base JOB",
         )
+    jobs = [open_job(named[0] if name == BASE else name) for name in references]
+    candidates = [load_evaluations(record.folder)[0] for record, _, _ in jobs]
+    chosen = choose_evaluations(candidates)
     found = []
-    for name in references:
-        record, backend, _ = open_job(named[0] if name == BASE else name)
-        evaluation = load_newest_evaluation(record.folder)
+    for name, (record, backend, _), evaluation, every in zip(
+        references, jobs, chosen, candidates, strict=True
+    ):
+        is_newest = evaluation is every[0]
         if name == BASE:
-            found.append(ModelResult(f"{record.base_model} (base)", evaluation, "base", 0.0))
+            title = f"{record.base_model} (base)"
+            found.append(ModelResult(title, evaluation, "base", 0.0, is_newest=is_newest))
             continue
         job = lifecycle.refresh(record, backend)
         ended = job.state.ended_at
@@ -85,7 +92,7 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
             took = datetime.fromisoformat(ended) - datetime.fromisoformat(record.created_at)
             seconds = took.total_seconds()
         usd = record.estimate["usd"]["training"]
-        found.append(ModelResult(record.id, evaluation, "tuned", usd, seconds))
+        found.append(ModelResult(record.id, evaluation, "tuned", usd, seconds, is_newest=is_newest))
     if len({side.name for side in found}) < len(found):
         raise UsageError("one model is named twice", fix="name each model once.")
     return found
@@ -97,7 +104,8 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     from cloudft.evaluate.metrics.metric_labels import metric_label
 
     order = "lower is better" if found["lowerIsBetter"] else "higher is better"
-    yield f"{found['n']} records, {metric_label(found['metric'])} ({order})"
+    metric = metric_label(found["metric"])
+    yield f"{found['n']} records, mean {metric} of a record ({order})"
     names = ("MODEL", "SCORE", "95 % INTERVAL", "USD", "MINUTES")
     yield format_table(names, (_row(row) for row in found["leaderboard"]))
     for one in found["comparisons"]:
@@ -137,10 +145,11 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
     usd = "no price known" if row["usd"] is None else f"{row['usd']:.2f}"
     minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else ""
+    low, high = row["low"], row["high"]
     return (
         row["name"],
         format_number(row["score"]),
-        f"{format_number(row['low'])} to {format_number(row['high'])}",
+        "" if low is None else f"{format_number(low)} to {format_number(high)}",
         usd,
         minutes,
     )

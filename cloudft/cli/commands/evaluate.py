@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
 )
 @click.option("--max-new-tokens", type=TOKENS, help="Maximum tokens of an answer.")
 @click.option(
-    "--quick", is_flag=True, help="Compute only the scores: no forgetting, no memorization."
+    "--quick", is_flag=True, help="Leave out the diagnostics of forgetting and memorization."
 )
 @click.option("--consistency", is_flag=True, help="Repeat the prompts reworded, and with sampling.")
 @click.option(
@@ -146,10 +146,15 @@ def evaluate_command(
 
 
 def _save_and_print(record: JobRecord, evaluation: Evaluation, console: Console) -> None:
-    """Save the evaluation in the job's folder and print it without its records."""
+    """Save the evaluation in the job's folder; print it with what earlier ones found.
+
+    Its records are not printed.
+    """
+    from cloudft.evaluate.history import load_combined_evaluation
     from cloudft.evaluate.results import save_evaluation
 
     path = save_evaluation(record.folder, evaluation)
+    evaluation = load_combined_evaluation(record.folder)
     shown = {name: value for name, value in evaluation.items() if name != "records"}
     for warning in evaluation["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
@@ -240,6 +245,8 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
             ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(evaluation)
         ),
     ]
+    omitted = evaluation.get("omitted") or ()
+    parts += ["\n".join(_omitted_lines(omitted))] if omitted else []
     parts.append(evaluation["significance"]["sentence"])
     if evaluation["slices"]:
         names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
@@ -248,13 +255,22 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
         head = ("SUITE", "METRIC", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
         parts.append(format_table(head, _suite_rows(evaluation["suites"])))
     if evaluation["pitfalls"]:
-        parts.append(
-            "\n".join(
-                f"{LEVEL_LABELS[p['level']]:<5} {name}: {p['sentence']}"
-                for name, p in evaluation["pitfalls"].items()
-            )
-        )
+        parts.append("\n".join(_diagnostic_lines(evaluation["pitfalls"])))
+    if evaluation.get("earlier"):
+        head = ("EARLIER", "DATA", "RECORDS", "METRIC", "BASE", "TUNED", "95 % INTERVAL")
+        parts.append(format_table(head, _earlier_rows(evaluation["earlier"])))
     return "\n\n".join(parts)
+
+
+def _omitted_lines(omitted: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield a line for each reason why metrics are left out, with their names."""
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+
+    names: dict[str, list[str]] = {}
+    for one in omitted:
+        names.setdefault(one["reason"], []).append(metric_label(one["metric"]))
+    for reason, metrics in names.items():
+        yield f"{', '.join(metrics)} left out: {reason}."
 
 
 def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -276,6 +292,38 @@ def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]
         )
 
 
+def _diagnostic_lines(diagnostics: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    from cloudft.evaluate.metrics.metric_labels import diagnostic_label
+
+    for name, one in diagnostics.items():
+        title = f"{diagnostic_label(name)}{_source_text(one)}"
+        yield f"{LEVEL_LABELS[one['level']]:<5} {title}: {one['sentence']}"
+
+
+def _source_text(finding: Mapping[str, Any]) -> str:
+    """Return when and of what an earlier evaluation found something; nothing for this one."""
+    if not finding.get("evaluatedAt"):
+        return ""
+    other = ", other records" if finding.get("otherRecords") else ""
+    return f" ({finding['evaluatedAt'][:10]}{other})"
+
+
+def _earlier_rows(earlier: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+
+    for one in earlier:
+        files = ", ".join(Path(file).name for file in one["data"].get("files", ()))
+        yield (
+            (one["evaluatedAt"] or "")[:10],
+            files or one["data"]["role"],
+            one["n"],
+            metric_label(one["metric"]),
+            format_number(one["base"]),
+            format_number(one["tuned"]),
+            format_interval(one["delta"]),
+        )
+
+
 def _suite_rows(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     for one in suites:
         delta = one["delta"]
@@ -284,7 +332,14 @@ def _suite_rows(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
             format_number(one["tuned"]),
             format_signed(delta["value"]),
         )
-        yield (one["suite"], one["figure"], one["n"], *values, format_interval(delta))
+        order = " (lower is better)" if one.get("higherIsBetter") is False else ""
+        yield (
+            one["suite"] + _source_text(one),
+            one["figure"] + order,
+            one["n"],
+            *values,
+            format_interval(delta),
+        )
 
 
 def _slice_rows(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

@@ -33,16 +33,16 @@ def report_command(
 
     The page needs no other files, no network and no scripts.
     """
+    from cloudft.evaluate.history import load_combined_evaluation
     from cloudft.evaluate.report.job_page import render_job_page
     from cloudft.evaluate.report.pages import write_page
-    from cloudft.evaluate.results import load_newest_evaluation
     from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)
     job = lifecycle.refresh(record, backend)
     points = list(backend.metrics(record.backend_job_id or record.id))
     try:
-        evaluation = load_newest_evaluation(record.folder)
+        evaluation = load_combined_evaluation(record.folder)
     except JobStateConflict:
         evaluation = None
     path = out or Path(f"{record.id}-report.html")

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.command import command
+from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, complete_job, console_options
 from cloudft.cli.param_types import PORT, RECORDS, SEED
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.evaluate.human_review.review import Review
+    from cloudft.evaluate.compare import ModelResult
+    from cloudft.evaluate.human_review.review import Review, Side
 
+BASE = "base"
+SIDES: tuple[Side, Side] = ("a", "b")
 LINGER_S = 1.5
 """Seconds that the page is still served after the last judgment."""
 
@@ -59,7 +63,7 @@ def review_command(
 
     The page is served on this machine and reachable only from it. Every judgment is saved at once:
     stop and continue at any time, with any number of reviewers. The answers are those of `cloudft
-    evaluate`.
+    evaluate`; those that its token limit has cut are continued first (jobs of this machine).
     """
     from cloudft.cli.commands.compare import model_results
     from cloudft.evaluate.human_review.review import Review
@@ -70,10 +74,70 @@ def review_command(
         export_judgments(review, out)
         console.note(f"wrote {out}")
     elif not results:
+        continue_cut_answers(review, references, (first, second), console)
         serve_review_page(review, reviewer or _default_reviewer(), port, no_browser, console)
     found = review.summarize()
     console.print_result(found, review_text(found))
     return 0
+
+
+def continue_cut_answers(
+    review: Review,
+    references: tuple[str, str],
+    results: tuple[ModelResult, ModelResult],
+    console: Console,
+) -> None:
+    """Replace answers that a token limit has cut, before the first judgment.
+
+    The messages count the answers of both sides together: the reviewer reads them.
+    """
+    from cloudft.errors import CloudftError
+
+    limit = review.token_limit
+    if limit is not None and review.whole is None and not review.load_judgments():
+        named = next(name for name in references if name != BASE)
+        whole: dict[Side, dict[str, str]] = {}
+        try:
+            for side, name, result in zip(SIDES, references, results, strict=True):
+                job = named if name == BASE else name
+                whole[side] = _whole_answers(job, result, review.cut_keys(side), limit, console)
+        except CloudftError as error:
+            console.note(f"answers that were cut can't be continued: {error.message}")
+        if any(whole.values()):
+            review.save_whole(whole)
+    count = sum(len(review.cut_keys(side)) for side in SIDES)
+    if count:
+        longer = f"--max-new-tokens {limit}" if limit else "a higher token limit"
+        console.note(
+            f"{count} of {2 * len(review.pairs)} answers were cut at the token limit of their"
+            " evaluation and are shown up to their last sentence; for whole answers evaluate both"
+            f" with {longer} first"
+        )
+
+
+def _whole_answers(
+    job: str, result: ModelResult, keys: list[str], limit: int, console: Console
+) -> dict[str, str]:
+    """Return answers of a model on this machine, by record key; none where inference is billed."""
+    from cloudft.cli.progress import task_progress
+    from cloudft.evaluate.evaluate_job import open_session
+    from cloudft.evaluate.human_review.whole_answers import generate_whole_answers, load_prompts
+
+    record, backend, _ = open_job(job)
+    if not keys or backend.inference_is_billed:
+        return {}
+    home = Home.from_environ()
+    prompts = load_prompts(record, home, result.evaluation, keys)
+    console.note("generating whole answers where they were cut ...")
+    with task_progress(console) as progress:
+        return generate_whole_answers(
+            open_session(record, backend),
+            home,
+            result.variant,
+            prompts,
+            limit,
+            lambda label, done, total: progress("answers", done, total),
+        )
 
 
 def _default_reviewer() -> str:
@@ -142,14 +206,14 @@ def review_text(found: Mapping[str, Any]) -> str:
     """Return who won, with its interval, and how well the reviewers agree."""
     counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
     lines = [
-        f"{found['judgements']} judgments of {found['records']} records by"
-        f" {len(found['reviewers'])} reviewer(s)",
-        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, equal:"
+        f"{found['judgements']} judgments of {found['judgedRecords']} of {found['records']} records"
+        f" by {len(found['reviewers'])} reviewer(s)",
+        f"judgments: {found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, equal:"
         f" {counts['tie']}, both bad: {counts['bad']}",
     ]
     if rate["value"] is not None:
         lines.append(
-            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided"
+            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided records"
             f" (95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
         )
     if agreement is not None:

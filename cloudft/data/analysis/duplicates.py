@@ -62,13 +62,6 @@ def record_text(record: Record) -> str:
     return "\x1e".join([_context_text(record), *map(_turn_text, record.turns)])
 
 
-def prompt_text(record: Record) -> str:
-    """Return the texts of a record's prompt: all but the last answer. Of a document, all of it."""
-    if isinstance(record, Document):
-        return record.text
-    return "\x1e".join([_context_text(record), *map(_turn_text, record.turns[:-1])])
-
-
 def _context_text(record: Conversation) -> str:
     """Return the system prompt's texts, and the tools as JSON."""
     if not record.tools:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudft.data.analysis.duplicates import hash_text, prompt_text, record_text
 from cloudft.data.analysis.near_duplicates import NearDuplicateIndex
+from cloudft.data.analysis.text_keys import hash_text, normalize_text, split_record
 from cloudft.data.records import LocatedRecord
 
 LeakKind = Literal["same record", "same input", "near input"]
@@ -15,7 +15,10 @@ LeakKind = Literal["same record", "same input", "near input"]
 
 @dataclass(frozen=True)
 class Leak:
-    """A held-out record and the training record that it repeats."""
+    """A held-out record and the training record that it repeats.
+
+    Case, white space and the Unicode form make no difference (text_keys.normalize_text).
+    """
 
     kind: LeakKind
     role: str
@@ -30,7 +33,7 @@ class LeakageIndex:
     """Remembers a training set: some 200 bytes a record, and 2 KB more with `near`."""
 
     def __init__(self, train: Iterable[LocatedRecord], near: float | None = None) -> None:
-        self._records: dict[int, tuple[str, int]] = {}
+        self._records: dict[tuple[int, int], tuple[str, int]] = {}
         self._inputs: dict[int, tuple[str, int]] = {}
         self._near = NearDuplicateIndex(near) if near is not None else None
         self._near_positions: list[tuple[str, int]] = []
@@ -38,10 +41,13 @@ class LeakageIndex:
             self._add(located)
 
     def _add(self, located: LocatedRecord) -> None:
-        position, prompt = (located.file, located.line), prompt_text(located.record)
-        self._records.setdefault(hash_text(record_text(located.record)), position)
-        first = self._inputs.setdefault(hash_text(prompt), position)
-        if first is position and self._near and self._near.query_or_insert(prompt) is None:
+        position, prompt = (located.file, located.line), split_record(located.record)[0]
+        key, answer = _hash_record(located)
+        self._records.setdefault((key, answer), position)
+        first = self._inputs.setdefault(key, position)
+        # Also a prompt that is like an earlier one: a held-out prompt may be like this one alone.
+        if first is position and self._near is not None:
+            self._near.insert(prompt)
             self._near_positions.append(position)
 
     def find_leaks(self, role: str, held_out: Iterable[LocatedRecord]) -> Iterator[Leak]:
@@ -53,10 +59,16 @@ class LeakageIndex:
                 yield Leak(kind, role, located.file, located.line, *train, similarity)
 
     def _find_match(self, located: LocatedRecord) -> tuple[LeakKind, tuple[str, int], float] | None:
-        prompt = prompt_text(located.record)
-        if same := self._records.get(hash_text(record_text(located.record))):
+        key, answer = _hash_record(located)
+        if same := self._records.get((key, answer)):
             return "same record", same, 1.0
-        if same := self._inputs.get(hash_text(prompt)):
+        if same := self._inputs.get(key):
             return "same input", same, 1.0
-        near = self._near.query(prompt) if self._near else None
+        near = self._near.query(split_record(located.record)[0]) if self._near else None
         return ("near input", self._near_positions[near[0]], near[1]) if near else None
+
+
+def _hash_record(located: LocatedRecord) -> tuple[int, int]:
+    """Return the hashes of a record's prompt and of its answer."""
+    prompt, answer = split_record(located.record)
+    return hash_text(normalize_text(prompt)), hash_text(normalize_text(answer))

@@ -48,9 +48,16 @@ class NearDuplicateIndex:
         hashed = _min_hash(text)
         nearest = self._find_nearest(hashed)
         if nearest is None:
-            self._index.insert(len(self._hashes), hashed)
-            self._hashes.append(hashed)
+            self._insert(hashed)
         return nearest
+
+    def insert(self, text: str) -> None:
+        """Insert the text whatever it is similar to, numbered from 0."""
+        self._insert(_min_hash(text))
+
+    def _insert(self, hashed: RMinHash) -> None:
+        self._index.insert(len(self._hashes), hashed)
+        self._hashes.append(hashed)
 
     def _find_nearest(self, hashed: RMinHash) -> tuple[int, float] | None:
         # -n: of equally similar texts the first one is taken.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from cloudft.data.analysis.duplicates import prompt_text, record_text
+from cloudft.data.analysis.duplicates import record_text
+from cloudft.data.analysis.text_keys import hash_text, split_record
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import LocatedRecord
 from cloudft.data.staging.label_encoder import MAX_LABELS
@@ -51,12 +52,12 @@ class AnswerIndex:
         """Add one record."""
         if not self.files or self.files[-1][1] != located.file:
             self.files.append((len(self.lines), located.file))
-        self.record_hashes.append(_hash_text(whole))
+        self.record_hashes.append(hash_text(whole))
         document = not isinstance(located.record, Conversation)
         self.prompt_hashes.append(
-            _hash_text("\x1d" + whole if document else prompt_text(located.record))
+            hash_text("\x1d" + whole if document else split_record(located.record)[0])
         )
-        self.answer_hashes.append(_hash_text(answer))
+        self.answer_hashes.append(hash_text(answer))
         self.lines.append(located.line)
 
     def count_duplicates(self) -> int:
@@ -93,16 +94,6 @@ class AnswerIndex:
     def _position(self, index: int) -> tuple[str, int]:
         run = bisect_right(self.files, index, key=lambda entry: entry[0]) - 1
         return self.files[run][1], self.lines[index]
-
-
-def _hash_text(text: str) -> int:
-    """Return a 64-bit hash of the text (XXH3).
-
-    Of ten million texts, two different ones have the same hash once in 400,000 sets.
-    """
-    from xxhash import xxh3_64_intdigest
-
-    return xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass

@@ -15,7 +15,10 @@ from cloudft.data.checks.dataset_size import (
     note_unsplittable,
 )
 from cloudft.data.checks.file_reading import note_reading
+from cloudft.data.checks.held_out_leaks import has_held_out_files, warn_leaks
 from cloudft.data.checks.record_counter import RecordCounter
+from cloudft.data.checks.record_keys import RecordKeys
+from cloudft.data.checks.repeated_records import warn_repeated_records
 from cloudft.data.checks.validator import Validator, note_missing_columns
 from cloudft.data.findings import Findings
 from cloudft.data.sources.file_parts import count_cores, split_file
@@ -25,6 +28,7 @@ from cloudft.data.staging.mix import general_record_counts
 from cloudft.types import DataVolume, Finding, ManifestSource
 
 if TYPE_CHECKING:
+    from cloudft.data.checks.parallel_check import WholeFile
     from cloudft.spec.model import DataSpec
 
 
@@ -50,7 +54,7 @@ def check_data(
     digest: type[StreamDigest] = ByteCounter,
     limits: DatasetLimits | None = None,
 ) -> DataReport:
-    """Read all of a job's data once, in constant memory; write nothing.
+    """Read all of a job's data once, in constant memory and 25 bytes a record; write nothing.
 
     `format` is the one that the base model takes. Raises CloudRefused and CloudUnreachable for data
     in S3, and nothing else.
@@ -93,6 +97,8 @@ class _DataCheck:
         ]
         self._validator.finish()
         note_missing_columns(self._columns, self._validator.missing_columns, findings)
+        warn_repeated_records(findings, self._validator.keys, self._columns)
+        warn_leaks(findings, self._validator.keys)
         volumes = None if findings.count_errors() else self._volumes(counters, general)
         if volumes and self._limits:
             note_dataset_size(findings, self._limits, volumes)
@@ -103,19 +109,25 @@ class _DataCheck:
         """Count the good records of the files that a field names."""
         counter = RecordCounter(self._format)
         group_by = self._data.group_by if role == "train" else None
-        for source in self._sources.resolve(field, patterns):
+        sources = self._sources.resolve(field, patterns)
+        keys = self._validator.keys.setdefault(
+            role, RecordKeys.for_files(sources, is_compared=has_held_out_files(self._data))
+        )
+        for source in sources:
             whole = None if group_by else self._count_in_parallel(source)
             if whole is None:
                 read = self._validator.read_file(source, role, counter, group_by)
             else:
-                part, read = whole
+                part, read, hashes = whole
                 counter.merge(*part.state())
+                keys.start_file(source.display_name)
+                keys.merge_lines(hashes)
                 self._validator.add_count(len(part))
                 note_reading(self._findings, read, source.display_name)
             self._read_sources.append(replace(read, role=role))
         return counter
 
-    def _count_in_parallel(self, source: SourceFile) -> tuple[RecordCounter, ManifestSource] | None:
+    def _count_in_parallel(self, source: SourceFile) -> WholeFile | None:
         """Count a large flawless file in several processes; None for any other."""
         try:
             parts = split_file(source, count_cores()) if self._may_split else []

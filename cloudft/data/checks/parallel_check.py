@@ -6,8 +6,9 @@ and its line.
 
 `python -m cloudft.data.checks.parallel_check` is one such process. It reads its request from
 standard input (pickled, by the process that started it), prints how many records it has read, a
-line each time, and at last its result. multiprocessing is no choice here: it would import the main
-module of the calling program, which may have no `if __name__ == "__main__"`.
+line each time, and at last its result and the hashes of its records. multiprocessing is no choice
+here: it would import the main module of the calling program, which may have no
+`if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -19,16 +20,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.record_counter import CounterState, RecordCounter
+from cloudft.data.checks.record_keys import RecordKeys
 from cloudft.data.findings import Findings
 from cloudft.data.sources.file_parts import FilePart
 from cloudft.data.sources.line_blocks import ByteCounter
 from cloudft.types import ManifestSource
 
 POLL_INTERVAL_S = 0.05
+PART_ROLE = "part"
+
+
+class WholeFile(NamedTuple):
+    """What was counted in a flawless file, and its records' hashes, as RecordKeys.merge takes."""
+
+    counter: RecordCounter
+    source: ManifestSource
+    hashes: tuple[bytes, ...]
 
 
 class PartResult(TypedDict):
@@ -52,7 +63,7 @@ def count_in_parallel(
     target: str,
     limits: DatasetLimits,
     progress: Callable[[int], None],
-) -> tuple[RecordCounter, ManifestSource] | None:
+) -> WholeFile | None:
     """Count the records of a flawless file; None if it has to be read in one process.
 
     The source has no digest: the parts are read in no order.
@@ -93,7 +104,7 @@ def count_in_parallel(
         matched=len(counter),
         left_out=tuple(left_out),
     )
-    return counter, source
+    return WholeFile(counter, source, tuple(worker.hashes for worker in workers))
 
 
 def _is_similar(one: PartResult, other: PartResult) -> bool:
@@ -110,6 +121,7 @@ class _Worker:
     def __init__(self, request: tuple[FilePart, str, DatasetLimits]) -> None:
         self.records = 0
         self.result: PartResult | None = None
+        self.hashes = b""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cloudft.data.checks.parallel_check"],
             stdin=subprocess.PIPE,
@@ -131,6 +143,7 @@ class _Worker:
             for line in stdout:
                 message = json.loads(line)
                 self.records, self.result = message["records"], message.get("result")
+                self.hashes = stdout.read(message.get("hashBytes", 0))
         except (OSError, ValueError):
             self.result = None
 
@@ -153,8 +166,8 @@ class _FoundProblem(Exception):
 
 def _check_part(
     part: FilePart, target: str, limits: DatasetLimits, progress: Callable[[int], None]
-) -> PartResult | None:
-    """Return one part's records, format and types; None as soon as anything is wrong."""
+) -> tuple[PartResult, bytes] | None:
+    """Return what a part holds and its records' hashes; None as soon as anything is wrong."""
     from cloudft.data.checks.validator import Validator
 
     findings, counter = Findings(), RecordCounter(target)
@@ -165,15 +178,16 @@ def _check_part(
         progress(records)
 
     validator = Validator(target, {}, findings, report, ByteCounter, limits)
+    keys = validator.keys[PART_ROLE] = RecordKeys()
     try:
-        source = validator.read_file(part, "", counter)
+        source = validator.read_file(part, PART_ROLE, counter)
     except _FoundProblem:
         return None
     if findings.has_any() or limits.media.kinds:
         return None  # media: what the whole file names is collected in one process
     types = {key: kind.__name__ for key, kind in validator.field_types.items()}
     needs = limits.template.needs if limits.template else set()
-    return {
+    result: PartResult = {
         "counter": counter.state(),
         "format": source.shape,
         "readAs": source.read_as,
@@ -182,6 +196,7 @@ def _check_part(
         "types": types,
         "templateNeeds": [sorted(each) for each in needs],
     }
+    return result, keys.to_bytes()
 
 
 def main() -> None:
@@ -191,9 +206,13 @@ def main() -> None:
         print(json.dumps({"records": records}), flush=True)
 
     part, target, limits = pickle.load(sys.stdin.buffer)
-    result = _check_part(part, target, limits, report)
+    found = _check_part(part, target, limits, report)
+    result, hashes = found or (None, b"")
     records = result["counter"][0] if result else 0
-    print(json.dumps({"records": records, "result": result}), flush=True)
+    answer = {"records": records, "result": result, "hashBytes": len(hashes)}
+    print(json.dumps(answer), flush=True)
+    sys.stdout.buffer.write(hashes)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.fast_path import SMALL_BLOCK, RecordBatch
+from cloudft.data.formats.fast_path import RecordBatch
 from cloudft.data.formats.record import Conversation, Record
+from cloudft.data.sources.line_blocks import is_numpy_worthwhile
 
 SAMPLE_RECORDS = 200
 """Records in which the habits of a file are searched."""
@@ -70,7 +71,7 @@ _ESCAPED_LINE_END = re.compile(
 )
 _PLACEHOLDER = re.compile(r"<\|?(image|video|audio)(_\d+|_pad)?\|?>|\[img-\d+\]")
 _TEMPLATE = re.compile(
-    r"\[/?INST\]|<<SYS>>|<(start|end)_of_turn>|^\s*<s>|</s>\s*$|<bos>|<eos>|<\uff5c\w+\uff5c>"
+    r"\[/?INST\]|<<SYS>>|<(start|end)_of_turn>|^\s*<s>|</s>\s*$|<bos>|<eos>|<\uff5c[\w\u2581]+\uff5c>"
 )
 _CONTROL_TOKEN = re.compile(r"<\|[A-Za-z][\w-]{0,40}\|>")
 _EPOCH = re.compile(r"1\d{9}(\d{3})?(\.\d+)?")
@@ -309,7 +310,7 @@ def _may_hold_traps(raw: bytes, batch: RecordBatch) -> bool:
 
 
 def _holds_control_tokens(raw: bytes) -> bool:
-    if len(raw) <= SMALL_BLOCK:
+    if not is_numpy_worthwhile(raw):
         return b"<|" in raw
     import numpy as np
 

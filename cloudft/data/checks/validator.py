@@ -14,7 +14,8 @@ from cloudft.data.checks.file_reading import (
     note_reading,
     warn_columns_left_out,
 )
-from cloudft.data.checks.label_conflicts import LabelConflicts
+from cloudft.data.checks.record_keys import RecordKeys
+from cloudft.data.checks.secret_keys import SecretDetector
 from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
@@ -29,6 +30,7 @@ from cloudft.data.formats.fast_path import (
 )
 from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.file_parts import FilePart
 from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
 from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
@@ -70,6 +72,8 @@ class Validator:
         self._digest = digest
         self._progress = progress or (lambda _: None)
         self._count = self._reported = 0
+        self.keys: dict[str, RecordKeys] = {}
+        """By role, where the records of the roles to hash are added."""
         self.field_types: Mapping[str, type] = {}
         """Types of the fields of the last file's records, as far as these were read singly."""
         self.missing_columns = set(columns.values())
@@ -94,7 +98,12 @@ class Validator:
             self.add_count,
             reading,
             self.missing_columns,
+            self.keys.get(role),
         )
+        if isinstance(source, FilePart) and source.start:
+            file.secrets.left = 0  # the beginning of the file is in another part
+        if file.keys is not None:
+            file.keys.start_file(source.display_name)
         before = self._count
         file.read()
         count = self._count - before
@@ -102,6 +111,7 @@ class Validator:
             fix = "put records into it, or leave it out"
             context.add_error("NoRecords", "the file holds no records", fix)
         warn_traps(self._findings, file.traps, source.display_name)
+        file.secrets.warn(self._findings, source.display_name)
         self.field_types = file.types
         read = reading.to_manifest_source(role, source.name, context.digest)
         note_reading(self._findings, read, source.display_name)
@@ -151,8 +161,9 @@ class _FilePass:
     on_count: Callable[[int], None]
     reading: FileReading
     missing_columns: set[str]
-    conflicts: LabelConflicts = field(default_factory=LabelConflicts)
+    keys: RecordKeys | None = None
     traps: TrapDetector = field(default_factory=TrapDetector)
+    secrets: SecretDetector = field(default_factory=SecretDetector)
     types: dict[str, type] = field(default_factory=dict)
     blank: BlankFields = field(default_factory=BlankFields)
 
@@ -213,6 +224,9 @@ class _FilePass:
         self.sink.add_batch(batch)
         self.reading.add_batch(len(batch))
         self.traps.add_batch(batch, raw, lines)
+        self.secrets.add_batch(batch, raw, lines)
+        if self.keys is not None:
+            self.keys.add_batch(batch, lines)
         self.on_count(len(batch))
         return True
 
@@ -239,7 +253,7 @@ class _FilePass:
             return ""
         self._check_types(value, row.line)
         if is_export:
-            self._check_answer(row.value, record, row.line)
+            self._check_labels(row.value, row.line)
         for violation in self.limits.check_record(record):
             self._add(
                 violation.code,
@@ -252,6 +266,9 @@ class _FilePass:
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
         self.traps.add_record(record, row.line)
+        self.secrets.add_record(record, row.line)
+        if self.keys is not None:
+            self.keys.add_record(record, row.line)
         return format
 
     def _explain_by_others(self, bad: BadRecord, value: RawRecord) -> BadRecord:
@@ -291,17 +308,12 @@ class _FilePass:
                 fix = "give it one type: loaders that go by Arrow refuse such a file"
                 self._add("MixedTypes", message, fix, line, None, "warning")
 
-    def _check_answer(self, value: RawRecord, record: Record, line: int) -> None:
-        """Warn of an input with two answers, and of an answer with several labels."""
+    def _check_labels(self, value: RawRecord, line: int) -> None:
+        """Warn of an answer with several labels."""
         if holds_several_labels(value):
             message = "an answer with several labels is written with a comma between them"
             fix = "take such records out if one label is to be learned"
             self._add("SeveralLabels", message, fix, line, None, "warning")
-        first = self.conflicts.find(record, line)
-        if first is not None:
-            message = f"the input of line {first} comes again with another answer; both are used"
-            fix = "decide which one is right, and take the other record out"
-            self._add("DifferentAnswers", message, fix, line, None, "warning")
 
     def _warn_mixed_formats(self, line: int, format: str) -> None:
         message = (

@@ -19,11 +19,9 @@ import msgspec
 
 from cloudft.data.formats.chat_fast_path import CHAT_DECODERS, PlainChat, record_decoder
 from cloudft.data.formats.registry import encode_record, find_format, get_format
+from cloudft.data.sources.line_blocks import is_numpy_worthwhile
 
 QUOTE, BACKSLASH = 34, 92
-SMALL_BLOCK = 64 * 1024
-"""Bytes up to which quotes are counted without numpy: importing it takes longer than a small
-file's whole check."""
 CHAT_TARGETS = frozenset({"messages", "converse", "claude-messages"})
 """Formats that hold any plain chat."""
 _BACKSLASHES_AND_QUOTE = re.compile(rb'\\+"')
@@ -79,9 +77,13 @@ class _Decoder:
         ):
             return None
         columns = [list(map(getter, records)) for getter in self._getters]
-        if not all(all(map(str.strip, texts)) for texts in columns):
+        if any(map(_has_blank, columns)):
             return None  # a blank text is an error
         return _to_batch(columns)
+
+
+def _has_blank(texts: Sequence[str]) -> bool:
+    return not all(texts) or any(map(str.isspace, texts))
 
 
 def has_quote_count(raw: bytes, expected: int) -> bool:
@@ -89,13 +91,11 @@ def has_quote_count(raw: bytes, expected: int) -> bool:
 
     Each key and each text has two; a key that is repeated brings more.
     """
-    if b"\\" not in raw and len(raw) <= SMALL_BLOCK:
-        return raw.count(b'"') == expected
-    if len(raw) <= SMALL_BLOCK:
-        runs = _BACKSLASHES_AND_QUOTE.findall(raw)
-        # An odd run of backslashes escapes the quote after it; `len(run)` counts the quote too.
-        return raw.count(b'"') - sum(len(run) % 2 == 0 for run in runs) == expected
-    return _has_quote_count_large(raw, expected)
+    if is_numpy_worthwhile(raw):
+        return _has_quote_count_large(raw, expected)
+    runs = _BACKSLASHES_AND_QUOTE.findall(raw) if b"\\" in raw else []
+    # An odd run of backslashes escapes the quote after it; `len(run)` counts the quote too.
+    return raw.count(b'"') - sum(len(run) % 2 == 0 for run in runs) == expected
 
 
 def _has_quote_count_large(raw: bytes, expected: int) -> bool:
@@ -181,7 +181,7 @@ def make_batch(
     if None in taken:
         return None
     texts = [[row[at] for row in rows] for at in taken if at is not None]
-    if not all(all(map(str.strip, column)) for column in texts):
+    if any(map(_has_blank, texts)):
         return None  # a blank text is an error
     return _to_batch(texts)
 
@@ -205,7 +205,7 @@ def _decode_chats(format: str, raw: bytes, lines: int | None, in_array: bool) ->
     ):
         return None
     texts = [chat.texts() for chat in decoded.chats]
-    if not all(all(map(str.strip, parts)) for parts in texts):
+    if any(map(_has_blank, texts)):
         return None
     lengths = [sum(map(len, parts)) for parts in texts]
     answers = ["\n".join(chat.turns[-1]) for chat in decoded.chats]

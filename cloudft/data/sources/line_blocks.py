@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import cycle
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -19,6 +20,8 @@ BLOCK_BYTES = 96 * 1024
 SMALL_FILE = 64 * 1024
 """Bytes up to which a file is read as one block, without buffers, threads or numpy: these take
 longer to set up than a small file takes to check."""
+MIN_NUMPY_BYTES = 4 * 1024
+"""Bytes up to which Python counts characters faster than numpy."""
 LARGE_ALLOCATION = 16 * 1024 * 1024
 NEWLINE = 10
 
@@ -45,6 +48,8 @@ class LineTooLong(Exception):
 
 class StreamDigest:
     """SHA-256 and size of a stream. Large pieces are hashed in a thread, on a second core."""
+
+    is_hashed = True
 
     def __init__(self) -> None:
         self.size = 0
@@ -87,18 +92,11 @@ class StreamDigest:
 class ByteCounter(StreamDigest):
     """The size alone, where no digest is needed: hashing takes a third of a check's time."""
 
+    is_hashed = False
+
     def update(self, raw: bytes) -> None:
         """Count bytes."""
         self.size += len(raw)
-
-    def update_in_background(self, view: memoryview) -> Future[None]:
-        """Count bytes, and return a future that is done."""
-        from concurrent.futures import Future
-
-        self.size += len(view)
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
 
     def hexdigest(self) -> str:
         """Return the empty text."""
@@ -134,6 +132,11 @@ def split_lines(pieces: Iterable[bytes], max_line_bytes: int) -> Iterator[Block]
         yield Block(first, b"".join(rest), 1)
 
 
+def is_numpy_worthwhile(raw: bytes) -> bool:
+    """Return whether numpy counts characters faster: it is imported, or there are many bytes."""
+    return len(raw) > SMALL_FILE or ("numpy" in sys.modules and len(raw) > MIN_NUMPY_BYTES)
+
+
 def read_pieces(handle: IO[bytes], digest: StreamDigest) -> Iterator[bytes]:
     """Yield a file in small pieces, read and hashed in large ones. `handle` is unbuffered.
 
@@ -148,6 +151,11 @@ def read_pieces(handle: IO[bytes], digest: StreamDigest) -> Iterator[bytes]:
     # glibc gives memory back as soon as its top is free, and asks for it again for the next block:
     # a third of the time. Having freed something large, it keeps twice as much (mallopt(3)).
     bytearray(LARGE_ALLOCATION)
+    if not digest.is_hashed:
+        while piece := handle.read(BLOCK_BYTES):
+            digest.update(piece)
+            yield piece
+        return
     # A ring of buffers: while one is hashed in the thread, the next ones are read and decoded.
     ring: list[tuple[bytearray, list[Future[None]]]] = [
         (bytearray(READ_BYTES), []) for _ in range(MAX_PENDING_READS)
@@ -174,8 +182,8 @@ def read_up_to(handle: IO[bytes], max_bytes: int) -> bytes:
 
 
 def count_newlines(raw: bytes) -> int:
-    """Return how many newlines there are. Above SMALL_FILE numpy is used: five times as fast."""
-    if len(raw) <= SMALL_FILE:
+    """Return how many newlines there are, with numpy where that is worthwhile."""
+    if not is_numpy_worthwhile(raw):
         return raw.count(b"\n")
     import numpy as np
 

@@ -14,6 +14,9 @@ from cloudft.data.checks.dataset_size import (
     note_dataset_size,
     note_unsplittable,
 )
+from cloudft.data.checks.held_out_leaks import has_held_out_files, warn_leaks
+from cloudft.data.checks.record_keys import RecordKeys
+from cloudft.data.checks.repeated_records import warn_repeated_records
 from cloudft.data.checks.validator import RecordSink, Validator, note_missing_columns
 from cloudft.data.findings import Findings
 from cloudft.data.sources.source_files import SourceResolver
@@ -81,6 +84,8 @@ class Collector:
         ]
         self._validator.finish()
         note_missing_columns(self._columns, self._validator.missing_columns, self.findings)
+        warn_repeated_records(self.findings, self._validator.keys, self._columns)
+        warn_leaks(self.findings, self._validator.keys)
         if pool is not None and not self.findings.count_errors():
             self._choose(folder, pool, general, final)
         if self.findings.count_errors():
@@ -110,7 +115,11 @@ class Collector:
 
     def _read(self, field: str, patterns: tuple[str, ...], role: str, sink: RecordSink) -> None:
         group_by = self._data.group_by if role == "train" else None
-        for source in self._sources.resolve(field, patterns):
+        sources = self._sources.resolve(field, patterns)
+        self._validator.keys.setdefault(
+            role, RecordKeys.for_files(sources, is_compared=has_held_out_files(self._data))
+        )
+        for source in sources:
             self.sources.append(self._validator.read_file(source, role, sink, group_by))
 
     def _choose(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudft.evaluate.metrics.significance import PairedDifference
+from cloudft.evaluate.metrics.significance import ALPHA, PairedDifference
 
 Advice = Literal["prompt", "retrieve", "fine-tune", "continue pre-training", "more data first"]
 GOOD_SCORE = 0.7
@@ -131,9 +131,11 @@ def _advise_tuning(
     gain = differences.get("fine-tuned")
     if gain is None or not _is_above_zero(gain) or facts.stale >= MAX_STALE_SHARE:
         return None
+    assert gain.interval is not None
+    low, high = gain.interval
     reasons.append(
         f"tuning is better than the best prompt ({prompt.name}) by {gain.delta:+.2f}"
-        f" (95 % interval {gain.low:+.2f} to {gain.high:+.2f})"
+        f" (95 % interval {low:+.2f} to {high:+.2f})"
     )
     return "fine-tune"
 
@@ -168,7 +170,8 @@ def recommend_for_corpus(
         f"held-out text takes {base_bits:.3f} bits per byte with the base model and"
         f" {tuned_bits:.3f} after a short training on {characters:,} characters ({-fall:+.1%})"
     )
-    if difference.high < 0 and fall >= MIN_CORPUS_GAIN:
+    interval = difference.interval
+    if interval is not None and interval[1] < 0 and fall >= MIN_CORPUS_GAIN:
         reason = "the corpus teaches the model its language"
         return Recommendation("continue pre-training", (figures, reason))
     if characters < SMALL_CORPUS_CHARACTERS:
@@ -179,7 +182,10 @@ def recommend_for_corpus(
 
 
 def _is_above_zero(difference: PairedDifference | None) -> bool:
-    return difference is not None and difference.low > 0
+    """Return whether a difference is more than chance, by its interval and by its test."""
+    if difference is None or difference.interval is None:
+        return False
+    return difference.interval[0] > 0 and difference.p_value < ALPHA
 
 
 def _describe(method: MethodResult) -> str:

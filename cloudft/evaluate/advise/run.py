@@ -6,7 +6,7 @@ All methods answer the same held-out records, with the same decoding and the sam
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -38,7 +38,7 @@ from cloudft.evaluate.inference.cached_inference import (
     Variant,
     open_cached_inference,
 )
-from cloudft.evaluate.metrics.scores import score_record
+from cloudft.evaluate.metrics.scores import answer_value, score_record
 from cloudft.evaluate.metrics.significance import PairedDifference, compare_paired
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.results import Delta, Significance
@@ -133,7 +133,7 @@ def run_advice(
     with open_cached_inference(session, home, progress) as tuned:
         questions = [example.prompt for example in held_out.examples]
         methods["fine-tuned"] = _measure("fine-tuned", tuned, TUNED, questions, measurement)
-    facts = measure_data_facts(held_out)
+    facts = measure_data_facts(held_out, measurement.task)
     return AdviceReport(
         recommendation=recommend(methods, facts, compare_methods(methods)),
         task=measurement.task.name,
@@ -216,14 +216,18 @@ def compare_methods(methods: Mapping[str, MethodResult]) -> dict[str, PairedDiff
     return differences
 
 
-def measure_data_facts(held_out: HeldOutData) -> DataFacts:
-    """Return the contradictions within the training data, and with the held-out data."""
-    answers: dict[str, set[str]] = {}
+def measure_data_facts(held_out: HeldOutData, task: Task) -> DataFacts:
+    """Return the contradictions within the training data, and with the held-out data.
+
+    Answers contradict each other where their values differ, as scoring compares them.
+    """
+    answers: dict[str, set[Hashable]] = {}
     for example in held_out.train_examples:
-        answers.setdefault(example.input_text, set()).add(example.reference.strip())
+        value = answer_value(task, example.reference)
+        answers.setdefault(example.input_text, set()).add(value)
     contradicting = sum(len(answers[x.input_text]) > 1 for x in held_out.train_examples)
     changed = sum(
-        x.input_text in answers and x.reference.strip() not in answers[x.input_text]
+        x.input_text in answers and answer_value(task, x.reference) not in answers[x.input_text]
         for x in held_out.examples
     )
     return DataFacts(

@@ -42,20 +42,22 @@ def diagnose_answer_format(
     Both are given as correct or not, record by record; `labels` is the number of labels.
     """
     difference = compare_paired([float(x) for x in base_choices], [float(x) for x in tuned])
+    assert difference.interval is not None  # shares always have one
+    low, high = difference.interval
     base_share, tuned_share = (sum(x) / len(x) for x in (base_choices, tuned))
     numbers = {
         "records": len(tuned),
         "labels": labels,
         "base": base_share,
         "tuned": tuned_share,
-        "low": difference.low,
-        "high": difference.high,
+        "low": low,
+        "high": high,
         "pValue": difference.p_value,
     }
     figures = (
         f"restricted to the {labels} labels, the base model is right in {base_share:.0%} of"
         f" {len(tuned)} records, the tuned one in {tuned_share:.0%}"
-        f" (95 % interval of the difference {difference.low:+.0%} to {difference.high:+.0%})"
+        f" (95 % interval of the difference {low:+.0%} to {high:+.0%})"
     )
     if difference.delta > 0 and difference.p_value < ALPHA:
         sentence = f"The tuned model learned more than the answer format: {figures}."

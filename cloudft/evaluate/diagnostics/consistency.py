@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
 
@@ -57,7 +57,7 @@ def shuffle_options(prompt: str, labels: Sequence[str], seed: int, count: int) -
 
 
 def diagnose_consistency(
-    groups: Mapping[str, Sequence[Sequence[str]]], normalize: Callable[[str], str]
+    groups: Mapping[str, Sequence[Sequence[str]]], normalize: Callable[[str], Hashable]
 ) -> Diagnostic:
     """Measure the agreement of answers, given by kind and then by record.
 
@@ -96,12 +96,12 @@ def diagnose_consistency(
     return Diagnostic(level, f"{summary}: {details}.", numbers)
 
 
-def _agreement(answers: Sequence[str]) -> float:
+def _agreement(answers: Sequence[Hashable]) -> float:
     pairs = list(itertools.combinations(answers, 2))
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
-def _entropy(answers: Sequence[str]) -> float:
+def _entropy(answers: Sequence[Hashable]) -> float:
     shares = [count / len(answers) for count in Counter(answers).values()]
     # Adding 0.0 turns the -0.0 of equal answers into 0.0.
     return -sum(share * math.log2(share) for share in shares) + 0.0

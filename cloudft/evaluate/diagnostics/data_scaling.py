@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, choose_level
+from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
 
 if TYPE_CHECKING:
-    from cloudft.evaluate.metrics.significance import Floats
+    from cloudft.evaluate.metrics.intervals import Floats
 
 DATA_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 MIN_USEFUL_FALL = 0.05
@@ -38,7 +38,8 @@ def diagnose_data_scaling(points: Sequence[tuple[int, float]]) -> Diagnostic:
         f"with {', '.join(str(n) for n, _ in ordered)} records the held-out loss is"
         f" {', '.join(f'{value:.3f}' for _, value in ordered)}"
     )
-    level = choose_level(fall, warning=MIN_USEFUL_FALL, bad=3 * MIN_USEFUL_FALL)
+    # Never `bad`: the data does no harm, there could only be more of it.
+    level: Level = "good" if fall < MIN_USEFUL_FALL else "warning"
     if level == "good":
         sentence = (
             f"More data of this kind will hardly help: {figures}; with twice as many it would be"

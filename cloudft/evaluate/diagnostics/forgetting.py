@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
-from cloudft.evaluate.metrics.significance import (
-    ALPHA,
+from cloudft.evaluate.metrics.intervals import (
+    Interval,
     Statistic,
     bootstrap_difference_interval,
-    compare_paired,
 )
+from cloudft.evaluate.metrics.significance import ALPHA, compare_paired
 from cloudft.inference import Likelihood
 
 WARNING_RISE, BAD_RISE = 0.03, 0.10
@@ -48,19 +48,17 @@ def diagnose_forgetting(
     """
     before, after = (_bits_per_byte(x.likelihoods, sizes) for x in (base, tuned))
     rise = after / before - 1
-    low, high = bootstrap_difference_interval(
-        _build_statistic(base.likelihoods, sizes),
-        _build_statistic(tuned.likelihoods, sizes),
-        len(sizes),
-    )
+    limits = _find_rise_limits(base, tuned, sizes)
     answers = compare_paired([float(x) for x in base.correct], [float(x) for x in tuned.correct])
     right_before, right_after = (sum(x.correct) / len(x.correct) for x in (base, tuned))
     lost = -answers.delta if answers.p_value < ALPHA else 0.0
-    level = _choose_level(rise if low > 0 else 0.0, lost)
+    # A single text has no limits: nothing shows that its rise is chance.
+    level = _choose_level(rise if limits is None or limits[0] > 0 else 0.0, lost)
+    range_text = f", 95 % interval {limits[0]:+.1%} to {limits[1]:+.1%}" if limits else ""
     figures = (
-        f"general text takes {after:.3f} bits per byte, {before:.3f} before tuning ({rise:+.1%},"
-        f" 95 % interval {low / before:+.1%} to {high / before:+.1%}); {right_after:.0%} of"
-        f" {len(tuned.correct)} general questions are correct, {right_before:.0%} before tuning"
+        f"general text takes {after:.3f} bits per byte, {before:.3f} before tuning ({rise:+.1%}"
+        f"{range_text}); {right_after:.0%} of {len(tuned.correct)}"
+        f" general questions are correct, {right_before:.0%} before tuning"
     )
     sentence = {
         "good": f"Hardly any forgetting: {figures}.",
@@ -69,8 +67,7 @@ def diagnose_forgetting(
     }[level]
     suggested = None
     if level != "good":
-        share = next(share for limit, share in SUGGESTED_SHARES if rise <= limit)
-        suggested = max(share, mixed_share + 0.1)
+        suggested = _suggest_share(rise, mixed_share)
         sentence += (
             f" Mix general data in: `data: {{mix: [{{path: ..., share: {suggested:.2g}}}]}}`"
             f" ({mixed_share:.0%} now), train for fewer epochs, or lower the learning rate."
@@ -82,8 +79,8 @@ def diagnose_forgetting(
             "bitsPerByteBefore": before,
             "bitsPerByteAfter": after,
             "rise": rise,
-            "riseLow": low / before,
-            "riseHigh": high / before,
+            "riseLow": limits and limits[0],
+            "riseHigh": limits and limits[1],
             "questions": len(base.correct),
             "questionsBefore": right_before,
             "questionsAfter": right_after,
@@ -91,6 +88,23 @@ def diagnose_forgetting(
             "suggestedShare": suggested,
         },
     )
+
+
+def _find_rise_limits(
+    base: GeneralResults, tuned: GeneralResults, sizes: Sequence[int]
+) -> Interval | None:
+    """Return the interval of the rise of bits per byte, as shares of those before tuning."""
+    before, after = (_build_statistic(x.likelihoods, sizes) for x in (base, tuned))
+    interval = bootstrap_difference_interval(before, after, len(sizes))
+    if interval is None:
+        return None
+    bits = _bits_per_byte(base.likelihoods, sizes)
+    return interval[0] / bits, interval[1] / bits
+
+
+def _suggest_share(rise: float, mixed_share: float) -> float:
+    share = next(share for limit, share in SUGGESTED_SHARES if rise <= limit)
+    return max(share, mixed_share + 0.1)
 
 
 def _choose_level(rise: float, lost: float) -> Level:

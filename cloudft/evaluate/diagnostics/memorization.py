@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, choose_level
+from cloudft.evaluate.metrics.labels import normalize_text
 
 VERBATIM_LENGTH = 40
 """Consecutive characters of the reference that count as verbatim."""
@@ -53,5 +54,6 @@ def _verbatim_share(pairs: Pairs) -> float:
 
 
 def _is_verbatim(reference: str, answer: str) -> bool:
-    matcher = SequenceMatcher(None, reference, answer, autojunk=False)
+    texts = normalize_text(reference), normalize_text(answer)
+    matcher = SequenceMatcher(None, *texts, autojunk=False)
     return matcher.find_longest_match().size >= VERBATIM_LENGTH

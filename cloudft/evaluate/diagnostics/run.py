@@ -33,7 +33,8 @@ from cloudft.evaluate.inference.cached_inference import (
     CachedInference,
     Variant,
 )
-from cloudft.evaluate.metrics.scores import extract_label
+from cloudft.evaluate.metrics.labels import extract_label, match_label
+from cloudft.evaluate.metrics.scores import answer_value
 from cloudft.evaluate.metrics.tasks import Task
 from cloudft.evaluate.results import DiagnosticResult
 from cloudft.inference import GenerationConfig, Prompt, ScoringRequest
@@ -140,7 +141,7 @@ def _diagnose_answer_format(
     likelihoods = iter(models.score_continuations("labels", requests, BASE))
     answers = models.generate_answers("answers", [x.prompt for x in sample], TUNED, config)
     table = [[next(likelihoods).log_likelihood for _ in task.labels] for _ in sample]
-    truth = [example.reference.strip() for example in sample]
+    truth = [match_label(example.reference, task.labels) for example in sample]
     base_correct = [
         [task.labels[n] == label for n, label in zip(choices, truth, strict=True)]
         for choices in choose_labels(table)
@@ -215,7 +216,7 @@ def _diagnose_consistency(
         sampling = GenerationConfig(config.max_new_tokens, SAMPLING_TEMPERATURE, 1.0, seed + draw)
         draws.append(models.generate_answers("samples", prompts, TUNED, sampling))
     groups["sampled"] = [[answer.text for answer in row] for row in zip(*draws, strict=True)]
-    return diagnose_consistency(groups, lambda text: _normalize(text, task))
+    return diagnose_consistency(groups, lambda text: answer_value(task, text))
 
 
 def _rephrase(
@@ -241,11 +242,6 @@ def _rephrase(
             if x.has_plain_question
         ],
     }
-
-
-def _normalize(text: str, task: Task) -> str:
-    label = extract_label(text, task.labels) if task.labels else None
-    return label or " ".join(text.lower().split())
 
 
 def _sample(items: Sequence[T], count: int, seed: int) -> list[T]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from cloudft.errors import UsageError
+from cloudft.evaluate.metrics.intervals import wilson_interval
 
 CHOICES = ("a", "b", "tie", "bad")
 """The first is better, the second is better, they are equally good, both are bad."""
@@ -17,7 +18,10 @@ Judgments = Mapping[str, Mapping[str, str]]
 
 
 class WinRate(TypedDict):
-    """The second side's share of the decided records, with its 95 % interval."""
+    """The second side's share of the decided records, with its 95 % interval.
+
+    A record is decided when more of its reviewers prefer one side than the other.
+    """
 
     value: float | None
     low: float | None
@@ -33,51 +37,59 @@ class Agreement(TypedDict):
 
 
 class JudgmentSummary(TypedDict):
-    """Numbers of judgments, and what follows from them."""
+    """Numbers of judgments and of judged records, and what follows from the records."""
 
     judgements: int
     reviewers: dict[str, int]
     counts: dict[str, int]
+    judgedRecords: int
     winRate: WinRate
     agreement: Agreement
 
 
 def summarize_judgments(judgments: Judgments) -> JudgmentSummary:
-    """Return counts, win rate and agreement.
+    """Return counts of judgments, win rate and agreement.
 
-    The win rate is the second side's share of the records where one side won, with its 95 % Wilson
-    interval (Wilson 1927). Agreement is Krippendorff's alpha for nominal data (Krippendorff 2011).
+    The unit of the win rate is the record: that another reviewer says the same of the same records
+    is no evidence about more of them. A record goes to the side that more of its reviewers prefer,
+    and to neither where as many prefer each. The win rate is the second side's share of the records
+    that went to a side, with its 95 % Wilson interval (Wilson 1927). Agreement is Krippendorff's
+    alpha for nominal data (Krippendorff 2011).
     """
     choices = [choice for by_record in judgments.values() for choice in by_record.values()]
     counts = {choice: Counter(choices)[choice] for choice in CHOICES}
-    wins, losses = counts["b"], counts["a"]
-    low, high = _wilson_interval(wins, wins + losses)
+    margins: Counter[str] = Counter()
+    for by_record in judgments.values():
+        for key, choice in by_record.items():
+            margins[key] += {"a": -1, "b": 1}.get(choice, 0)
+    wins = sum(margin > 0 for margin in margins.values())
+    decided = sum(margin != 0 for margin in margins.values())
+    low, high = _win_rate_interval(wins, decided)
     return {
         "judgements": len(choices),
         "reviewers": {name: len(by_record) for name, by_record in judgments.items()},
         "counts": counts,
+        "judgedRecords": len(margins),
         "winRate": {
-            "value": wins / (wins + losses) if wins + losses else None,
+            "value": wins / decided if decided else None,
             "low": low,
             "high": high,
-            "decided": wins + losses,
+            "decided": decided,
         },
         "agreement": {"name": "Krippendorff's alpha", "value": krippendorff_alpha(judgments)},
     }
 
 
-def _wilson_interval(wins: int, decided: int) -> tuple[float | None, float | None]:
+def _win_rate_interval(wins: int, decided: int) -> tuple[float | None, float | None]:
     if not decided:
         return None, None
     try:
-        from scipy.stats import binomtest
+        return wilson_interval(wins, decided)
     except ImportError as error:
         raise UsageError(
             "the summary needs scipy, which is not installed",
             fix="pip install 'cloudft[evaluate]'",
         ) from error
-    interval = binomtest(wins, decided).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def krippendorff_alpha(judgments: Judgments) -> float | None:

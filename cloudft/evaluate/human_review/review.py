@@ -1,6 +1,6 @@
 """Collect people's judgments of two models' answers: blind, in random order, saved at once.
 
-CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides and the records
+CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides, the records, continued answers
 CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  one judgment per line; a record's last one counts
 """
 
@@ -10,8 +10,8 @@ import hashlib
 import os
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -22,6 +22,8 @@ from cloudft.data.staging.spreadsheet_csv import to_spreadsheet_csv
 from cloudft.errors import BadDocument, UsageError
 from cloudft.evaluate.compare import ModelResult
 from cloudft.evaluate.human_review.agreement import CHOICES, JudgmentSummary, summarize_judgments
+from cloudft.evaluate.human_review.whole_answers import is_cut, remove_unfinished_end, token_limit
+from cloudft.evaluate.results import ScoredAnswer
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 from cloudft.storage.store import utc_now
@@ -41,15 +43,25 @@ class Judgment(msgspec.Struct):
     at: str
 
 
+Side = Literal["a", "b"]
+
+
+class SavedReview(msgspec.Struct):
+    """What is read of `review.json`: answers that were continued, by side and record key."""
+
+    whole: dict[Side, dict[str, str]] | None = None
+
+
 @dataclass(frozen=True)
 class AnswerPair:
-    """One record with both answers."""
+    """One record with both answers, as they are shown. `cut` are sides that a limit has ended."""
 
     key: str
     prompt: str
     reference: str
     a: str
     b: str
+    cut: frozenset[Side] = field(default=frozenset())
 
 
 class ReviewSummary(JudgmentSummary):
@@ -87,11 +99,15 @@ class ShownRecord(TypedDict):
 
 
 class ReviewPosition(TypedDict):
-    """A position in a reviewer's order; `record` is None after the last one."""
+    """A position in a reviewer's order; `record` is None after the last one.
+
+    `tokenLimit` is where every answer ends that does not end before; None if unknown.
+    """
 
     position: int
     total: int
     judged: int
+    tokenLimit: int | None
     record: ShownRecord | None
 
 
@@ -111,20 +127,56 @@ class Review:
         if sample and sample < len(pairs):
             pairs = random.Random(seed).sample(pairs, sample)
         self.names = (first.name, second.name)
-        self.pairs = {pair.key: pair for pair in pairs}
+        self.token_limit = token_limit(first, second)
         # The same sides and records give the same folder, so that a review is resumed.
         content = [[pair.key, pair.a, pair.b] for pair in pairs]
         self.id = hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
         self.folder = root / self.id
+        self._path = self.folder / "review.json"
+        self.pairs = {pair.key: _without_unfinished_ends(pair) for pair in pairs}
+        self.whole = self._load_whole()
+        if self.whole is not None:
+            self._replace_answers(self.whole)
+
+    def _load_whole(self) -> dict[Side, dict[str, str]] | None:
+        with as_store_error("can't read the review", self._path):
+            content = self._path.read_bytes() if self._path.exists() else b"{}"
+        return decode(content, SavedReview, file=self._path).whole
 
     def save(self) -> None:
-        """Write the sides and the records to the review's folder. Raises StoreError."""
-        content = {"a": self.names[0], "b": self.names[1], "records": list(self.pairs)}
+        """Write the sides and the records to the review's folder, unless it has them.
+
+        Raises StoreError.
+        """
+        if not self._path.exists():
+            self._write()
+
+    def cut_keys(self, side: Side) -> list[str]:
+        """Return the keys of the records whose answer a token limit has ended."""
+        return [key for key, pair in self.pairs.items() if side in pair.cut]
+
+    def save_whole(self, whole: dict[Side, dict[str, str]]) -> None:
+        """Show these answers in place of those that were cut, now and later. Raises StoreError."""
+        self.whole = whole
+        self._replace_answers(whole)
+        self._write()
+
+    def _replace_answers(self, whole: Mapping[Side, Mapping[str, str]]) -> None:
+        for key, pair in self.pairs.items():
+            a, b = whole.get("a", {}).get(key, pair.a), whole.get("b", {}).get(key, pair.b)
+            still_cut = frozenset(side for side in pair.cut if key not in whole.get(side, {}))
+            self.pairs[key] = replace(pair, a=a, b=b, cut=still_cut)
+
+    def _write(self) -> None:
+        content = {
+            "a": self.names[0],
+            "b": self.names[1],
+            "records": list(self.pairs),
+            "whole": self.whole,
+        }
         with as_store_error("can't save the review", self.folder):
             make_private_folder(self.folder)
-            path = self.folder / "review.json"
-            if not path.exists():
-                atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+            atomic_write(self._path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     def load_judgments(self) -> dict[str, dict[str, Judgment]]:
         """Return every reviewer's last judgment of each record, by reviewer and key."""
@@ -189,17 +241,27 @@ def _pair_answers(first: ModelResult, second: ModelResult) -> list[AnswerPair]:
     for key, record in first_records.items():
         if key not in second_records:
             continue
-        a = record[first.variant].get("text")
-        b = second_records[key][second.variant].get("text")
+        answers: dict[Side, ScoredAnswer] = {
+            "a": record[first.variant],
+            "b": second_records[key][second.variant],
+        }
+        a, b = answers["a"].get("text"), answers["b"].get("text")
+        cut = frozenset(side for side, answer in answers.items() if is_cut(answer))
         # Documents without labels have log-likelihoods and no answers.
         if a is not None and b is not None:
-            pairs.append(AnswerPair(key, record["prompt"], record["reference"], a, b))
+            pairs.append(AnswerPair(key, record["prompt"], record["reference"], a, b, cut))
     if not pairs:
         raise UsageError(
             "the two models have answered no record in common",
             fix="evaluate both on the same file: cloudft evaluate JOB --data FILE",
         )
     return pairs
+
+
+def _without_unfinished_ends(pair: AnswerPair) -> AnswerPair:
+    a = remove_unfinished_end(pair.a) if "a" in pair.cut else pair.a
+    b = remove_unfinished_end(pair.b) if "b" in pair.cut else pair.b
+    return replace(pair, a=a, b=b)
 
 
 class Reviewer:
@@ -234,6 +296,7 @@ class Reviewer:
             "position": position,
             "total": len(self.order),
             "judged": len(judgments),
+            "tokenLimit": self.review.token_limit,
             "record": self._shown(position, judgments),
         }
 
@@ -243,11 +306,12 @@ class Reviewer:
         key = self.order[position]
         pair, judgment = self.review.pairs[key], judgments.get(key)
         left, right = (pair.b, pair.a) if self._swapped[key] else (pair.a, pair.b)
+        # White space around an answer is a habit by which a model could be recognized.
         return {
             "prompt": pair.prompt,
             "reference": pair.reference,
-            "left": left,
-            "right": right,
+            "left": left.strip(),
+            "right": right.strip(),
             "choice": self._map_side(key, judgment.choice, to="seen") if judgment else None,
             "note": judgment.note if judgment else "",
         }

@@ -1,6 +1,7 @@
 """Cache of model answers, keyed by content, so that no model answers the same request twice.
 
-One file per model, `CLOUDFT_HOME/answers/DIGEST.jsonl`. Each line holds a request (as a digest) and
+One file per model and what runs it (`InferenceSession.answer_keys`),
+`CLOUDFT_HOME/answers/DIGEST.jsonl`. Each line holds a request (as a digest) and
 its answer or log-likelihood. Lines are appended as answers arrive, so an interrupted run resumes
 from there. A line that a kill truncated, or that is damaged, is skipped and its request is sent
 again.
@@ -68,8 +69,8 @@ class AnswerCache:
     when the disk refuses a write.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        name = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    def __init__(self, folder: Path, answer_key: str) -> None:
+        name = hashlib.sha256(answer_key.encode()).hexdigest()[:32]
         self._path = folder / f"{name}.jsonl"
         self._results: dict[str, CachedResult] = {}
         with as_store_error("can't save the answers", self._path):

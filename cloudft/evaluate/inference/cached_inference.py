@@ -31,13 +31,16 @@ BASE: Final = "base"
 TUNED: Final = "tuned"
 VARIANTS: Final[tuple[Variant, Variant]] = (BASE, TUNED)
 
+UNKNOWN_FINISH: Final = "unknown"
+"""The finish reason of an answer that another tool generated and gave none for."""
+
 IndexedResults = Iterator[tuple[int, CachedResult]]
 """Results with the position of their request among the requests that were sent."""
 
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """One generated answer."""
+    """One generated answer. `tokens` is 0 where their number is not known."""
 
     text: str
     tokens: int
@@ -172,8 +175,8 @@ def open_cached_inference(
                 fix="this happens when a job takes no optimizer step; check its loss curve:"
                 " `cloudft metrics JOB`.",
             )
+        keys = session.answer_keys()
         caches = {
-            name: stack.enter_context(AnswerCache(home.answers, identity))
-            for name, identity in identities.items()
+            name: stack.enter_context(AnswerCache(home.answers, keys[name])) for name in identities
         }
         yield CachedInference(session, identities, caches, progress)

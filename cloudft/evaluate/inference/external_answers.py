@@ -8,7 +8,12 @@ from pathlib import Path
 import orjson
 
 from cloudft.errors import UsageError
-from cloudft.evaluate.inference.cached_inference import VARIANTS, ModelAnswer, Variant
+from cloudft.evaluate.inference.cached_inference import (
+    UNKNOWN_FINISH,
+    VARIANTS,
+    ModelAnswer,
+    Variant,
+)
 
 FIX = (
     'write one line per record, in the order of the held-out data: {"base": "...", "tuned":'
@@ -67,4 +72,14 @@ def _parse_answer(row: object, variant: Variant, path: Path, line: int) -> Model
             fix=FIX,
         )
     fields = value if isinstance(value, Mapping) else {}
-    return ModelAnswer(text, int(fields.get("tokens", 0)), str(fields.get("finishReason", "stop")))
+    tokens = fields.get("tokens", 0)
+    if not isinstance(tokens, int) or tokens < 0:
+        raise UsageError(
+            f"record {line} has no number of tokens: {str(tokens)[:40]!r}",
+            file=str(path),
+            line=line,
+            field=f"{variant}.tokens",
+            fix="write the number of the answer's tokens, or leave the key out.",
+        )
+    finish_reason = str(fields.get("finishReason", UNKNOWN_FINISH))
+    return ModelAnswer(text, tokens, finish_reason)

@@ -26,6 +26,19 @@ METRIC_LABELS = {
 """Name in JSON -> name for people. Shares are of all answers, from 0 to 1."""
 
 
+DIAGNOSTIC_LABELS = {
+    "data": "more data",
+    "form": "answer format",
+    "memorised": "memorization",
+}
+"""Name of a diagnostic in JSON -> name for people."""
+
+
+def diagnostic_label(name: str) -> str:
+    """Return the name of a diagnostic for people: `form` -> `answer format`."""
+    return DIAGNOSTIC_LABELS.get(name, name)
+
+
 def metric_label(name: str) -> str:
     """Return the name of a metric for people: `noLabelShare` -> `answers without a label`."""
     return METRIC_LABELS.get(name) or re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from cloudft.evaluate.metrics.intervals import Statistic
+from cloudft.evaluate.metrics.json_values import count_matching_fields, parse_json_answer
+from cloudft.evaluate.metrics.labels import normalize_text
 from cloudft.evaluate.metrics.scores import (
-    NO_LABEL,
-    count_matching_fields,
-    extract_label,
     import_library,
-    parse_json_answer,
+    is_same_text,
+    number_labels,
     rouge_scorer,
     score_record,
 )
-from cloudft.evaluate.metrics.significance import Statistic
 from cloudft.evaluate.metrics.tasks import Task
 
 if TYPE_CHECKING:
-    from cloudft.evaluate.metrics.significance import Floats, Indices
+    from cloudft.evaluate.metrics.intervals import Floats, Indices
 
 WeightedSums = tuple[list[float], list[float]]
 """A value and a weight for each record; the metric is the sum of values over that of weights."""
@@ -60,39 +60,44 @@ def build_additive_metrics(
             "exactMatch": ([float(bool(score_record(task, r, t)[1])) for r, t in pairs], ones),
             "validShare": ([float(parse_json_answer(t) is not None) for t in texts], ones),
         }
-    metrics = {"exactMatch": ([float(r.strip() == t.strip()) for r, t in pairs], ones)}
+    metrics = {"exactMatch": ([float(is_same_text(r, t)) for r, t in pairs], ones)}
     if task.name == "classification":
         metrics["accuracy"] = ([score_record(task, r, t)[0] for r, t in pairs], ones)
     if task.name == "text":
+        scored = [rouge_scorer().score(normalize_text(r), normalize_text(t)) for r, t in pairs]
         for name in ("rouge1", "rouge2", "rougeL"):
-            metrics[name] = ([rouge_scorer().score(r, t)[name].fmeasure for r, t in pairs], ones)
+            metrics[name] = ([score[name].fmeasure for score in scored], ones)
     return metrics
 
 
 def build_f1_statistics(
     labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Statistic]:
-    """Return macro and micro F1 over the labels of the references, as functions of indices."""
+    """Return macro and micro F1 over the labels of the references, as functions of indices.
+
+    A resample has the labels of its own references: one that it did not draw has no F1.
+    """
     import numpy as np
 
-    truth = [extract_label(r, labels) or r.strip() for r in references]
-    names = sorted(set(truth))
-    number = {label: i for i, label in enumerate(names)}
-    # One more column than labels: answers with any other label, or none.
-    others = len(names)
-    row = np.array([number[label] for label in truth])
-    column = np.array([number.get(extract_label(t, labels) or NO_LABEL, others) for t in texts])
+    truth, answers = number_labels(labels, references, texts)
+    row_of = {label: i for i, label in enumerate(sorted(set(truth)))}
+    # One more column than rows: answers with any other label, or none.
+    others = len(row_of)
+    row = np.array([row_of[label] for label in truth])
+    column = np.array([row_of.get(label, others) for label in answers])
     cells = row * (others + 1) + column
 
     def counts(indices: Indices) -> tuple[Floats, Floats]:
         """Return for each label: correct answers, and references plus answers with it."""
         matrix = np.bincount(cells[indices], minlength=others * (others + 1))
-        matrix = matrix.reshape(others, others + 1)
-        return matrix.diagonal().astype(float), matrix.sum(1) + matrix.sum(0)[:others].astype(float)
+        matrix = matrix.reshape(others, others + 1).astype(float)
+        sums = matrix.sum(1) + matrix.sum(0)[:others]
+        present = matrix.sum(1) > 0
+        return matrix.diagonal()[present], sums[present]
 
     def macro(indices: Indices) -> float:
         hits, sums = counts(indices)
-        return float((2 * hits / np.maximum(sums, 1)).mean())
+        return float((2 * hits / sums).mean())
 
     def micro(indices: Indices) -> float:
         hits, sums = counts(indices)
@@ -128,9 +133,10 @@ def build_corpus_statistics(
     import numpy as np
 
     metrics = import_library("sacrebleu.metrics", "sacrebleu")
+    expected, answers = list(map(normalize_text, references)), list(map(normalize_text, texts))
 
     def build(metric: _CorpusMetric) -> Statistic:
-        counts = np.array(metric._extract_corpus_statistics(list(texts), [list(references)]))
+        counts = np.array(metric._extract_corpus_statistics(answers, [expected]))
 
         def statistic(indices: Indices) -> float:
             return float(metric._aggregate_and_compute([counts[indices].sum(axis=0)]).score) / 100

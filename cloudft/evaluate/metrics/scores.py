@@ -7,17 +7,20 @@ sacrebleu, divided by 100.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 from typing import Protocol
 
-import orjson
-
 from cloudft.errors import UsageError
+from cloudft.evaluate.metrics.json_values import (
+    count_matching_fields,
+    freeze_answer,
+    is_equal,
+    parse_json_answer,
+)
+from cloudft.evaluate.metrics.labels import extract_label, match_label, normalize_text
 from cloudft.evaluate.metrics.tasks import Task
 
 HEADLINE_METRIC: Mapping[str, str] = {
@@ -41,7 +44,8 @@ LOWER_IS_BETTER = frozenset(
         "answerTokens",
     }
 )
-NO_LABEL = "(none of them)"
+NO_LABEL, NO_LABEL_NUMBER = "(none of them)", -1
+"""Name and number of what an answer without a label means."""
 REFUSAL_PREFIXES = (
     "i can't",
     "i cannot",
@@ -55,66 +59,48 @@ REFUSAL_PREFIXES = (
     "as a language model",
 )
 """Beginnings of an answer that refuses."""
-STRIPPED_CHARACTERS = " \t\r\n\"'`*.,;:!?()[]"
-
-
-JsonValue = object
-"""A parsed JSON value."""
-
-
-def extract_label(text: str, labels: Sequence[str]) -> str | None:
-    """Return the label that an answer means, or None when it means none or several.
-
-    White space, case, quotes and punctuation around the answer are ignored. An answer that is not
-    exactly a label means the one label whose words occur in its first line.
-    """
-    known = _normalized_labels(tuple(labels))
-    answer = _normalize(text)
-    if answer in known:
-        return known[answer]
-    lines = text.strip().splitlines()
-    first = f" {_words_only(lines[0])} " if lines else ""
-    matches = {label for key, label in known.items() if f" {_words_only(key)} " in first}
-    # "not_delivery" contains "delivery": of labels within other labels, the longer one is meant.
-    longest = {
-        a for a in matches if not any(a != b and _words_only(a) in _words_only(b) for b in matches)
-    }
-    return longest.pop() if len(longest) == 1 else None
-
-
-@lru_cache(maxsize=8)
-def _normalized_labels(labels: tuple[str, ...]) -> dict[str, str]:
-    return {_normalize(label): label for label in labels}
-
-
-def _normalize(text: str) -> str:
-    return " ".join(text.strip(STRIPPED_CHARACTERS).casefold().split())
-
-
-def _words_only(text: str) -> str:
-    """Return the words; a hyphen or underscore within a word is kept."""
-    return " ".join(re.findall(r"[\w-]+", text.casefold()))
 
 
 def score_record(task: Task, reference: str, text: str) -> tuple[float, bool | None]:
     """Return a record's score, 0 to 1, and whether it is correct (None where that is undefined)."""
     if task.name == "classification":
-        correct = extract_label(text, task.labels) == extract_label(reference, task.labels)
+        label = extract_label(text, task.labels)
+        correct = label is not None and label == match_label(reference, task.labels)
         return float(correct), correct
     if task.name == "json":
         expected, actual = parse_json_answer(reference), parse_json_answer(text)
         if actual is None:
             return 0.0, False
-        return _f1(*count_matching_fields(expected, actual)), expected == actual
-    return _sentence_chrf(reference, text), reference.strip() == text.strip()
+        return _f1(*count_matching_fields(expected, actual)), is_equal(expected, actual)
+    equal = is_same_text(reference, text)
+    # chrF has no n-gram in common where there is none: an empty answer to an empty reference.
+    return (1.0 if equal else _sentence_chrf(reference, text)), equal
+
+
+def is_same_text(reference: str, text: str) -> bool:
+    """Return whether two texts are equal in Unicode's form NFC, without white space around them."""
+    return normalize_text(reference) == normalize_text(text)
+
+
+def answer_value(task: Task, text: str) -> Hashable:
+    """Return what is compared of two answers: the label, the JSON value, or the text.
+
+    Texts are compared without regard to case and white space.
+    """
+    if task.name == "json":
+        return freeze_answer(text)
+    label = extract_label(text, task.labels) if task.labels else None
+    plain = " ".join(normalize_text(text).casefold().split())
+    # An answer that is no label is not equal to the label that it is spelled like.
+    return ("text", plain) if label is None else ("label", label)
 
 
 def aggregate_metrics(
     task: Task, references: Sequence[str], texts: Sequence[str], *, truncated: Sequence[bool]
 ) -> dict[str, float]:
-    """Return every metric of a task over all records.
+    """Return every metric of a task over all records, also those that mean nothing for its data.
 
-    `truncated` marks the answers that reached the token limit.
+    `truncated` marks the answers that reached the token limit. See `find_meaningless_metrics`.
     """
     compute: Mapping[str, Callable[[Task, Sequence[str], Sequence[str]], dict[str, float]]] = {
         "classification": _classification_metrics,
@@ -131,8 +117,9 @@ def _format_metrics(
     """Return metrics of the answers' form, whatever their content."""
     count = len(texts)
     ratios = [
-        len(text.strip()) / max(1, len(reference.strip()))
+        len(text.strip()) / len(reference.strip())
         for reference, text in zip(references, texts, strict=True)
+        if reference.strip()
     ]
     refused = sum(
         text.strip().casefold().replace("\u2019", "'").startswith(REFUSAL_PREFIXES)
@@ -142,21 +129,20 @@ def _format_metrics(
         "emptyShare": sum(not text.strip() for text in texts) / count,
         "cutShare": sum(truncated) / count,
         "refusalShare": refused / count,
-        "lengthRatio": math.fsum(ratios) / count,
+        "lengthRatio": math.fsum(ratios) / max(1, len(ratios)),
     }
 
 
 def _exact_share(references: Sequence[str], texts: Sequence[str]) -> float:
     pairs = zip(references, texts, strict=True)
-    return sum(r.strip() == t.strip() for r, t in pairs) / len(texts)
+    return sum(is_same_text(r, t) for r, t in pairs) / len(texts)
 
 
 def _classification_metrics(
     task: Task, references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, float]:
     sklearn_metrics = import_library("sklearn.metrics", "scikit-learn")
-    truth = [extract_label(r, task.labels) or r.strip() for r in references]
-    answers = [extract_label(t, task.labels) or NO_LABEL for t in texts]
+    truth, answers = number_labels(task.labels, references, texts)
     labels = sorted(set(truth))
 
     def f1(average: str) -> float:
@@ -170,7 +156,7 @@ def _classification_metrics(
         "macroF1": f1("macro"),
         "microF1": f1("micro"),
         "exactMatch": _exact_share(references, texts),
-        "noLabelShare": answers.count(NO_LABEL) / len(answers),
+        "noLabelShare": answers.count(NO_LABEL_NUMBER) / len(answers),
     }
 
 
@@ -180,7 +166,7 @@ def _json_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -
     counts = [count_matching_fields(e, a) for e, a in zip(expected, actual, strict=True)]
     hits, all_expected, all_actual = (sum(column) for column in zip(*counts, strict=True))
     count = len(texts)
-    equal = sum(e == a and a is not None for e, a in zip(expected, actual, strict=True))
+    equal = sum(is_equal(e, a) for e, a in zip(expected, actual, strict=True))
     return {
         "fieldF1": _f1(hits, all_expected, all_actual),
         "exactMatch": equal / count,
@@ -190,15 +176,15 @@ def _json_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -
 
 def _text_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
     sacrebleu = import_library("sacrebleu", "sacrebleu")
-    answers = list(texts)
-    scored = [rouge_scorer().score(r, t) for r, t in zip(references, answers, strict=True)]
+    expected, answers = list(map(normalize_text, references)), list(map(normalize_text, texts))
+    scored = [rouge_scorer().score(r, t) for r, t in zip(expected, answers, strict=True)]
 
     def mean(name: str) -> float:
         return math.fsum(score[name].fmeasure for score in scored) / len(scored)
 
     return {
-        "chrf": sacrebleu.corpus_chrf(answers, [list(references)]).score / 100,
-        "bleu": sacrebleu.corpus_bleu(answers, [list(references)]).score / 100,
+        "chrf": sacrebleu.corpus_chrf(answers, [expected]).score / 100,
+        "bleu": sacrebleu.corpus_bleu(answers, [expected]).score / 100,
         "rouge1": mean("rouge1"),
         "rouge2": mean("rouge2"),
         "rougeL": mean("rougeL"),
@@ -229,7 +215,10 @@ def rouge_scorer() -> RougeScorer:
 
 def _sentence_chrf(reference: str, text: str) -> float:
     sacrebleu = import_library("sacrebleu", "sacrebleu")
-    return float(sacrebleu.sentence_chrf(text, [reference]).score) / 100
+    return (
+        float(sacrebleu.sentence_chrf(normalize_text(text), [normalize_text(reference)]).score)
+        / 100
+    )
 
 
 @dataclass(frozen=True)
@@ -245,49 +234,32 @@ def confusion_matrix(
 ) -> ConfusionMatrix:
     """Return the confusion matrix; its last row and column are `NO_LABEL`."""
     sklearn_metrics = import_library("sklearn.metrics", "scikit-learn")
-    names = [*labels, NO_LABEL]
-    truth = [extract_label(r, labels) or NO_LABEL for r in references]
-    answers = [extract_label(t, labels) or NO_LABEL for t in texts]
-    matrix = sklearn_metrics.confusion_matrix(truth, answers, labels=names)
-    return ConfusionMatrix(names, matrix.tolist())
+    truth, answers = number_labels(labels, references, texts)
+    none = len(labels)
+    matrix = sklearn_metrics.confusion_matrix(
+        truth, [none if n == NO_LABEL_NUMBER else n for n in answers], labels=range(none + 1)
+    )
+    name = NO_LABEL
+    while name in labels:
+        name = f"({name})"
+    return ConfusionMatrix([*labels, name], matrix.tolist())
 
 
-def parse_json_answer(text: str) -> JsonValue | None:
-    """Return the JSON object or array in an answer, bare or in a code fence; None without one."""
-    bare = re.sub(r"^```\w*\n(.*?)\n?```$", r"\1", text.strip(), flags=re.DOTALL)
-    try:
-        value: JsonValue = orjson.loads(bare)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, (dict, list)) else None
+def number_labels(
+    labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """Return the numbers of the references' labels and of those that the answers mean.
 
-
-def _count_fields(value: JsonValue) -> Counter[tuple[str, str]]:
-    """Return every leaf with its path; the order of a list is ignored."""
-    return Counter((path, orjson.dumps(leaf).decode()) for path, leaf in _iter_leaves(value, ""))
-
-
-def _iter_leaves(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _iter_leaves(inner, f"{path}/{key}")
-    elif isinstance(value, list) and value:
-        for inner in value:
-            yield from _iter_leaves(inner, f"{path}/*")
-    else:
-        yield path, value
-
-
-def count_matching_fields(
-    expected: JsonValue | None, actual: JsonValue | None
-) -> tuple[int, int, int]:
-    """Return the numbers of fields in both values, in `expected` and in `actual`.
-
-    An answer that is not JSON (None) has no fields.
+    An answer without a label has `NO_LABEL_NUMBER`; a reference that is no label has the number
+    after the last label, which no answer has.
     """
-    left = _count_fields(expected)
-    right = Counter() if actual is None else _count_fields(actual)
-    return sum((left & right).values()), sum(left.values()), sum(right.values())
+    number = {label: i for i, label in enumerate(labels)}
+    truth = [match_label(reference, labels) for reference in references]
+    answers = [extract_label(text, labels) for text in texts]
+    return (
+        [len(labels) if label is None else number[label] for label in truth],
+        [NO_LABEL_NUMBER if label is None else number[label] for label in answers],
+    )
 
 
 def _f1(hits: int, expected: int, actual: int) -> float:

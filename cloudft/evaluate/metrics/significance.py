@@ -6,39 +6,37 @@ Everything is paired: both models answer the same records. Random draws follow f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloudft.evaluate.metrics.intervals import (
+    CHUNK_SIZE,
+    RESAMPLES,
+    Interval,
+    is_share,
+    paired_mean_interval,
+)
+
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from cloudft.evaluate.metrics.intervals import Floats
 
-    Floats = NDArray[np.float64]
-    Indices = NDArray[np.int64]
-
-Statistic = Callable[["Indices"], float]
-"""A metric as a function of record indices, so that a resample can be scored."""
-RESAMPLES = 10_000
 EXACT_TEST_MAX_RECORDS = 13
 """Up to this number of records, all 2^n sign flips are enumerated."""
 ALPHA = 0.05
-CHUNK_SIZE = 2_000_000
-"""Random numbers drawn at once: about 16 MB."""
-BETTER, WORSE, SAME = "better", "worse", "no difference"
+BETTER, WORSE, DIFFERENT, SAME = "better", "worse", "different", "no difference"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """The difference tuned minus base, record by record.
 
-    `delta` is the mean difference, `low` and `high` its 95 % bootstrap interval (NaN for a single
-    record). `fixed` and `broken` count the records whose score improved and got worse.
+    `delta` is the mean difference, `interval` its 95 % interval (None where the records do not show
+    how sure it is). `fixed` and `broken` count the records whose score improved and got worse.
     """
 
     delta: float
-    low: float
-    high: float
+    interval: Interval | None
     test: str
     p_value: float
     effect_name: str
@@ -59,8 +57,7 @@ def compare_paired(
     Binary scores (0 and 1) are tested with McNemar's exact test (McNemar 1947; the discordant
     pairs are binomial with p = 1/2), with Cohen's h as effect size (Cohen 1988, chapter 6). Other
     scores are tested with a sign permutation test (Fisher 1935; Monte Carlo p as in Phipson and
-    Smyth 2010, so never 0), with Cohen's d of the differences (d_z). The interval is the percentile
-    bootstrap's (Efron 1979).
+    Smyth 2010, so never 0), with Cohen's d of the differences (d_z). See `paired_mean_interval`.
     """
     import numpy as np
 
@@ -68,15 +65,15 @@ def compare_paired(
     difference = b - a
     counts = int((difference > 0).sum()), int((difference < 0).sum())
     fixed, broken = counts[::-1] if lower_is_better else counts
-    low, high = bootstrap_mean_interval(difference, seed=seed)
-    if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+    interval = paired_mean_interval(base, tuned, seed=seed)
+    if is_share(base, tuned):
         test, p_value = "McNemar (exact)", mcnemar_p_value(fixed, broken)
         effect_name, effect = "Cohen's h", cohens_h(float(a.mean()), float(b.mean()))
     else:
         test, p_value = "paired permutation", permutation_p_value(difference, seed=seed)
         effect_name, effect = "Cohen's d_z", cohens_dz(difference)
     return PairedDifference(
-        float(difference.mean()), low, high, test, p_value, effect_name, effect, fixed, broken
+        float(difference.mean()), interval, test, p_value, effect_name, effect, fixed, broken
     )
 
 
@@ -124,74 +121,34 @@ def cohens_dz(difference: Floats) -> float:
     return float(difference.mean()) / deviation if deviation > 1e-12 else 0.0
 
 
-def bootstrap_mean_interval(values: Floats, *, seed: int = 7) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a mean; NaN for a single value."""
-    import numpy as np
-
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    random, rows, means = np.random.default_rng(seed), max(1, CHUNK_SIZE // n), []
-    for start in range(0, RESAMPLES, rows):
-        indices = random.integers(0, n, (min(rows, RESAMPLES - start), n))
-        means.append(values[indices].mean(axis=1))
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    statistic: Statistic, n: int, *, seed: int = 7, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a statistic of n records; NaN for one."""
-    import numpy as np
-
-    if n < 2:
-        return math.nan, math.nan
-    random = np.random.default_rng(seed)
-    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
-
-
-def bootstrap_difference_interval(
-    base: Statistic,
-    tuned: Statistic,
-    n: int,
-    *,
-    seed: int = 7,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float]:
-    """Return the interval of tuned minus base, with the same resamples for both."""
-    return bootstrap_interval(
-        lambda indices: tuned(indices) - base(indices), n, seed=seed, resamples=resamples
-    )
-
-
 def describe_difference(
     difference: PairedDifference,
     metric: str,
     base: float,
     tuned: float,
     *,
-    lower_is_better: bool = False,
-    bounds: tuple[float, float] | None = None,
+    lower_is_better: bool | None = False,
+    interval: Interval | None = None,
 ) -> tuple[str, str]:
     """Return `better`, `worse` or `no difference`, and a sentence with the numbers behind it.
 
-    `base` and `tuned` may be scores over all records together (a corpus score), which are not the
-    means of the records' scores: then `bounds` is the interval of their difference.
+    Where `lower_is_better` is None, which way is better is not known: a difference is `different`.
+    `base` and `tuned` are scores over all records, `interval` that of their difference. They need
+    not be the means of the records' scores, which the test compares.
     """
-    gain = -difference.delta if lower_is_better else difference.delta
-    verdict = SAME if difference.p_value >= ALPHA else BETTER if gain > 0 else WORSE
     p = f"p = {difference.p_value:.3f}" if difference.p_value >= 0.001 else "p < 0.001"
-    low, high = bounds or (difference.low, difference.high)
-    interval = "" if math.isnan(low) else f" (95 % interval {low:+.3f} to {high:+.3f})"
-    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {tuned - base:+.3f}{interval}, {p}"
+    range_text = f" (95 % interval {interval[0]:+.3f} to {interval[1]:+.3f})" if interval else ""
+    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {tuned - base:+.3f}{range_text}, {p}"
+    verdict, changes = SAME, f"{difference.fixed} records fixed, {difference.broken} broken"
+    if lower_is_better is None:
+        verdict = SAME if difference.p_value >= ALPHA else DIFFERENT
+        changes = f"{difference.fixed} records higher, {difference.broken} lower"
+    elif difference.p_value < ALPHA:
+        verdict = BETTER if (difference.delta < 0) is lower_is_better else WORSE
     summary = {
         BETTER: "The tuned model is better",
         WORSE: "The tuned model is worse",
+        DIFFERENT: "The tuned model differs (whether higher is better is not known)",
         SAME: "No statistically significant difference",
     }[verdict]
-    return verdict, (
-        f"{summary}: {numbers}; {difference.fixed} records fixed, {difference.broken} broken."
-    )
+    return verdict, f"{summary}: {numbers}; {changes}."

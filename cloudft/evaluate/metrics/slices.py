@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cloudft.evaluate.metrics.significance import compare_paired
-from cloudft.evaluate.results import Slice
+from cloudft.evaluate.results import Slice, make_delta
 
 MIN_SLICE_RECORDS = 5
 """Smaller slices are left out."""
@@ -20,7 +20,7 @@ def compute_slices(
     """Return the means of each slice with enough records, and the difference with its interval.
 
     `labels` and `lengths` (in characters) belong to the records, `base` and `tuned` are their
-    scores. The interval is the 95 % bootstrap's.
+    scores.
     """
     slices = []
     for by, groups in (("label", _group_by_label(labels)), ("length", _group_by_length(lengths))):
@@ -39,11 +39,7 @@ def _slice_to_json(by: str, value: str, base: Sequence[float], tuned: Sequence[f
         "n": len(base),
         "base": sum(base) / len(base),
         "tuned": sum(tuned) / len(tuned),
-        "delta": {
-            "value": difference.delta,
-            "low": difference.low,
-            "high": difference.high,
-        },
+        "delta": make_delta(difference.delta, difference.interval),
     }
 
 

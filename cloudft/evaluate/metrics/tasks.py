@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
-
 from cloudft.data.staging.label_encoder import MAX_LABELS, MIN_RECORDS_PER_LABEL
+from cloudft.evaluate.metrics.json_values import parse_json_answer
+from cloudft.evaluate.metrics.labels import match_label, normalize_text
 
 TaskName = Literal["classification", "json", "text", "language-modelling"]
 MAX_LABEL_LENGTH = 80
@@ -17,7 +17,10 @@ MAX_LABEL_LENGTH = 80
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of answers. `labels` are sorted; empty where the answers are not labels."""
+    """A kind of answers.
+
+    `labels` are sorted and in Unicode's form NFC; empty where the answers are not labels.
+    """
 
     name: TaskName
     labels: tuple[str, ...] = ()
@@ -37,13 +40,17 @@ def detect_task(
     the training data contains all references as answers, its other answers are taken for general
     records that were mixed in.
     """
-    distinct_references = {text.strip() for text in references}
-    answers = [text for text in train_answers if text.strip() in distinct_references]
-    if not answers or {text.strip() for text in answers} != distinct_references:
-        answers = list(train_answers) or list(references)
+    distinct_references = set(map(normalize_text, references))
+    train = list(map(normalize_text, train_answers))
+    answers = [text for text in train if text in distinct_references]
+    if set(answers) != distinct_references:
+        answers = train or list(map(normalize_text, references))
     if labels or requested == "classification":
-        known = set(labels) or {text.strip() for text in (*answers, *references)}
-        return Task("classification", tuple(sorted(known)))
+        known = set(map(normalize_text, labels)) or {*answers, *distinct_references}
+        # A reference that is none of the listed labels is one of its own, which answers can mean.
+        listed = tuple(sorted(known))
+        unlisted = {text for text in distinct_references if match_label(text, listed) is None}
+        return Task("classification", tuple(sorted(known | unlisted)))
     if requested == "json" or (requested == "auto" and all(map(_is_json, (*answers, *references)))):
         return Task("json")
     found = _find_labels(answers)
@@ -55,8 +62,7 @@ def detect_task(
 def _find_labels(answers: Sequence[str]) -> set[str]:
     """Return the distinct answers if they are labels, else nothing."""
     counts: dict[str, int] = {}
-    for answer in answers:
-        text = answer.strip()
+    for text in answers:
         counts[text] = counts.get(text, 0) + 1
         if len(counts) > MAX_LABELS or len(text) > MAX_LABEL_LENGTH:
             return set()
@@ -64,9 +70,4 @@ def _find_labels(answers: Sequence[str]) -> set[str]:
 
 
 def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        return isinstance(orjson.loads(text), (dict, list))
-    except orjson.JSONDecodeError:
-        return False
+    return text.lstrip()[:1] in ("{", "[") and parse_json_answer(text) is not None

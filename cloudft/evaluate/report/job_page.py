@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from cloudft.catalogue.cost import format_usd
 from cloudft.evaluate.compare import ChangedRecord
 from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
+from cloudft.evaluate.report.changed_records import make_groups, share_prompts
+from cloudft.evaluate.report.confusion_view import view_confusion
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.pages import render_template
+from cloudft.evaluate.report.source_summary import summarize_sources
 from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, Evaluation
 from cloudft.jobs.lifecycle import Job
 from cloudft.storage.store import utc_now
@@ -17,6 +19,8 @@ from cloudft.types import Metric
 
 MAX_CHANGED = 20
 """Records that changed which are shown, of each kind."""
+MAX_VALUES = 4
+"""Values of a list of the job file that are shown."""
 PRIVATE_FIELDS = {"request", "profile", "endpoint_url"}
 """Fields of the job file that may hold private data."""
 SHOWN_ELSEWHERE = ("hyperparameters", "name", "base_model", "customization_type")
@@ -25,14 +29,6 @@ SUMMARY_FIELDS = ("model", "method", "device", "dtype", "trainedParameters", "ch
 
 Row = tuple[str, object]
 """A name and a value of a list on the page."""
-
-
-class ChangedGroup(NamedTuple):
-    """Records that changed in one direction: the first of them, and the number of all."""
-
-    caption: str
-    records: list[ChangedRecord]
-    total: int
 
 
 def render_job_page(
@@ -47,18 +43,24 @@ def render_job_page(
 
     curve = draw_loss_curve(points)
     validation = [p for p in points if p.split == "validation"]
+    changed = _changed_records(evaluation) if evaluation and include_texts else []
+    shared = share_prompts(changed)
+    confusion = evaluation.get("confusion") if evaluation else None
     return render_template(
         "report.html",
         {
             "job": job.to_json(),
             "written": utc_now()[:16].replace("T", " ") + " UTC",
             "settings": list(_settings(job)),
+            "sources": summarize_sources(job.record.manifest.get("sources", [])),
             # Safe without escaping: the drawing is made here, from numbers only.
             "curves": Markup(curve) if curve else None,
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
             "lower": LOWER_IS_BETTER,
-            "changed": _changed_groups(evaluation) if evaluation and include_texts else [],
+            "confusion": view_confusion(confusion) if confusion else None,
+            "changed": make_groups(changed, shared, MAX_CHANGED, before="Base", after="Tuned"),
+            "shared": shared,
             "cost": list(_cost(job)),
             "environment": list(_environment(job, evaluation)),
         },
@@ -81,11 +83,18 @@ def _iter_leaves(value: Mapping[str, object], prefix: str) -> Iterator[Row]:
         if isinstance(inner, Mapping):
             yield from _iter_leaves(inner, f"{prefix}{name}.")
         elif inner is not None:
-            yield prefix + name, ", ".join(map(str, inner)) if isinstance(inner, list) else inner
+            yield prefix + name, _join(inner) if isinstance(inner, list | tuple) else inner
 
 
-def _changed_groups(evaluation: Evaluation) -> list[ChangedGroup]:
-    """Return the records that got worse and those that improved, the largest changes first."""
+def _join(values: Sequence[object]) -> str:
+    """Return values as one text; of a long list, its first ones and the number of the others."""
+    shown = ", ".join(map(str, values[:MAX_VALUES]))
+    more = len(values) - MAX_VALUES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _changed_records(evaluation: Evaluation) -> list[ChangedRecord]:
+    """Return the records whose score changed, the largest changes first."""
     if evaluation["task"] == LANGUAGE_MODELING_TASK:
         return []
     changed: list[ChangedRecord] = [
@@ -102,12 +111,7 @@ def _changed_groups(evaluation: Evaluation) -> list[ChangedGroup]:
         for record in evaluation["records"]
     ]
     changed.sort(key=lambda record: -abs(record["gain"]))
-    improved = [record for record in changed if record["gain"] > 0]
-    worse = [record for record in changed if record["gain"] < 0]
-    return [
-        ChangedGroup("records got worse", worse[:MAX_CHANGED], len(worse)),
-        ChangedGroup("records improved", improved[:MAX_CHANGED], len(improved)),
-    ]
+    return [record for record in changed if record["gain"]]
 
 
 def _cost(job: Job) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from local_backend.data.chat_messages import Record, to_chat
-from local_backend.data.chat_template import RecordFormat, Segment, render_prompt, split_turns
+from local_backend.data.chat_template import RecordFormat, render_prompt, split_turns
+from local_backend.data.text_tokens import Segment
 from local_backend.training.objectives.objective import Objective
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from local_backend.data.chat_messages import Record
-from local_backend.data.chat_template import RecordFormat, Segment
+from local_backend.data.chat_template import RecordFormat
 from local_backend.data.encode import encode_records
 from local_backend.data.examples import EncodedData, Example
+from local_backend.data.text_tokens import Segment
 from local_backend.errors import TrainerError
 from local_backend.settings import DataFile, Settings
 from local_backend.training.loss_curve import perplexity
@@ -39,9 +40,26 @@ class Objective(ABC):
     def render_prompt(self, record: Record, record_format: RecordFormat) -> str:
         """Return the text that a trained model continues, to compare models with each other."""
 
+    def begin_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Return the tokens before each record that are not part of its text. Default: none."""
+        return []
+
     def end_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Return the tokens after each record that are not part of its text. Default: none."""
         return []
+
+    def complete(
+        self, ids: list[int], loss_mask: list[bool], tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[list[int], list[bool]]:
+        """Return a record's tokens and loss mask with the tokens before and after it.
+
+        The first token has no loss: nothing before it predicts it.
+        """
+        begin, end = self.begin_tokens(tokenizer), self.end_tokens(tokenizer)
+        ids = [*begin, *ids, *end]
+        loss_mask = [*([True] * len(begin)), *loss_mask, *([True] * len(end))]
+        loss_mask[:1] = [False] * len(loss_mask[:1])
+        return ids, loss_mask
 
     def default_max_length(self, context_length: int) -> int:
         """Return the longest sequence if the job names none. Default: the model's context."""

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import JobFile
 
-from cloudft.cli.commands.data_report import render_page
 from cloudft.cli.main import cloudft
 from cloudft.data.analysis.stats import MAX_LISTED, DatasetStats, summarize_lengths
 from cloudft.data.formats.record import Conversation, Turn
 from cloudft.data.records import LocatedRecord
 from cloudft.errors import CheckFailed, UsageError
+from cloudft.evaluate.report.data_page import render_data_page
 
 RECORDS = [
     {"prompt": "Where is it?", "completion": "shipping"},
@@ -157,7 +157,7 @@ class Tags(HTMLParser):
         self.seen.add(tag)
         assert not any(name.startswith("on") for name, _ in attrs)
         sources = [value for name, value in attrs if name in ("src", "href", "xlink:href")]
-        assert all(value and value.startswith("#") for value in sources), "nothing from elsewhere"
+        assert all(value in ("data:,", None) for value in sources), "nothing from elsewhere"
 
 
 EVIL = st.sampled_from(
@@ -168,8 +168,7 @@ EVIL = st.sampled_from(
 @settings(max_examples=15, deadline=None)
 @given(st.dictionaries(st.text(max_size=5) | EVIL, st.integers(1, 9), min_size=1, max_size=4))
 def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
+    pytest.importorskip("jinja2", reason="the extra `data` is not installed")
     value = {
         "records": 3,
         "tokens": summarize_lengths([1, 2, 3], estimated=True, limit=2),
@@ -181,13 +180,13 @@ def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
         "conflicts": {"count": 0, "first": []},
     }
     page = Tags()
-    page.feed(render_page("<i>title</i>", {"<u>train</u>": value}, {"<u>train</u>": labels}))
+    page.feed(render_data_page("<i>title</i>", {"<u>train</u>": value}, {"<u>train</u>": labels}))
     assert not {"script", "b", "i", "u"} & page.seen
     assert {"svg", "table", "h1"} <= page.seen
 
 
 def test_the_report_is_one_new_page(here: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    pytest.importorskip("jinja2", reason="the extra `data` is not installed")
     pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
     tiny.write_jsonl(Path("a.jsonl"), [*RECORDS, {"prompt": "x@example.org", "completion": "y"}])
     output = data("report", "a.jsonl", "--out", "page.html")

@@ -191,3 +191,29 @@ def test_leakage_is_found_with_its_lines_and_its_exit_code() -> None:
     assert result["leaks"][-1]["kind"] == "near input" and result["count"] == 3
     put("clean.jsonl", [pair("quite another one")])
     assert data("leakage", "--train", "train.jsonl", "--test", "clean.jsonl")["count"] == 0
+
+
+def test_every_training_record_is_remembered_whatever_it_is_like() -> None:
+    pytest.importorskip("rensa", reason="the extra `data` is not installed")
+    # `near` is like `first` and like `held_out`, which is not like `first`.
+    first = SENTENCE
+    near = SENTENCE.replace("in the old town of Lyon", "on Monday")
+    held_out = near.replace("Please send the parcel", "Kindly bring a letter")
+    put("test.jsonl", [pair(held_out)])
+    search = ("--train", "train.jsonl", "--test", "test.jsonl", "--near", "0.5")
+    put("train.jsonl", [pair(first)])
+    assert data("leakage", *search)["count"] == 0
+    for order in ([first, near], [near, first]):
+        put("train.jsonl", [pair(text) for text in order])
+        [leak] = data("leakage", *search)["leaks"]
+        assert (leak["kind"], leak["trainLine"]) == ("near input", order.index(near) + 1)
+
+
+def test_leaks_do_not_hide_behind_case_white_space_or_unicode_forms() -> None:
+    put("train.jsonl", [pair("Wo liegt das Caf\u00e9?", "Am Hafen"), pair("Reset  the\nPIN")])
+    put("test.jsonl", [pair("wo liegt das Cafe\u0301? ", "am  Hafen"), pair("reset the pin", "y")])
+    leaks = data("leakage", "--train", "train.jsonl", "--test", "test.jsonl")["leaks"]
+    assert [(leak["kind"], leak["trainLine"]) for leak in leaks] == [
+        ("same record", 1),
+        ("same input", 2),
+    ]

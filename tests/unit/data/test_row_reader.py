@@ -15,7 +15,9 @@ from cloudft.spec.model import DataSpec
 from cloudft.types import Finding
 
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
+OTHER = b'{"prompt": "c", "completion": "b"}\n'
 LFS = b"version https://git-lfs.github.com/spec/v1"
+U2 = {"role": "user", "content": "r"}
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 CALL = {
     "role": "assistant",
@@ -48,7 +50,7 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.csv", b"prompt,completion\na,\xe9\n", "NotUtf8", 2, "0xe9 at position 3"),
         ("x.jsonl", GOOD.decode().encode("utf-16"), "NotUtf8", 1, "UTF-16"),
         ("x.jsonl", GOOD + b'{"prompt": }\n', "BadJson", 2, "column 12"),
-        ("x.jsonl", GOOD + GOOD.strip() + b' {"prompt": NaN}\n', "NotFinite", 2, "column 47"),
+        ("x.jsonl", GOOD + OTHER.strip() + b' {"prompt": NaN}\n', "NotFinite", 2, "column 47"),
         ("x.jsonl", GOOD + b"{'prompt': 'a'}\n", "SingleQuotes", 2, "double quotes"),
         ("x.jsonl", b'{\n"prompt": "a",\n"completion": }\n', "BadJson", 3, "column 15"),
         ("x.jsonl", b"[" * 3000 + b"\n", "TooDeep", 1, "not JSON"),
@@ -172,12 +174,12 @@ def test_a_blank_line_is_a_warning(tmp_path: Path, blank: bytes) -> None:
 @pytest.mark.parametrize(
     ("raw", "records"),
     [
-        (b"[" + GOOD + b"," + GOOD + b"]", 2),
-        (GOOD.strip() + GOOD, 2),
-        (b'{\n "prompt": "a",\n "completion": "b"\n}\n' * 3, 3),
+        (b"[" + GOOD + b"," + OTHER + b"]", 2),
+        (GOOD.strip() + OTHER, 2),
+        (GOOD.replace(b",", b",\n") + OTHER.replace(b",", b",\n"), 2),
         (chat(U, A)[len(b'{"messages":') : -2] + b"\n", 1),
-        ((chat(U, A)[len(b'{"messages":') : -2] + b"\n") * 2, 2),
-        (b"[" + GOOD + b"]\n[" + GOOD + b"]\n", 2),
+        (b"".join(chat(u, A)[len(b'{"messages":') : -2] + b"\n" for u in (U, U2)), 2),
+        (b"[" + GOOD + b"]\n[" + OTHER + b"]\n", 2),
         (b'{"data": [' + GOOD + b'], "version": 3}', 1),
         (b'{"my_set": [' + GOOD + b"]}", 1),
         (b'{"prompt": {"0": "a", "1": "c"}, "completion": {"0": "b", "1": "d"}}', 2),
@@ -292,7 +294,7 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_warnings_do_not_stop(tmp_path: Path):
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b'{"input": "a", "output": "b"}\n')
+    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b'{"input": "c", "output": "b"}\n')
     (folder / "notes.docx").write_bytes(b"x")
     (folder / ".hidden.jsonl").write_bytes(b"broken")
     examined = check(tmp_path, train="data")

@@ -13,8 +13,8 @@ from cloudft.evaluate.advise.recommendation import (
     recommend,
     recommend_for_corpus,
 )
-from cloudft.evaluate.advise.run import compare_methods
-from cloudft.evaluate.held_out import EvalExample
+from cloudft.evaluate.advise.run import compare_methods, measure_data_facts
+from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.metrics.significance import compare_paired
 from cloudft.evaluate.metrics.tasks import Task
 from cloudft.inference import Prompt
@@ -91,6 +91,13 @@ def test_a_corpus_is_worth_it_when_it_is_news_to_the_model() -> None:
     same = compare_paired(base, known, lower_is_better=True)
     assert recommend_for_corpus(1.05, 1.049, same, 50_000).advice == "more data first"
     assert recommend_for_corpus(1.05, 1.049, same, 5_000_000).advice == "retrieve"
+
+
+def test_answers_that_are_spelled_otherwise_do_not_contradict() -> None:
+    train = (item("q", '{"sum": 100, "ok": true}'), item("q", '{"ok": true, "sum": 1e2}'))
+    held_out = (item("q", '{"sum": 100.0, "ok": true}'), item("q", '{"sum": 100, "ok": 1}'))
+    data = HeldOutData(held_out, train, "test", (), (), True)
+    assert measure_data_facts(data, Task("json")) == DataFacts(2, 0.0, 0.5)
 
 
 def test_requests_pay_training_back_only_when_they_are_cheaper() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from cloudft.errors import UsageError
 from cloudft.evaluate.compare import ModelResult, adjust_holm, compare_models
-from cloudft.evaluate.report.pages import render_template, write_page
+from cloudft.evaluate.report.compare_page import render_compare_page
+from cloudft.evaluate.report.pages import write_page
 
 LABELS = ["a", "b"]
 
@@ -84,9 +85,7 @@ def test_other_records_and_other_metrics_are_reported_or_refused() -> None:
 
 
 def test_the_page_stands_alone_and_escapes_what_records_say(tmp_path: Path) -> None:
-    page = render_template(
-        "compare.html", compare_models([side("weak", WEAK), side("strong", STRONG)])
-    )
+    page = render_compare_page(compare_models([side("weak", WEAK), side("strong", STRONG)]))
     assert "&lt;b&gt;p2&lt;/b&gt;" in page and "<b>p2" not in page
     assert "default-src 'none'" in page and not re.search(
         r'(src|href)="?http|<script|@import', page

@@ -107,7 +107,7 @@ def test_the_learning_curve_says_what_twice_the_data_buys() -> None:
         return [(n, floor + height * (n / 100) ** -0.5) for n in (50, 100, 200, 400)]
 
     steep = diagnose_data_scaling(points(0.1, 1.0))
-    assert steep.level == "bad"
+    assert steep.level == "warning"  # good data, of which there could be more
     assert steep.numbers["lossAtTwice"] == pytest.approx(0.1 + 8**-0.5, abs=0.02)
     assert diagnose_data_scaling(points(1.0, 0.001)).level == "good"
     rising = diagnose_data_scaling([(50, 0.4), (100, 0.5), (200, 0.6)])

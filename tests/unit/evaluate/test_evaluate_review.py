@@ -15,9 +15,11 @@ import pytest
 from model_results import make_model_result
 
 from cloudft.errors import UsageError
+from cloudft.evaluate.compare import ModelResult
 from cloudft.evaluate.human_review.agreement import CHOICES, summarize_judgments
 from cloudft.evaluate.human_review.review import Review, Reviewer, format_csv
 from cloudft.evaluate.human_review.review_server import ReviewServer
+from cloudft.evaluate.human_review.whole_answers import remove_unfinished_end
 
 COUNT = 12
 
@@ -93,11 +95,77 @@ def test_agreement_is_krippendorffs() -> None:
     assert nothing["winRate"]["value"] is None and nothing["judgements"] == 0
 
 
+def test_more_reviewers_of_the_same_records_are_no_more_records() -> None:
+    one = {str(n): "b" if n < 14 else "a" if n < 19 else "tie" for n in range(20)}
+    alone = summarize_judgments({"ada": one})
+    four = summarize_judgments(dict.fromkeys(("ada", "bob", "cleo", "dan"), one))
+    assert four["winRate"] == alone["winRate"] and four["winRate"]["decided"] == 19
+    assert alone["winRate"]["value"] == pytest.approx(14 / 19)
+    assert (four["judgements"], four["judgedRecords"], four["counts"]["b"]) == (80, 20, 56)
+    split = summarize_judgments(
+        {"ada": {"1": "a", "2": "b"}, "bob": {"1": "b", "2": "bad"}, "cleo": {"2": "b", "3": "tie"}}
+    )
+    # The first record is even, the second went to b, the third to nobody.
+    assert (split["winRate"]["value"], split["winRate"]["decided"]) == (1.0, 1)
+    assert split["winRate"]["low"] < 0.3
+
+
 def test_an_export_starts_no_formula(review: Review) -> None:
     Reviewer(review, "ada").save_judgment(0, "tie", "=HYPERLINK(1)")
     assert "'=HYPERLINK" in format_csv(review.export_rows())
     with pytest.raises(UsageError):
         Reviewer(review, "../ada")
+
+
+def make_cut_results() -> tuple[ModelResult, ModelResult]:
+    """Return a side that a limit has cut in each record, and one that ends its answers."""
+    first = make_model_result("first", "I think. The label is ", COUNT, "Q{}")
+    second = make_model_result("second", "\n b", COUNT, "Q{}")
+    for result, reason in ((first, "length"), (second, "stop")):
+        result.evaluation["decoding"] = {"maxNewTokens": 16}
+        for record in result.evaluation["records"]:
+            record["tuned"]["finishReason"] = reason
+    return first, second
+
+
+def test_nothing_that_a_reviewer_gets_shows_which_side_a_limit_has_cut(tmp_path: Path) -> None:
+    review = Review(tmp_path, *make_cut_results())
+    assert len(review.cut_keys("a")) == COUNT and review.cut_keys("b") == []
+    ada = Reviewer(review, "ada")
+    seen = [ada.get_record(n) for n in range(COUNT)]
+    assert len({tuple(look) + tuple(look["record"]) for look in seen}) == 1
+    assert {look["tokenLimit"] for look in seen} == {128}
+    answers = {look["record"][side] for look in seen for side in ("left", "right")}
+    assert answers == {"I think."} | {f"b{n}" for n in range(COUNT)}
+
+
+def test_whole_answers_take_the_place_of_those_that_were_cut_for_good(tmp_path: Path) -> None:
+    review = Review(tmp_path, *make_cut_results())
+    review.save_whole({"a": {"k0": "I think. The label is billing."}, "b": {}})
+    again = Review(tmp_path, *make_cut_results())
+    assert again.id == review.id and "k0" not in again.cut_keys("a")
+    assert again.pairs["k0"].a == "I think. The label is billing."
+    Reviewer(again, "ada").save_judgment(0, "tie", "")
+    again.save()
+    assert Review(tmp_path, *make_cut_results()).summarize()["judgements"] == 1
+
+
+@pytest.mark.parametrize(
+    ("cut", "shown"),
+    [
+        ("One. Two is unfin", "One."),
+        ('He said "yes." And th', 'He said "yes."'),
+        ("- a\n- b", "- a"),
+        ("1. Open it.\n2.", "1. Open it."),
+        ("no end of a sen", "no end of a"),
+        ("Version 3.5 of th", "Version 3.5 of"),
+        ("\u4e00\u3002\u4e8c", "\u4e00\u3002"),
+        ("word", "word"),
+        ("Ends here.", "Ends here."),
+    ],
+)
+def test_an_unfinished_end_is_left_out(cut: str, shown: str) -> None:
+    assert remove_unfinished_end(cut) == shown
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from cloudft.evaluate.metrics.scores import (
     LOWER_IS_BETTER,
     aggregate_metrics,
     confusion_matrix,
-    extract_label,
     score_record,
 )
 from cloudft.evaluate.metrics.tasks import Task, detect_task
@@ -78,26 +77,6 @@ def test_json_is_scored_by_its_fields() -> None:
     found = scored(task, [wanted] * 3, [wanted, half, "{"])
     assert found["validShare"] == pytest.approx(2 / 3)
     assert found["fieldF1"] == pytest.approx(2 * 6 / (12 + 8))
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("billing", "billing"),
-        (' "Billing". \n', "billing"),
-        ("The answer is refund.", "refund"),
-        ("not_delivery", "not_delivery"),
-        ("It is not_delivery", "not_delivery"),
-        ("billing or refund", None),
-        ("billings", None),
-        ("Sure!\nbilling", None),
-        ("", None),
-        ("\n\t ", None),
-        ("b\u0131lling", None),
-    ],
-)
-def test_an_answer_means_one_label_or_none(text: str, label: str | None) -> None:
-    assert extract_label(text, LABELS) == label
 
 
 def test_the_task_is_found_from_the_answers() -> None:

@@ -142,6 +142,11 @@ class ImportedModelWithLocalBase(InferenceSession):
         base = self._session(BASE).model_identities()[BASE]
         return {**self._tuned.model_identities(), BASE: base}
 
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the key of the imported model, and that of the local base model."""
+        base = self._session(BASE).answer_keys()[BASE]
+        return {**self._tuned.answer_keys(), BASE: base}
+
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:

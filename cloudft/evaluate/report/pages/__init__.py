@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from cloudft.errors import StoreError, UsageError
-from cloudft.evaluate.results import Delta
+from cloudft.evaluate.metrics.metric_labels import diagnostic_label, metric_label
 from cloudft.storage.atomic_files import atomic_write, create_file_atomically
+
+LEVEL_LABELS = {"good": "OK", "warning": "Warning", "bad": "Problem"}
+"""Level of a diagnostic -> its name on a page."""
 
 
 def render_template(template: str, values: Mapping[str, object]) -> str:
@@ -17,6 +22,7 @@ def render_template(template: str, values: Mapping[str, object]) -> str:
     """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup
     except ImportError as error:
         raise UsageError(
             "pages need jinja2, which is not installed",
@@ -28,8 +34,18 @@ def render_template(template: str, values: Mapping[str, object]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"number": format_number, "spread": format_delta}
-    return environment.get_template(template).render(values)
+    environment.filters |= {
+        "number": format_number,
+        "signed": format_signed,
+        "metric": metric_label,
+        "diagnostic": diagnostic_label,
+        "level": LEVEL_LABELS.__getitem__,
+    }
+    style = environment.get_template("base.css").render()
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    # Safe without escaping: the style is this folder's own.
+    own = {"style": Markup(style), "style_hash": f"sha256-{digest}"}
+    return environment.get_template(template).render({**values, **own})
 
 
 def write_page(path: Path, page: str, *, force: bool) -> None:
@@ -63,11 +79,8 @@ def format_number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def format_delta(delta: Delta) -> str:
-    """Return a difference and its interval."""
-    value, low, high = delta["value"], delta["low"], delta["high"]
-    if value is None:
+def format_signed(value: float | None) -> str:
+    """Return a number with its sign, as `format_number` does."""
+    if value is None or value != value:
         return "?"
-    if low is None or high is None or low != low:  # NaN: no interval for a single record
-        return f"{value:+.3f}"
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from local_backend.data import prepared_tokenizer
 from local_backend.data.chat_template import RecordFormat
-from local_backend.data.encode import tokenize_segments
 from local_backend.data.prepared_tokenizer import PreparedTokenizer
+from local_backend.data.text_tokens import tokenize_segments
 from local_backend.data.tokenize_records import TokenizerFacts, load_tokenizer_facts
 from local_backend.errors import TrainerError
 from local_backend.models.load_tokenizer import load_tokenizer

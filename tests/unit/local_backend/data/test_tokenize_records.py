@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from cloudft.backends.local.tokenizer import tokenize_lines
 from cloudft.errors import TrainerError
-from local_backend.data.encode import tokenize_segments
-from local_backend.data.tokenize_records import reply_to, split_token_texts
+from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
+from local_backend.data.tokenize_records import reply_to
 
 TOKENIZER = tiny.build_tokenizer()
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
@@ -30,9 +30,11 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 @settings(max_examples=200, deadline=None)
 @given(TEXT)
 def test_the_texts_of_tokens_are_the_text(text: str) -> None:
-    parts = split_token_texts(TOKENIZER, text)
-    assert "".join(parts) == text
-    assert len(parts) == len(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+    pieces = text_tokenizer(TOKENIZER).explain([(text, True)])
+    assert "".join(part for _, part, _ in pieces) == text
+    assert [token for token, _, _ in pieces] == TOKENIZER(text, add_special_tokens=False)[
+        "input_ids"
+    ]
 
 
 def request(model: Path, **changes: Any) -> dict[str, Any]:

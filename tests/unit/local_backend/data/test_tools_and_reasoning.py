@@ -13,7 +13,7 @@ from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import Conversation, Reasoning
 from local_backend.data.chat_messages import to_chat
 from local_backend.data.chat_template import PLAIN_TEMPLATE, split_turns
-from local_backend.data.encode import tokenize_segments
+from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.inference.answers import parse_answer
 from local_backend.inference.generate import encode_prompt
@@ -228,7 +228,8 @@ def test_own_tokens_alone_are_learned_after_the_prompt_of_generation(name: str, 
 def learned(name: str, value: Block) -> list[str]:
     """Return the learned segments of a record as text."""
     segments = split_turns(TOKENIZERS[name], to_chat(value, "converse"), [tiny.END])
-    return [text for text, has_loss in segments if has_loss]
+    literal = text_tokenizer(TOKENIZERS[name]).literal
+    return [literal.unmark(text) for text, has_loss in segments if has_loss]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import torch
 from trainer_run import RunTrainer
 
 from local_backend.data.batches import MicroBatchLimit
-from local_backend.data.chat_template import RecordFormat, Segment
+from local_backend.data.chat_template import RecordFormat
 from local_backend.data.examples import Example
+from local_backend.data.text_tokens import Segment
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.models.token_losses import TokenLosses
