@@ -58,11 +58,19 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class LocalGenerationConfig(GenerationConfig):
+    """Decoding parameters of models on this machine; `top_k` 0 is no limit."""
+
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
 class Answer:
     """One generated answer. `index` is the prompt's position; `variant` is `tuned` or `base`.
 
     `text` is the answer without its reasoning, with tool calls as JSON (`join_answer` in
-    data/formats/record.py). `reasoning` is "" where the model wrote none.
+    data/formats/record.py). `reasoning` is "" where the model wrote none. Of local models, `calls`
+    are the tool calls by themselves (`name`, `arguments`), and `prompt_tokens` counts the prompt.
     """
 
     index: int
@@ -71,6 +79,8 @@ class Answer:
     tokens: int
     finish_reason: str
     reasoning: str = ""
+    calls: Sequence[Mapping[str, Any]] = ()
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)

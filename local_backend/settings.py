@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JOB, JobDir, WeightSource
@@ -73,6 +74,17 @@ class Settings:
     """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
 
 
+def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
+    """Return the adapter settings in job.json's `lora`."""
+    targets = lora["target_modules"]
+    return LoraSettings(
+        lora["r"],
+        lora["alpha"],
+        lora["dropout"],
+        targets if isinstance(targets, str) else tuple(targets),
+    )
+
+
 def read_settings(job_dir: JobDir) -> Settings:
     """Return the job's settings. Raise TrainerError for a job.json of another version."""
     job = job_dir.read_request()
@@ -81,20 +93,14 @@ def read_settings(job_dir: JobDir) -> Settings:
             f"job.json has version {job.get('version')!r}; this trainer reads version {VERSION}.",
             fix="run the cloudft that wrote it, or submit the job again.",
         )
-    parameters, stopping, lora = job["hyperParameters"], job["earlyStopping"], job["lora"]
-    targets = lora["target_modules"]
+    parameters, stopping = job["hyperParameters"], job["earlyStopping"]
     return Settings(
         customization_type=job["customizationType"],
         format=job["format"],
         model_name=job["model"]["name"],
         weights=tuple(job["model"]["weights"]),
         method=job["method"],
-        lora=LoraSettings(
-            lora["r"],
-            lora["alpha"],
-            lora["dropout"],
-            targets if isinstance(targets, str) else tuple(targets),
-        ),
+        lora=read_lora(job["lora"]),
         epoch_count=int(parameters["epochCount"]),
         batch_size=int(parameters["batchSize"]),
         learning_rate=float(parameters["learningRate"]),

@@ -346,6 +346,7 @@ EDITS: dict[str, Edit] = {
             *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
+            *("SecretsInTexts",),
         ),
         take_out,
     ),

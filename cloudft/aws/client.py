@@ -173,6 +173,12 @@ class Aws:
         self._clients: dict[str, BaseClient] = {}
         self._is_down = False
 
+    @property
+    def region(self) -> str | None:
+        """Return the Region that is called: the location's, else that of the configuration."""
+        region: str | None = self.location.region or create_session(self.location).region_name
+        return region
+
     def client(self, service: str) -> BaseClient:
         """Return the service's client, created once. It does not retry: `call` does."""
         if service not in self._clients:

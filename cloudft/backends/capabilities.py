@@ -214,6 +214,19 @@ class SupportsChatTemplate(ABC):
         TrainerError.
         """
 
+    @abstractmethod
+    def has_template(self, job: LoadedJob) -> bool:
+        """Return whether the tokenizer of the trained model is on this machine."""
+
+    @abstractmethod
+    def render(self, job: LoadedJob, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+        """Yield what rendering and tokenizing canonical lines gives.
+
+        First `context` (the context length in tokens), `chatTemplate` and `writesDate`; then for
+        each line `tokens`, `learned` and perhaps `lastTurnOnly`, or `problem` and `fix` for one
+        that the template refuses. Raise TrainerError.
+        """
+
 
 class SupportsServing(ABC):
     """A backend whose tuned models need a deployment before they answer."""

@@ -15,6 +15,9 @@ class RunObserver:
     def on_records_read(self, count: int) -> None:
         """Take the number of records read so far."""
 
+    def on_records_rendered(self, count: int) -> None:
+        """Take the number of records rendered so far, as the trained model will see them."""
+
     def on_activity(self, message: str) -> None:
         """Take a sentence about the long operation that begins now."""
 

@@ -20,6 +20,7 @@ from cloudft.catalogue.import_rules import (
     get_unit_prices,
     load_import_rules,
 )
+from cloudft.catalogue.inference_profiles import inference_id, on_demand_id, profile_areas
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
@@ -56,6 +57,7 @@ __all__ = [
     "find_weights",
     "get_unit_prices",
     "hourly_price",
+    "inference_id",
     "is_hub_id",
     "is_labeled",
     "is_text_only",
@@ -63,6 +65,8 @@ __all__ = [
     "load_instances",
     "load_local_hyperparameters",
     "load_models",
+    "on_demand_id",
+    "profile_areas",
     "trains_on",
     "with_prices",
 ]

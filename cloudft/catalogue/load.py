@@ -133,6 +133,8 @@ def _to_model(
         prices=_to_prices(row["prices"], sources) if "prices" in row else None,
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
+        inference_profiles=tuple(row.get("inference_profiles", ())),
+        in_region=tuple(row["in_region"]) if "in_region" in row else None,
         successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),
         license=row.get("license"),

@@ -86,6 +86,7 @@ class _TerminalObserver(RunObserver):
         self,
         console: Console,
         on_records_read: Callable[[int], None],
+        on_records_rendered: Callable[[int], None],
         on_upload: Callable[[int], None],
         *,
         on_estimate: Callable[[Estimate], None] | None,
@@ -94,6 +95,7 @@ class _TerminalObserver(RunObserver):
     ) -> None:
         self._console = console
         self._on_records_read = on_records_read
+        self._on_records_rendered = on_records_rendered
         self._on_upload = on_upload
         self._on_estimate = on_estimate
         self._on_progress = on_progress
@@ -103,6 +105,10 @@ class _TerminalObserver(RunObserver):
     def on_records_read(self, count: int) -> None:
         """Show the number of records."""
         self._on_records_read(count)
+
+    def on_records_rendered(self, count: int) -> None:
+        """Show the number of records."""
+        self._on_records_rendered(count)
 
     def on_activity(self, message: str) -> None:
         """Print the sentence."""
@@ -140,9 +146,19 @@ def run_observer(
     queue: bool = False,
 ) -> Iterator[RunObserver]:
     """Yield an observer that shows a run on the terminal: records read, bytes sent, its price."""
-    with record_counter(console) as count, byte_counter(console, "sent") as sent:
+    with (
+        record_counter(console) as read,
+        record_counter(console, "rendering") as rendered,
+        byte_counter(console, "sent") as sent,
+    ):
         yield _TerminalObserver(
-            console, count, sent, on_estimate=on_estimate, on_progress=on_progress, queue=queue
+            console,
+            read,
+            rendered,
+            sent,
+            on_estimate=on_estimate,
+            on_progress=on_progress,
+            queue=queue,
         )
 
 

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.backends.local.model_process import ModelProcess
+from cloudft.catalogue import find_model, find_weights
 from cloudft.endpoint.app import App, AppOptions
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
+from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
 from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.clients import ServiceClients
-from cloudft.endpoint.cloudformation.api import CloudFormation
+from cloudft.endpoint.cloudformation.change_sets import ChangeSets
+from cloudft.endpoint.cloudformation.drift import DriftDetection
 from cloudft.endpoint.cloudformation.engine import StackEngine
+from cloudft.endpoint.cloudformation.stack_operations import StackOperations
+from cloudft.endpoint.cloudformation.stacks import Stacks
+from cloudft.endpoint.cloudformation.store import StackStore
+from cloudft.endpoint.cloudformation.templates import TemplateReader, Templates
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import (
     SAGEMAKER_PRINCIPAL,
     PolicyAuthorizer,
-    PolicySimulator,
     RoleClientFactory,
 )
+from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.moto.moto_app import create_moto_app
 from cloudft.endpoint.moto.replay_log import ReplayLog
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
 from cloudft.endpoint.options import EndpointOptions
+from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.query_service import QueryService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
-from cloudft.spec.load import load_job
+from cloudft.errors import CloudftError
+from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
 DEPLOYMENT_CREATION_S = 1.0
@@ -51,12 +64,26 @@ class Endpoint:
     inference: LocalInference
     training_jobs: TrainingJobs
     replay_log: ReplayLog
+    stand_in: str
     resume_callbacks: Sequence[Callable[[], None]]
 
     def resume_unfinished_work(self) -> None:
         """Resume the jobs that were unfinished when the endpoint ended."""
         for resume in self.resume_callbacks:
             resume()
+
+    def warm_up(self, note: Callable[[str], object]) -> None:
+        """Load the stand-in, if its weights are on this machine. `note` gets how that goes."""
+        try:
+            weights = find_weights(find_model(self.stand_in))
+            if not any(location.is_present for location in weights):
+                return
+            note(f"loading {self.stand_in}: answers of base models wait for it")
+            started = time.monotonic()
+            self.inference.warm_up(ModelRef(None, self.stand_in, "base"))
+            note(f"{self.stand_in} answers after {time.monotonic() - started:.1f} s")
+        except (CloudftError, ServiceError) as error:
+            note(f"{self.stand_in} can't be loaded: {error.message}")
 
     def close(self) -> None:
         """End the threads and processes that work for the endpoint, and close its files."""
@@ -71,55 +98,70 @@ def build_endpoint(
 ) -> Endpoint:
     """Return an endpoint that is reached at `url`, from the state of `options.state`.
 
-    Jobs work in `folder`. `warn` gets sentences about a damaged state. Raises StoreError and
-    BadDocument for a state that can't be used.
+    Jobs work in `folder`. `warn` gets sentences about a damaged state, and about jobs that learned
+    nothing. Raises StoreError and BadDocument for a state that can't be used.
     """
     clients = ServiceClients(options, url)
     # The log is outermost: it records what moto, its state machines included, accepted.
     step_functions = StepFunctionsMiddleware(create_moto_app(ACCOUNT), clients.without_retries)
     replay_log = ReplayLog(step_functions, options.state, warn)
-    authorizer = PolicyAuthorizer(clients, options.region) if options.authorization else None
+    policies = PolicyAuthorizer(clients, options.region)
+    # Without it jobs may do everything; the simulator answers by the policies in either case.
+    authorizer = policies if options.authorization else None
     state, faults = State(options.region, options.state), FaultInjector()
     models, backend = _build_models(options), LocalBackend(Home(folder))
+    profiles = InferenceProfiles(state, models)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     customization = CustomizationJobs(
         state,
         models,
-        _build_trainer(options, backend, _build_teacher(models, inference)),
+        _build_trainer(options, backend, _build_teacher(profiles, inference)),
         s3,
         max_concurrent_jobs=options.max_concurrent_jobs,
         folder=folder,
         faults=faults,
+        warn=warn,
     )
-    runtime = BedrockRuntime(state, models, customization, inference)
+    deployments = Deployments(state, models, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
+    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
+    created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
     batches = BatchInference(state, s3, runtime)
-    deployments = Deployments(state, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
-    training = TrainingJobs(
-        state,
-        RoleClientFactory(lambda: clients.create("s3"), authorizer, SAGEMAKER_PRINCIPAL),
-        RoleClientFactory(lambda: clients.create("logs"), authorizer, SAGEMAKER_PRINCIPAL),
-        folder,
-        faults,
-        options.seconds if options.fast else None,
-        options.training_env / "bin" / "python" if options.training_env else None,
-    )
-    stacks = CloudFormation(state, StackEngine(clients, options.region, state.save, state.lock))
-    query_services: dict[str, object] = {"cloudformation": stacks}
-    if authorizer is not None:
-        query_services["iam"] = PolicySimulator(authorizer)
+    training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
+    stacks, cloudformation = _build_cloudformation(state, clients)
+    iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
-        (models, customization, deployments, imports, copies, batches, runtime, training),
+        (
+            *(models, customization, deployments, imports, copies, batches, runtime, training),
+            *(profiles, created, InvocationLogging(state)),
+        ),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
-        query_services,
+        (cloudformation, iam),
     )
-    resumable = (customization, imports, batches, training, stacks)
+    resumable = (customization, imports, created, batches, training, stacks)
     callbacks = [service.resume for service in resumable]
-    return Endpoint(app, customization, inference, training, replay_log, callbacks)
+    return Endpoint(
+        app, customization, inference, training, replay_log, options.stand_in, callbacks
+    )
+
+
+def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks, QueryService]:
+    """Return the operations on stacks, and the service with all of CloudFormation's operations."""
+    engine = StackEngine(clients, state.region, state.save, state.lock)
+    store, reader = StackStore(state), TemplateReader(clients)
+    operations = StackOperations(store, engine, reader)
+    stacks = Stacks(operations)
+    implementations = (
+        stacks,
+        ChangeSets(operations),
+        Templates(store, reader),
+        DriftDetection(store, engine),
+    )
+    return stacks, QueryService("cloudformation", implementations, is_complete=True)
 
 
 def _build_models(options: EndpointOptions) -> FoundationModels:
@@ -137,13 +179,32 @@ def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Tea
     return LocalTrainer(backend, teacher, options.settings)
 
 
-def _build_teacher(models: FoundationModels, inference: LocalInference) -> Teacher:
+def _build_training_jobs(
+    options: EndpointOptions,
+    state: State,
+    clients: ServiceClients,
+    authorizer: PolicyAuthorizer | None,
+    folder: Path,
+    faults: FaultInjector,
+) -> TrainingJobs:
+    return TrainingJobs(
+        state,
+        RoleClientFactory(lambda: clients.create("s3"), authorizer, SAGEMAKER_PRINCIPAL),
+        RoleClientFactory(lambda: clients.create("logs"), authorizer, SAGEMAKER_PRINCIPAL),
+        folder,
+        faults,
+        options.seconds if options.fast else None,
+        options.training_env / "bin" / "python" if options.training_env else None,
+    )
+
+
+def _build_teacher(profiles: InferenceProfiles, inference: LocalInference) -> Teacher:
     """Return the function that answers a distillation's questions by the teacher's stand-in."""
 
     def answer(identifier: str, requests: Sequence[InferenceRequest]) -> Iterable[str]:
-        teacher = identifier.rpartition("/")[2]
-        # An inference profile's id is a model's with the area's prefix: us.amazon.nova-pro-v1:0.
-        name = models.stand_in(teacher.partition(".")[2] if teacher[2:3] == "." else teacher)
+        models = profiles.foundation
+        base = profiles.find_model(identifier) or models.find_model(identifier)
+        name = models.stand_in(base.identifier)
         results = inference.generate_batch(ModelRef(None, name, "base"), requests)
         return [result.text for result in results]
 
@@ -158,6 +219,6 @@ def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]
             return backend.start_model_process(model.local_job_id)
         # A base model is opened by a job file that names it; its data is never read.
         flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
-        return backend.open_base_session(load_job(None, flags=flags))
+        return backend.open_base_session(load_spec({}, flags=flags))
 
     return open_process

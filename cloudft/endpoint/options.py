@@ -35,6 +35,8 @@ class EndpointOptions:
     fast: bool = False
     """Jobs are simulated: they train nothing and take `seconds`."""
     seconds: float = 0.0
+    warm_up: bool = True
+    """Load the stand-in at the start, so that the first answer does not wait for it."""
     max_concurrent_jobs: int = 2
     as_on_aws: bool = False
     """Models past their end of life are refused."""

@@ -42,11 +42,13 @@ def serve(
     options: EndpointOptions,
     on_ready: Callable[[str], None],
     warn: Callable[[str], object] = print,
+    note: Callable[[str], object] = print,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `on_ready` gets the URL once clients may connect.
 
-    `warn` gets sentences about a damaged state. Raises UsageError; StoreError and BadDocument for a
-    state that can't be used.
+    `warn` gets sentences about a damaged state and about jobs that learned nothing, `note` about
+    the start of the stand-in. Raises UsageError; StoreError and BadDocument for a state that can't
+    be used.
     """
     require_extra()
     from werkzeug.serving import make_server
@@ -84,6 +86,8 @@ def serve(
         # Unfinished jobs call this endpoint themselves: they can only start while it serves.
         threading.Thread(target=endpoint.resume_unfinished_work, daemon=True).start()
         on_ready(url)
+        if options.warm_up and not options.fast:
+            threading.Thread(target=endpoint.warm_up, args=(note,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
@@ -128,10 +132,10 @@ def _terminate_after(pid: int) -> None:
 
 
 def _request_handler_class() -> type[WSGIRequestHandler]:
-    # Defined here because werkzeug is imported only by a process that serves.
-    from werkzeug.serving import WSGIRequestHandler
+    # Defined here because moto is imported only by a process that serves.
+    from cloudft.endpoint.moto.moto_app import load_request_handler
 
-    class Handler(WSGIRequestHandler):
+    class Handler(load_request_handler()):  # type: ignore[misc] # a class that mypy can't know
         """HTTP/1.1 with the endpoint's own `Server` header and without a request log."""
 
         protocol_version = "HTTP/1.1"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -26,6 +26,9 @@ ACCOUNT = "000000000000"
 """No AWS account has this number: it shows that this is not AWS."""
 STATE_FILE = "endpoint.json"
 JOB_NAME_IN_USE = "The provided job name is currently in use."
+MAX_TAGS = 50
+"""Tags that a resource may have, old and new ones together. Source: Bedrock API reference,
+"TagResource", TooManyTagsException; the service model allows 200 in a request."""
 RUNNING = frozenset({"InProgress", "Stopping"})
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 
@@ -67,6 +70,8 @@ class Job:
     model_arn: str | None = None
     local: str | None = None
     """The id of the local backend's job that trains it."""
+    note: str | None = None
+    """What the API has no member for: that a completed job learned nothing."""
 
     def update_phases(self, details: Mapping[str, str]) -> bool:
         """Record the status of each phase, and the time of a change; return whether one changed."""
@@ -146,7 +151,10 @@ class TrainingJob:
 
 @dataclass
 class Model:
-    """A custom model, made by a customization job, or an imported model, stored in `folder`."""
+    """A custom model, made by a customization job, or a model that is stored in `folder`.
+
+    The latter is an imported model, or a custom model that CreateCustomModel made.
+    """
 
     arn: str
     name: str
@@ -155,6 +163,10 @@ class Model:
     folder: str | None = None
     architecture: str | None = None
     created: datetime = field(default_factory=now)
+    status: str = "Active"
+    failure: str | None = None
+    source: dict[str, str] | None = None
+    """What CreateCustomModel reads: `s3Uri`, as the role `roleArn`."""
 
 
 @dataclass
@@ -172,6 +184,31 @@ class ModelDeployment:
     commitment: str | None = None
 
 
+@dataclass
+class InferenceProfile:
+    """An inference profile. `area` is where it sends requests: `us`, `global`; "" for one Region.
+
+    `model_arn` is the model's ARN in this Region.
+    """
+
+    arn: str
+    name: str
+    model_arn: str
+    area: str = ""
+    description: str | None = None
+    created: datetime = field(default_factory=now)
+
+    @property
+    def id(self) -> str:
+        """Return the last part of its ARN."""
+        return self.arn.rpartition("/")[2]
+
+    @property
+    def is_system(self) -> bool:
+        """Return whether Bedrock defines it."""
+        return ":inference-profile/" in self.arn
+
+
 class NamedResource(Protocol):
     """A resource that has an ARN and a name."""
 
@@ -184,7 +221,7 @@ class NamedResource(Protocol):
         """Return its name."""
 
 
-Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment)
+Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment, InferenceProfile)
 Named = TypeVar("Named", bound=NamedResource)
 
 
@@ -211,6 +248,10 @@ class StateData:
     batches: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
     """SageMaker's training jobs, by name."""
+    profiles: dict[str, InferenceProfile] = field(default_factory=dict)
+    """The account's own inference profiles."""
+    logging: dict[str, Any] | None = None
+    """The configuration of invocation logging."""
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, ClientToken] = field(default_factory=dict)
     """By `KIND:TOKEN`."""
@@ -255,8 +296,12 @@ class State(StateData):
         return [job for job in self.jobs.values() if job.status in RUNNING]
 
     def tag(self, arn: str, tags: Iterable[Mapping[str, str]]) -> None:
-        """Add tags to a resource; a tag with the same key is replaced."""
-        self.tags.setdefault(arn, {}).update({tag["key"]: tag["value"] for tag in tags})
+        """Add tags to a resource; a tag with the same key is replaced.
+
+        Raises ServiceError (TooManyTagsException).
+        """
+        added = {tag["key"]: tag["value"] for tag in tags}
+        self.tags[arn] = require_few_tags({**self.tags.get(arn, {}), **added}, arn)
 
     def create(
         self,
@@ -271,14 +316,17 @@ class State(StateData):
         `make` returns the resource, which is added to `collection` and saved. If an earlier request
         with the same token created one, return that one's ARN, and None. `tags_member` is the
         member of the request that has the tags. Raises ServiceError: ConflictException for a name
-        that is in use, ValidationException for a token that was used with other parameters; and
-        StoreError.
+        that is in use, ValidationException for a token that was used with other parameters,
+        TooManyTagsException; and StoreError.
         """
         # One lock around check and creation: of two requests with one token, one creates.
         with self.lock:
             existing = self._find_created_by_token(kind, request)
             if existing is not None:
                 return existing, None
+            # Those of a model that the job will make, too: at its end nobody could be told.
+            for name in [member for member in request if member.lower().endswith("tags")]:
+                require_few_tags({tag["key"]: tag["value"] for tag in request[name]}, name)
             resource = make()
             if find_by_arn_or_name(collection, resource.name):
                 message = f"The name {resource.name} is already in use"
@@ -310,8 +358,17 @@ class State(StateData):
     def is_taggable(self, arn: str) -> bool:
         """Return whether that is the ARN of an existing resource of Bedrock."""
         resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
-        tasks = (self.imports, self.copies, self.batches)
+        tasks = (self.imports, self.copies, self.batches, self.profiles)
         return any(arn in collection for collection in (*resources, *tasks))
+
+
+def require_few_tags(tags: dict[str, str], resource: str) -> dict[str, str]:
+    """Return the tags of a resource. Raises ServiceError (TooManyTagsException) for too many."""
+    if len(tags) > MAX_TAGS:
+        what = "The request contains more tags than can be associated with a resource"
+        message = f"{what} ({MAX_TAGS} tags per resource): {resource} would have {len(tags)}"
+        raise ServiceError("TooManyTagsException", message)
+    return tags
 
 
 def require_unused_job_name(jobs: Mapping[str, NamedResource], name: str) -> None:

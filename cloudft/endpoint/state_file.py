@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 IMPORTED_FOLDER = "imported"
 """The folder, beside the state file, that has a folder of each imported model."""
+CUSTOM_FOLDER = "custom"
+"""The same, of the models that CreateCustomModel made."""
 LOCAL_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Ids of local jobs. They become names of folders: none may lead elsewhere."""
 RESOURCE_ID = re.compile(r"[a-z0-9]{12}")
@@ -34,7 +36,7 @@ CREATE_OPERATIONS = {
 """Collection -> the operation whose input the `request` of each resource in it is."""
 KEYED_BY_ARN = (
     *("jobs", "models", "imported", "deployments", "throughputs"),
-    *("imports", "copies", "batches"),
+    *("imports", "copies", "batches", "profiles"),
 )
 StateDataT = TypeVar("StateDataT", bound="StateData")
 
@@ -58,10 +60,11 @@ def read_state(file: Path, as_type: type[StateDataT]) -> StateDataT:
             field=field,
             fix="restore it from a backup, or choose another folder.",
         )
-    for model in data.imported.values():
-        if model.folder is not None:
-            # Beside this file, whatever the path in it: the state may have been moved or copied.
-            model.folder = str(file.parent.absolute() / IMPORTED_FOLDER / Path(model.folder).name)
+    for kind, models in ((IMPORTED_FOLDER, data.imported), (CUSTOM_FOLDER, data.models)):
+        for model in models.values():
+            if model.folder is not None:
+                # Beside this file, whatever the path in it: the state may have been moved.
+                model.folder = str(file.parent.absolute() / kind / Path(model.folder).name)
     return data
 
 
@@ -71,9 +74,13 @@ def _problems(data: StateData) -> Iterator[tuple[str, str]]:
     for arn, job in data.jobs.items():
         if job.local is not None and not LOCAL_JOB_ID.fullmatch(job.local):
             yield f"jobs.{arn}.local", f"{job.local[:200]!r} is not a job id"
-    for arn, model in data.imported.items():
-        if model.folder is not None and not RESOURCE_ID.fullmatch(Path(model.folder).name):
-            yield f"imported.{arn}.folder", f"{model.folder[:200]!r} is not a model's folder"
+    for collection in ("imported", "models"):
+        for arn, model in getattr(data, collection).items():
+            if model.folder is not None and not RESOURCE_ID.fullmatch(Path(model.folder).name):
+                yield (
+                    f"{collection}.{arn}.folder",
+                    f"{model.folder[:200]!r} is not a model's folder",
+                )
     for collection, (service, operation) in CREATE_OPERATIONS.items():
         for key, resource in getattr(data, collection).items():
             for problem in _request_problems(service, operation, resource.request):

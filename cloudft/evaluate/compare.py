@@ -11,6 +11,7 @@ from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, Variant
 from cloudft.evaluate.metrics.intervals import mean_interval
 from cloudft.evaluate.metrics.labels import match_label
+from cloudft.evaluate.metrics.metric_labels import metric_label
 from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
 from cloudft.evaluate.metrics.significance import (
     PairedDifference,
@@ -272,7 +273,7 @@ def _significance(
     means = sum(base) / len(base), sum(tuned) / len(tuned)
     verdict, sentence = describe_difference(
         difference,
-        metric,
+        metric_label(metric),
         *means,
         lower_is_better=metric in LOWER_IS_BETTER,
         interval=difference.interval,

@@ -24,6 +24,7 @@ from cloudft.evaluate.metrics.intervals import (
     paired_mean_interval,
 )
 from cloudft.evaluate.metrics.labels import match_label
+from cloudft.evaluate.metrics.metric_labels import metric_label
 from cloudft.evaluate.metrics.resampled_metrics import (
     WeightedSums,
     build_additive_metrics,
@@ -150,7 +151,12 @@ def significance_to_json(
     low, high = delta["low"], delta["high"]
     interval = None if low is None or high is None else (low, high)
     verdict, sentence = describe_difference(
-        difference, metric, base, tuned, lower_is_better=lower_is_better, interval=interval
+        difference,
+        metric_label(metric),
+        base,
+        tuned,
+        lower_is_better=lower_is_better,
+        interval=interval,
     )
     return {
         "test": difference.test,

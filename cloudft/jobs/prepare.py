@@ -33,7 +33,9 @@ from cloudft.errors import (
     CloudUnreachable,
     NoSuchProfile,
     OverBudget,
+    TrainerError,
 )
+from cloudft.jobs.rendering import Rendering, render_data, unrendered_finding
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
 from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, ManifestSource, Plan
@@ -51,6 +53,8 @@ class CheckReport:
     estimate: Estimate | None
     sources: tuple[ManifestSource, ...] = ()
     """What each data file was read as."""
+    is_counted: bool = False
+    """Whether the tokens of `volumes` were counted by the trained model's tokenizer."""
 
     @property
     def exit_code(self) -> int:
@@ -88,10 +92,22 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     data = _check_data(job, observer, limits)
     report = _check_backend(job, backend)
     media = _check_media(report, backend, limits.media)
-    findings = (*job.findings, *data.findings, *report.findings, *media)
-    volumes = data.volumes
+    rendering, volumes = Rendering((), {}), data.volumes
+    if volumes and not _has_errors(report.findings):
+        rendering = _render_data(job, backend, observer)
+        volumes = rendering.count(volumes)
+    findings = (*job.findings, *data.findings, *rendering.findings, *report.findings, *media)
     estimate = backend.estimate(job, volumes) if volumes else None
-    return CheckReport(findings, volumes, estimate, data.sources)
+    return CheckReport(findings, volumes, estimate, data.sources, bool(rendering.tokens))
+
+
+def _render_data(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rendering:
+    """Render the records with the trained model's template, if it is here."""
+    try:
+        rendering = render_data(job, backend, observer)
+    except TrainerError as error:
+        return Rendering((unrendered_finding(error),), {})
+    return rendering or Rendering((), {})
 
 
 def prepare(
@@ -116,14 +132,15 @@ def prepare(
             raise report.error
         raise _check_failed(findings)
     limits = _dataset_limits(report.job, backend)
+    rendered = _render_data(report.job, backend, observer).findings
     try:
         staged = _stage_data(report.job, home, observer, limits)
     except CheckFailed as error:
         located = _with_locations(job, error.findings)
         raise _check_failed((*job.findings, *located, *report.findings)) from error
     media = _check_media(report, backend, limits.media)
-    warnings = (*job.findings, *staged.findings, *report.findings, *media)
-    if _has_errors(media):
+    warnings = (*job.findings, *staged.findings, *rendered, *report.findings, *media)
+    if _has_errors(media) or _has_errors(rendered):
         raise _check_failed(warnings)
     return StagedJob(report.job, staged.manifest, staged.folder), warnings
 
@@ -231,6 +248,11 @@ def _with_locations(job: LoadedJob, findings: Sequence[Finding]) -> tuple[Findin
         else f
         for f in findings
     )
+
+
+def check_records(job: LoadedJob, observer: RunObserver = SILENT) -> DataReport:
+    """Check the data alone, against the limits of the base model: no backend and no weights."""
+    return _check_data(job, observer, _dataset_limits(job))
 
 
 def probe_estimates(

@@ -61,11 +61,21 @@ def encode_records(
     `max_truncated_share` allows.
     """
     encoded = EncodedData([], file.records)
-    conversations = (render(record) for record in read_records(file.path))
-    for ids, loss_mask in tokenize_segments(conversations, tokenizer):
+    for ids, loss_mask in tokenize_segments(_render_all(file.path, render), tokenizer):
         encoded.add(ids, loss_mask, max_length)
     check_truncation(encoded, file.path.name, settings, max_length)
     return encoded
+
+
+def _render_all(path: Path, render: Render) -> Iterator[list[Segment]]:
+    """Yield the text of each record. Raise TrainerError with the line of one that is refused."""
+    for line, record in enumerate(read_records(path), start=1):
+        try:
+            yield render(record)
+        except TrainerError as error:
+            raise TrainerError(
+                f"{path.name}, line {line}: {error.message}", fix=error.fix
+            ) from error
 
 
 def check_truncation(encoded: EncodedData, name: str, settings: Settings, max_length: int) -> None:

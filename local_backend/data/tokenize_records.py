@@ -6,11 +6,13 @@ The first line of standard input is a request as JSON:
      "preview": false, "features": false}
 
 Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate": "plain"
-| "the model's own"}`, with `features` also what the template renders of tools and reasoning
-(template_support.py), then one line for each record, in order: `{"tokens": N, "learned": N}`; with
-`preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, one piece for each token. The texts of the
-pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
-rendered and tokenized by the functions that training uses; no weights are loaded.
+| "the model's own", "writesDate": bool}`, with `features` also what the template renders of tools
+and reasoning (template_support.py), then one line for each record, in order: `{"tokens": N,
+"learned": N}`, with `"lastTurnOnly": true` if earlier answers are not learned, or `{"problem",
+"fix"}` for a record that the template refuses; with `preview` `{"pieces": [{"id", "text",
+"learned"}, ...]}`, one piece for each token. The texts of the pieces, concatenated, are what the
+model is given. On failure `{"error", "fix"}`. Records are rendered and tokenized by the functions
+that training uses; no weights are loaded.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.data.prepared_tokenizer import keep_prepared, read_prepared
+from local_backend.data.template_date import writes_date
 from local_backend.data.template_support import supported_features
 from local_backend.data.text_tokens import Segment, text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
@@ -108,12 +111,26 @@ def read_generation_config(source: str) -> GenerationConfig | None:
         return None
 
 
-def render_segments(
-    objective: Objective, record_format: RecordFormat, lines: Iterable[bytes]
-) -> Iterator[list[Segment]]:
-    """Yield each record as text segments, with and without loss, as training splits it."""
-    for line in lines:
-        yield objective.render(json.loads(line), record_format)
+class RecordRenderer:
+    """Renders records as training splits them, and remembers what is particular about some."""
+
+    def __init__(self, objective: Objective, record_format: RecordFormat) -> None:
+        self._objective, self._format = objective, record_format
+        self.problems: dict[int, TrainerError] = {}
+        """The refusals, by the number of their record."""
+        self.last_turn_only: set[int] = set()
+
+    def render(self, lines: Iterable[bytes]) -> Iterator[list[Segment]]:
+        """Yield each record as text segments, with and without loss; none if it is refused."""
+        for number, line in enumerate(lines):
+            before = self._format.last_turn_only
+            try:
+                yield self._objective.render(json.loads(line), self._format)
+            except TrainerError as problem:
+                self.problems[number] = problem
+                yield []
+            if self._format.last_turn_only > before:
+                self.last_turn_only.add(number)
 
 
 def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> None:
@@ -121,21 +138,37 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
     objective = find_objective(request["customizationType"])
     facts = load_tokenizer_facts(request["model"])
     tokenizer = facts.tokenizer
-    template = "plain" if facts.uses_plain_template else "the model's own"
-    described: dict[str, object] = {"context": facts.context_length, "chatTemplate": template}
-    if request.get("features"):
-        described["features"] = supported_features(tokenizer)
-    reply(described)
+    reply(describe(facts, with_features=request.get("features", False)))
     stop_texts = [str(tokenizer.convert_ids_to_tokens(i)) for i in facts.stop_ids]
     record_format = RecordFormat(request["format"], tokenizer, stop_texts)
-    records = render_segments(objective, record_format, lines)
     if request["preview"]:
-        for segments in records:
+        for line in lines:
+            segments = objective.render(json.loads(line), record_format)
             reply({"pieces": preview_tokens(tokenizer, segments, objective)})
         return
-    for ids, loss_mask in tokenize_segments(records, tokenizer):
+    renderer = RecordRenderer(objective, record_format)
+    encoded = tokenize_segments(renderer.render(lines), tokenizer)
+    for number, (ids, loss_mask) in enumerate(encoded):
+        problem = renderer.problems.pop(number, None)
+        if problem is not None:
+            reply({"problem": problem.message, "fix": problem.fix})
+            continue
         ids, loss_mask = objective.complete(ids, loss_mask, tokenizer)
-        reply({"tokens": len(ids), "learned": sum(loss_mask)})
+        counted: dict[str, object] = {"tokens": len(ids), "learned": sum(loss_mask)}
+        reply(counted | ({"lastTurnOnly": True} if number in renderer.last_turn_only else {}))
+
+
+def describe(facts: TokenizerFacts, *, with_features: bool) -> dict[str, object]:
+    """Return what is said of the model before its records."""
+    template = facts.tokenizer.chat_template
+    described: dict[str, object] = {
+        "context": facts.context_length,
+        "chatTemplate": "plain" if facts.uses_plain_template else "the model's own",
+        "writesDate": isinstance(template, str) and writes_date(template),
+    }
+    if with_features:
+        described["features"] = supported_features(facts.tokenizer)
+    return described
 
 
 class TokenPreview(TypedDict):

@@ -31,10 +31,14 @@ NAME = r"([\w.:/-]+)"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote: its answer with tool calls as JSON, and its reasoning, "" if none."""
+    """What a model wrote: its answer with tool calls as JSON, and its reasoning, "" if none.
+
+    `calls` are the tool calls by themselves, each with the keys `name` and `arguments`.
+    """
 
     text: str
     reasoning: str = ""
+    calls: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class AnswerForm:
         text = _remove_prefix(text, self.before_text)
         if not calls and text == raw:
             return None
-        return Answer(_join_answer(text.strip() if calls else text, calls), thought.strip())
+        whole = _join_answer(text.strip() if calls else text, calls)
+        return Answer(whole, thought.strip(), tuple(calls))
 
     def _split_thought(self, raw: str) -> tuple[str, str]:
         pairs: list[tuple[str, str]] = [*THINK_TAGS]
@@ -198,7 +203,7 @@ def parse_answer(
     if parsed is None:
         return Answer(str(tokenizer.decode(ids, skip_special_tokens=True)))
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    return Answer(_without(parsed.text, special), _without(parsed.reasoning, special))
+    return Answer(_without(parsed.text, special), _without(parsed.reasoning, special), parsed.calls)
 
 
 def _without(text: str, parts: Sequence[str]) -> str:

@@ -35,7 +35,11 @@ from local_backend.models.load_model import (
     load_tuned_weights,
 )
 from local_backend.models.load_tokenizer import load_tokenizer
-from local_backend.models.portable_config import older_reader_differences, write_portable_config
+from local_backend.models.portable_config import (
+    copy_sentencepiece_model,
+    older_reader_differences,
+    write_portable_config,
+)
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now, exit_with_parent
 from local_backend.settings import Settings, read_settings
@@ -90,7 +94,8 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
     if os.path.lexists(out):
         raise exists_error(out)
     cpu = torch.device("cpu")
-    loaded = load_model(locate_weights(settings.model_name, settings.weights), torch.float32, cpu)
+    base = locate_weights(settings.model_name, settings.weights)
+    loaded = load_model(base, torch.float32, cpu)
     load_tuned_weights(adapter, loaded, settings.method)
     loaded.tokenizer = load_tokenizer(str(adapter))[0]
     role, texts, prompts = load_held_out_prompts(settings, loaded)
@@ -105,6 +110,7 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
             loaded.model.save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)
             write_portable_config(temporary, loaded.tokenizer, loaded.stop_ids)
+            copy_sentencepiece_model(base, temporary)
             # Read back from disk: what is proven is what will be used, not what is in memory.
             exported = load_model(str(temporary), torch.float32, cpu)
             check_tokenizer(loaded, exported, texts)

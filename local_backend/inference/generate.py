@@ -3,14 +3,17 @@
 Requests are JSON lines on standard input:
 
     {"identities": true}
+    {"features": true}
     {"count": [prompt, ...]}
     {"score": [{"prompt": prompt, "text": "...", "reply"?: turn}], "variants": [...]}
     {"texts": ["..."], "window": null, "variants": [...]}
     {"prompts": [{"messages": [{"role", "content"}, ...], "toolConfig"?} | {"text": "..."}],
-     "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
+     "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0,
+     "topK"?: 0, "seed": 7}
 
-Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "tokens",
-"finishReason"}` for each prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. For a
+Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "calls",
+"tokens", "promptTokens", "finishReason"}` for each prompt and variant, then `{"done": true}`; or
+`{"error", "fix"}`. For features they are one `{"features"}`, what the chat template renders. For a
 count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "variant",
 "logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity", "answerKey"}`: the
 digest of the weights, and of all that decides answers. `temperature` 0 decodes greedily. Prompts
@@ -29,6 +32,7 @@ import torch
 
 from local_backend.data.chat_messages import JsonObject, Turn, to_chat
 from local_backend.data.chat_template import split_prompt, split_turns
+from local_backend.data.template_support import probe_template
 from local_backend.data.text_tokens import Segment, text_tokenizer
 from local_backend.errors import TrainerError
 from local_backend.inference.answer_key import compute_answer_key
@@ -82,6 +86,7 @@ class Request(TypedDict, total=False):
     """One line of standard input; REQUEST_HANDLERS has the keys that select what is done."""
 
     identities: bool
+    features: bool
     count: list[Prompt]
     score: list[ScoreItem]
     texts: list[str]
@@ -91,17 +96,19 @@ class Request(TypedDict, total=False):
     maxNewTokens: int
     temperature: float
     topP: float
+    topK: int
     seed: int
 
 
 class Completion(TypedDict):
     """A generated answer. `finishReason` is `stop`, or `length` without an end token.
 
-    `text` has tool calls as JSON, and not the reasoning before it.
+    `text` has tool calls as JSON, and not the reasoning before it; `calls` are those calls alone.
     """
 
     text: str
     reasoning: str
+    calls: list[JsonObject]
     tokens: int
     finishReason: str
 
@@ -182,7 +189,8 @@ def make_generation_config(
             "do_sample": True,
             "temperature": request["temperature"],
             "top_p": request.get("topP", 1.0),
-            "top_k": 0,  # else transformers' default of 50 would cut the distribution
+            # Without it, transformers' default of 50 would cut the distribution.
+            "top_k": request.get("topK", 0),
         }
     return GenerationConfig(
         max_new_tokens=max(1, min(request.get("maxNewTokens", 256), available)),
@@ -204,6 +212,7 @@ def decode_completion(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> Co
     return {
         "text": answer.text,
         "reasoning": answer.reasoning,
+        "calls": list(answer.calls),
         "tokens": len(kept),
         "finishReason": "stop" if ends else "length",
     }
@@ -226,13 +235,25 @@ def answer_prompts(models: ModelVariants, request: Request) -> Replies:
                 replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
                 for index, ids in zip(part, replies, strict=True):
                     completion = decode_completion(loaded, request["prompts"][index], ids)
-                    yield {"index": index, "variant": name, **completion}
+                    prompt_tokens = len(prompts[index])
+                    yield {
+                        "index": index,
+                        "variant": name,
+                        "promptTokens": prompt_tokens,
+                        **completion,
+                    }
 
 
 def count_tokens(models: ModelVariants, request: Request) -> Replies:
     """Yield how many tokens each prompt has."""
     for prompt in request["count"]:
         yield {"tokens": len(encode_prompt(models.tuned, prompt))}
+
+
+def report_features(models: ModelVariants, request: Request) -> Replies:
+    """Yield what the chat template renders besides texts, by the names of FEATURE_NAMES."""
+    support = probe_template(models.tuned.tokenizer, with_tools=True)
+    yield {"features": sorted(support.features)}
 
 
 def report_identities(models: ModelVariants, request: Request) -> Replies:
@@ -299,6 +320,7 @@ def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Repli
 
 REQUEST_HANDLERS: dict[str, Callable[[ModelVariants, Request], Replies]] = {
     "identities": report_identities,
+    "features": report_features,
     "count": count_tokens,
     "score": score_continuations,
     "texts": score_texts,

@@ -19,6 +19,7 @@ from local_backend.models import lora
 from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.portable_config import write_portable_config
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
+from local_backend.models.target_modules import check_rank, find_target_layers
 from local_backend.models.weights import locate_weights
 from local_backend.settings import LoraSettings, Settings
 
@@ -136,8 +137,8 @@ def attach_peft_adapters(model: PreTrainedModel, settings: LoraSettings, seed: i
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    targets = lora.find_target_layers(model, settings)
-    lora.check_rank(model, targets, settings)
+    targets = find_target_layers(model, settings)
+    check_rank(model, targets, settings)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides it; a float is fine
@@ -178,6 +179,9 @@ def save_tuned_model(
     elif any(isinstance(weight, DTensor) for weight in model.parameters()):
         buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
+    elif settings.method == "qlora":
+        # Without `False`, PEFT adds the whole output layer where that has an adapter.
+        model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from local_backend.errors import TrainerError
+from local_backend.models.target_modules import (
+    check_rank,
+    find_target_layers,
+    is_linear,
+    linear_shape,
+    match_target_layers,
+    weight_of,
+)
 from local_backend.settings import LoraSettings
 
 if TYPE_CHECKING:
@@ -72,63 +79,6 @@ class LoraLinear(nn.Module):
         return self.base_layer
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Return True for nn.Linear and for GPT-2's Conv1D, which is one with its weight transposed."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-
-
-def linear_shape(base: nn.Module) -> tuple[int, int]:
-    """Return the output and input width of a linear layer."""
-    if isinstance(base, nn.Linear):
-        return base.out_features, base.in_features
-    width, out = weight_of(base).shape
-    return int(out), int(width)
-
-
-def weight_of(layer: nn.Module) -> torch.Tensor:
-    """Return the weight of a linear layer."""
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
-
-
-def find_target_layers(model: PreTrainedModel, lora: LoraSettings) -> list[str]:
-    """Return the names of the layers that `target_modules` selects, by PEFT's rules.
-
-    `all-linear` is every linear layer except the output layer. Any other string is a regular
-    expression for the whole name; a list holds last parts of names. Raise TrainerError if nothing
-    matches.
-    """
-    linear = [name for name, module in model.named_modules() if is_linear(module)]
-    targets = lora.target_modules
-    if targets == "all-linear":
-        head = model.get_output_embeddings()
-        selected = [name for name in linear if model.get_submodule(name) is not head]
-    elif isinstance(targets, str):
-        selected = [name for name in linear if re.fullmatch(targets, name)]
-    else:
-        selected = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in targets)]
-    if not selected:
-        last_parts = sorted({name.rsplit(".", 1)[-1] for name in linear})
-        raise TrainerError(
-            f"local.lora.target_modules {targets!r} matches no linear layer of this model.",
-            fix=f"use all-linear, or some of {', '.join(last_parts)}.",
-        )
-    return selected
-
-
-def check_rank(model: nn.Module, targets: Iterable[str], lora: LoraSettings) -> None:
-    """Raise TrainerError for a rank above every selected layer's width: the adapters would be
-    larger.
-    """
-    widest = max(min(linear_shape(model.get_submodule(name))) for name in targets)
-    if lora.r > widest:
-        raise TrainerError(
-            f"local.lora.r is {lora.r}, and no layer of this model is wider than {widest}.",
-            fix=f"set it to {min(widest, 64)} or less.",
-        )
-
-
 def attach_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> None:
     """Attach fresh adapters, drawn from `seed`, to the selected layers; freeze the rest."""
     torch.manual_seed(seed)
@@ -165,8 +115,18 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
             layer.enabled = True
 
 
-def merge_adapters(model: nn.Module) -> None:
-    """Add each update to the weights of its layer; no adapter is left."""
+def merge_adapters(model: PreTrainedModel) -> None:
+    """Add each update to the weights of its layer; no adapter is left.
+
+    An adapted output layer that shares its weights with the embedding gets its own first: the
+    update is the output's alone.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, LoraLinear) and model.config.get_text_config().tie_word_embeddings:
+        shared = weight_of(head.base_layer)
+        head.base_layer.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
     for name, layer in list(lora_layers(model)):
         replace_module(model, name, layer.merge())
 
@@ -250,7 +210,8 @@ def _find_adapter_layers(
             f"{folder} is another model's adapter: there is no {missing_layer} in this model."
         )
     head = model.get_output_embeddings()
-    targets = [n for n in find_target_layers(model, lora) if model.get_submodule(n) is not head]
+    # An earlier version saved names that match nothing, so those are no fault here.
+    targets = [n for n in match_target_layers(model, lora) if model.get_submodule(n) is not head]
     names = sorted({*targets, *inside})
     expected = {f"{PEFT_PREFIX}{name}.{part}.weight" for name in names for part in LORA_TENSORS}
     missing = sorted(expected - tensors.keys())

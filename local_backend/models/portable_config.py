@@ -24,6 +24,7 @@ HfConfig = dict[str, Any]
 """A configuration file of Hugging Face: its keys differ by architecture and version."""
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+SENTENCEPIECE_MODEL = "tokenizer.model"
 TEMPLATE, TEMPLATE_FOLDER = "chat_template.jinja", "additional_chat_templates"
 FAST_TOKENIZER = "PreTrainedTokenizerFast"
 """Class that takes tokenizer.json as it is, in every version. The named classes of transformers 4
@@ -148,7 +149,10 @@ def add_older_tokenizer_names(config: HfConfig, tokenizer: PreTrainedTokenizerBa
     templates: Any = tokenizer.chat_template
     if isinstance(templates, dict):
         templates = [{"name": name, "template": text} for name, text in templates.items()]
+    # llama.cpp's converter looks up here what tokenizer.model lacks.
+    added = {str(number): token.__getstate__() for number, token in _added_tokens(tokenizer)}
     return converted | {
+        "added_tokens_decoder": added,
         "tokenizer_class": FAST_TOKENIZER,
         "chat_template": templates,
         # Defaults differ between versions and classes.
@@ -156,6 +160,29 @@ def add_older_tokenizer_names(config: HfConfig, tokenizer: PreTrainedTokenizerBa
         "model_input_names": list(tokenizer.model_input_names),
         "padding_side": tokenizer.padding_side,
     }
+
+
+def _added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, Any]]:
+    """Return the tokens outside the vocabulary proper, as AddedToken, by their numbers."""
+    return sorted(tokenizer.added_tokens_decoder.items())
+
+
+def copy_sentencepiece_model(source: str, folder: Path) -> None:
+    """Copy the tokenizer.model of a model folder or hub id, if it has one.
+
+    transformers 5 no longer saves it, and llama.cpp converts no Gemma without it.
+    """
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        source,
+        SENTENCEPIECE_MODEL,
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is not None:
+        shutil.copyfile(path, folder / SENTENCEPIECE_MODEL)
 
 
 def older_reader_differences(

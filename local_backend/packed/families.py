@@ -78,6 +78,8 @@ def unsupported_reason(model: PreTrainedModel) -> str | None:
         return "it has no sliding-window attention, which this model uses"
     if _setting(model, "attention_dropout"):
         return "it has no attention dropout, which this model uses"
+    if isinstance(model.get_output_embeddings(), LoraLinear):
+        return "it has no adapter on the output layer"
     rope = _setting(model, "rope_parameters")
     if isinstance(rope, dict) and rope.get("partial_rotary_factor", 1.0) != 1.0:
         return "it rotates whole vectors, and this model rotates a part of them"

@@ -152,8 +152,27 @@ def encode_data(
     validation = (
         objective.encode(held_out, settings, record_format, max_length) if held_out else None
     )
+    for data in (train, validation):
+        if data is not None:
+            check_token_ids(data, loaded)
     trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples
     return train, validation, max_length
+
+
+def check_token_ids(data: EncodedData, loaded: LoadedModel) -> None:
+    """Raise TrainerError for a token that the model's embedding has no row for."""
+    embedding = loaded.model.get_input_embeddings().weight
+    assert isinstance(embedding, torch.Tensor)
+    rows = len(embedding)
+    highest = max((int(example.ids.max()) for example in data.examples), default=0)
+    if highest >= rows:
+        token = loaded.tokenizer.convert_ids_to_tokens(highest)
+        raise TrainerError(
+            f"The records hold the token {token} (number {highest}), and the model's embedding has"
+            f" {rows} rows: its tokenizer has more tokens than the model.",
+            fix="call model.resize_token_embeddings(len(tokenizer)), save the model again, and"
+            " train the new rows with `local.method: full`.",
+        )
 
 
 def check_process_count(group: ProcessGroup, settings: Settings, device: torch.device) -> None:

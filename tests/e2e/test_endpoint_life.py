@@ -29,25 +29,29 @@ LONG_AGO = datetime(2020, 1, 1, 12, 30, tzinfo=timezone.utc)
 TEACHER = {"teacherModelIdentifier": "us.amazon.nova-pro-v1:0", "maxResponseLengthForInference": 3}
 
 
+RECORDS: list[dict[str, Any]] = [
+    {
+        "schemaVersion": "bedrock-conversation-2024",
+        "messages": [
+            {"role": "user", "content": [{"text": QUESTION.format(city)}]},
+            {"role": "assistant", "content": [{"text": "refund"}]},
+        ],
+    }
+    for city in tiny.CITIES
+]
+SETS = [
+    part
+    for setting in ("local.method=full", "local.max_length=64", "local.device=cpu")
+    for part in ("--set", setting)
+]
+
+
 @pytest.fixture(scope="module")
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
-    settings = ("local.method=full", "local.max_length=64", "local.device=cpu", FAST)
-    options = [part for setting in settings for part in ("--set", setting)]
-    with running_endpoint("--stand-in", tiny_model, *options) as endpoint:
-        records = [
-            {
-                "schemaVersion": "bedrock-conversation-2024",
-                "messages": [
-                    {"role": "user", "content": [{"text": QUESTION.format(city)}]},
-                    {"role": "assistant", "content": [{"text": "refund"}]},
-                ],
-            }
-            for city in tiny.CITIES
-        ]
-        upload_jsonl(endpoint, "train.jsonl", records * 4)
-        upload_jsonl(
-            endpoint, "questions.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2
-        )
+    with running_endpoint("--stand-in", tiny_model, *SETS, "--set", FAST) as endpoint:
+        upload_jsonl(endpoint, "train.jsonl", RECORDS * 4)
+        questions = [{"messages": record["messages"][:1]} for record in RECORDS]
+        upload_jsonl(endpoint, "questions.jsonl", (questions * 13)[:100])
         yield endpoint
 
 
@@ -164,6 +168,16 @@ def test_an_array_fails_the_job_though_cloudft_reads_it(endpoint: Endpoint) -> N
     assert job["status"] == "Failed" and "conform to JSONL" in job["failureMessage"]
 
 
+def test_a_job_that_learns_nothing_says_so_on_the_page(tiny_model: Path) -> None:
+    """At the closed model's own rate, which a stand-in does not take of itself."""
+    rates = [*SETS, "--set", "local.hyperparameters.learningRate=1e-8"]
+    with running_endpoint("--stand-in", tiny_model, *rates) as endpoint:
+        upload_jsonl(endpoint, "train.jsonl", RECORDS * 4)
+        assert train_job(endpoint, "flat")["status"] == "Completed"
+        with urllib.request.urlopen(f"{endpoint.url}/?token={TOKEN}") as answer:
+            assert "learned nothing" in answer.read().decode()
+
+
 def test_the_page_shows_jobs_and_curves_and_no_training_data(endpoint: Endpoint) -> None:
     train_job(endpoint, "shown")
     with urllib.request.urlopen(f"{endpoint.url}/?token={TOKEN}") as answer:
@@ -208,8 +222,10 @@ def test_a_signature_by_a_known_key_is_accepted(signed_only_url: str) -> None:
         arn = f"arn:aws:bedrock:{REGION}:000000000000:custom-model/{NOVA}/abcdefghijkl"
         bedrock.get_custom_model(modelIdentifier=arn)
     s3.create_bucket(Bucket="signed")
-    s3.put_object(Bucket="signed", Key="a file+ü.txt", Body=b"x" * 100)
-    assert s3.get_object(Bucket="signed", Key="a file+ü.txt")["Body"].read() == b"x" * 100
+    where = {"Bucket": "signed", "Key": "a file+ü.txt"}
+    s3.put_object(**where, Body=b"x" * 100, Metadata={"my_key": "1"})
+    stored = s3.get_object(**where)
+    assert (stored["Body"].read(), stored["Metadata"]) == (b"x" * 100, {"my_key": "1"})
     assert (
         create_client(signed_only_url, "sts", "s3cr3t/+x").get_caller_identity()["Account"]
         == "0" * 12

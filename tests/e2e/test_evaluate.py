@@ -142,7 +142,7 @@ def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:
     assert found["significance"]["sentence"].startswith("No ")
 
 
-def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
+def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, cli: Cli, tmp_path: Path) -> None:
     tiny.write_jsonl(tmp_path / "job" / "held.jsonl", tiny.texts(90)[60:])
     found, _ = evaluated(
         "--data",
@@ -155,6 +155,12 @@ def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, tmp_path: Path)
     assert found["tuned"]["bitsPerByte"] < found["base"]["bitsPerByte"]
     assert found["significance"]["verdict"] == "better"
     assert found["pitfalls"]["forgetting"]["rise"] != 0
+    assert "The tuned model is better: bits per byte " in found["significance"]["sentence"]
+    assert cli("report", "-", "--out", tmp_path / "report.html").returncode == 0
+    done = cli("compare", "base", found["job"], "--page", tmp_path / "compared.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "report.html").read_text() + (tmp_path / "compared.html").read_text()
+    assert "<dt>Document</dt>" in text and "(nothing)" not in text and "bitsPerByte" not in text
 
 
 def test_a_model_that_was_never_trained_is_its_base(trained_job: Path, cli: Cli) -> None:

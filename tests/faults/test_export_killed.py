@@ -27,7 +27,7 @@ from local_backend.inference.export import PROOF, export_merged_model
 from local_backend.job_dir import JobDir
 from local_backend.models.weights import convert_once
 
-EXPORT_POINTS, CONVERSION_POINTS = 46, 36
+EXPORT_POINTS, CONVERSION_POINTS = 54, 36
 """So many operations they have on their folders (transformers 5.23, safetensors 0.8)."""
 EVERY = int(os.environ.get("TESTS_KILL_EVERY", "9"))
 """Each kill point takes a second: every one is tried with 1."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from cloudft import catalogue
 from cloudft.aws import tags as tag_names
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
@@ -443,7 +444,7 @@ class BedrockBackend(
         job = self._require_completed(job_id)
         ids = {
             "tuned": str(job["outputModelArn"]),
-            "base": inference.base_model_id(job["baseModelArn"]),
+            "base": inference.base_model_id(job),
         }
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
@@ -454,7 +455,7 @@ class BedrockBackend(
         if job.model.bedrock_id is None:
             raise UsageError(f"{job.model.alias} is not on Bedrock", fix="use --backend local.")
         aws = self.aws_for(self.location_of(job))
-        base = inference.base_model_id(job.model.bedrock_id)
+        base = catalogue.inference_id(job.model.bedrock_id, aws.region or "")
         return inference.DeployedModel(aws, {"base": base})
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
@@ -471,7 +472,7 @@ class BedrockBackend(
                 f"the model of {job_id} is not deployed",
                 fix=f"`cloudft deploy {job_id}` deploys it, and shows what that costs.",
             )
-        base = inference.base_model_id(job["baseModelArn"])
+        base = inference.base_model_id(job)
         return {"tuned": ready[0] if ready else "", "base": base}
 
     def list_resources(self) -> Listing[CloudResource]:

@@ -9,6 +9,7 @@ from typing import cast
 import orjson
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.converse import (
@@ -34,11 +35,9 @@ def catalogue_model(job: CustomizationJob) -> catalogue.Model | None:
         return None
 
 
-def base_model_id(arn: str) -> str:
-    """Return a base model's id for inference: its id without customization's context suffix."""
-    identifier = arn.rpartition("/")[2]
-    head, _, suffix = identifier.rpartition(":")
-    return head if suffix.endswith("k") else identifier
+def base_model_id(job: CustomizationJob) -> str:
+    """Return the id by which a job's base model answers on demand in the job's Region."""
+    return catalogue.inference_id(job["baseModelArn"], parse_arn(job["jobArn"]).region)
 
 
 def endpoint_answer_keys(aws: Aws, ids: Mapping[str, str]) -> dict[str, str]:

@@ -105,8 +105,12 @@ class LocalBackend(
         return is_locked(lock) if lock.exists() else None
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """Check trainer, weights, hyperparameters and device."""
-        return list(preflight.check_job(job))
+        """Check trainer, weights, hyperparameters, device and the layers to adapt."""
+        findings = list(preflight.check_job(job))
+        if not any(finding.severity == "error" for finding in findings):
+            environ = self._trainer_environment(hub=False)
+            findings += preflight.check_target_modules(job, environ)
+        return findings
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return the tokens of the job: this machine has no price; the time is unknown."""
@@ -296,6 +300,14 @@ class LocalBackend(
     ) -> Iterator[Mapping[str, Any]]:
         """Tokenize with the model that is trained here, in a child process."""
         return self._tokenize(request.build_tokenize_request(job, preview=preview), lines)
+
+    def has_template(self, job: LoadedJob) -> bool:
+        """Return whether the tokenizer of the trained model is on this machine."""
+        return preflight.has_tokenizer(job)
+
+    def render(self, job: LoadedJob, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+        """Render and tokenize with the model that is trained here, in a child process."""
+        return self.tokenize(job, lines, preview=False)
 
     def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
         """Return what the template of the trained model renders, as its tokenizer's process."""

@@ -19,6 +19,7 @@ from cloudft.inference import (
     GenerationConfig,
     InferenceSession,
     Likelihood,
+    LocalGenerationConfig,
     Prompt,
     ScoringRequest,
     SupportsLogLikelihood,
@@ -54,7 +55,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """Yield every answer as it is generated. Raise TrainerError."""
-        request = {
+        request: dict[str, object] = {
             "prompts": _prompts(prompts),
             "variants": list(variants),
             "maxNewTokens": decoding.max_new_tokens,
@@ -62,6 +63,8 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
             "topP": decoding.top_p,
             "seed": decoding.seed,
         }
+        if isinstance(decoding, LocalGenerationConfig):
+            request["topK"] = decoding.top_k
         for reply in self._exchange(request):
             yield Answer(
                 index=reply["index"],
@@ -70,7 +73,14 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
                 tokens=reply["tokens"],
                 finish_reason=reply["finishReason"],
                 reasoning=reply.get("reasoning", ""),
+                calls=reply.get("calls", ()),
+                prompt_tokens=reply.get("promptTokens", 0),
             )
+
+    def template_features(self) -> frozenset[str]:
+        """Return what the chat template renders besides texts. Raise TrainerError."""
+        [reply] = self._exchange({"features": True})
+        return frozenset(reply["features"])
 
     def model_identities(self) -> Mapping[str, str]:
         """Return the sha256 of each variant's weights. Raise TrainerError."""

@@ -7,16 +7,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
 from cloudft.backends.local import environment, limits
+from cloudft.backends.local.embedding_rows import tokens_beyond_embedding
 from cloudft.backends.local.request import (
+    build_targets_request,
     find_unsupported_hyperparameters,
     resolve_hyperparameters,
 )
+from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
@@ -26,6 +29,7 @@ from cloudft.types import Finding, Severity
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
+MAX_NAMED_TOKENS = 3
 PACKED_FAMILIES = ("llama", "mistral", "qwen2")
 """Model families that the packed path supports (local_backend/packed/families.py)."""
 SLOW_LEARNING_RATE = 5e-5
@@ -135,6 +139,25 @@ def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Find
                 f"the folder {folder} has no tokenizer (tokenizer.json)",
                 "save the tokenizer beside the weights (save_pretrained).",
             )
+        yield from _check_embedding(job, folder)
+
+
+def _check_embedding(job: LoadedJob, folder: Path) -> Iterator[Finding]:
+    """Yield a warning for tokens without a row: some models have one that no text uses."""
+    tokens, rows = tokens_beyond_embedding(folder)
+    if tokens:
+        some = ", ".join(tokens[:MAX_NAMED_TOKENS])
+        more = f" and {len(tokens) - MAX_NAMED_TOKENS} more" if tokens[MAX_NAMED_TOKENS:] else ""
+        yield _finding(
+            job,
+            "warning",
+            "TokensWithoutEmbedding",
+            "local.model" if job.spec.local.model else "base_model",
+            f"the model's embedding has {rows} rows, none for the token {some}{more} of its"
+            " tokenizer: a record that holds one ends the job",
+            "if your records use it: call model.resize_token_embeddings(len(tokenizer)), save the"
+            " model again, and train the new rows with `local.method: full`.",
+        )
 
 
 def _check_hyperparameters(job: LoadedJob) -> Iterator[Finding]:
@@ -219,6 +242,27 @@ def _model_type(folder: Path) -> str | None:
         return None
     family = config.get("model_type") if isinstance(config, dict) else None
     return family if isinstance(family, str) else None
+
+
+def check_target_modules(job: LoadedJob, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield an error for names in target_modules that match no layer, as the trainer finds them.
+
+    The trainer builds the model without weights in a child process. Only a list of names needs
+    that, and only weights that are on this machine.
+    """
+    model, lora = trained_model(job), job.spec.local.lora
+    if lora.target_modules == "all-linear" or job.spec.local.method == "full":
+        return
+    if model is None or not any(present for _, present, _ in catalogue.find_weights(model)):
+        return
+    try:
+        for _ in run_trainer_program(
+            ["local_backend.models.target_modules"], environ, request=build_targets_request(job)
+        ):
+            pass
+    except TrainerError as error:
+        field = "local.lora.target_modules"
+        yield _finding(job, "error", "TargetModules", field, error.message, error.fix or "")
 
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:

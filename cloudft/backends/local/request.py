@@ -12,6 +12,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.backends.local.job_section import Lora
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
@@ -51,7 +52,6 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
     spec, model = staged.job.spec, trained_model(staged.job)
     assert model is not None, "preflight refuses a job without a model to train"
     stopping = spec.local.early_stopping or spec.early_stopping
-    targets = spec.local.lora.target_modules
     return {
         "version": VERSION,
         "name": spec.name,
@@ -61,12 +61,7 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "format": staged.manifest.format,
         "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
         "method": spec.local.method,
-        "lora": {
-            "r": spec.local.lora.r,
-            "alpha": spec.local.lora.alpha,
-            "dropout": spec.local.lora.dropout,
-            "target_modules": targets if isinstance(targets, str) else list(targets),
-        },
+        "lora": _lora(spec.local.lora),
         "hyperParameters": resolve_hyperparameters(staged.job),
         "earlyStopping": stopping.model_dump() if stopping else None,
         "seed": spec.seed,
@@ -106,6 +101,26 @@ def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
         "customizationType": kind,
         "format": job.model.formats[kind],
         "preview": preview,
+    }
+
+
+def build_targets_request(job: LoadedJob) -> dict[str, Any]:
+    """Return the request of the program that checks target_modules."""
+    model = trained_model(job)
+    assert model is not None, "the caller has a model to train"
+    return {
+        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "lora": _lora(job.spec.local.lora),
+    }
+
+
+def _lora(lora: Lora) -> dict[str, Any]:
+    targets = lora.target_modules
+    return {
+        "r": lora.r,
+        "alpha": lora.alpha,
+        "dropout": lora.dropout,
+        "target_modules": targets if isinstance(targets, str) else list(targets),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,18 @@ class LocalInferenceMixin(
         local = self.local_backend
         assert isinstance(local, SupportsChatTemplate)
         return local.load_template_features(job)
+
+    def has_template(self, job: LoadedJob) -> bool:
+        """Return whether the tokenizer is on this machine too."""
+        local = self.local_backend
+        assert isinstance(local, SupportsChatTemplate)
+        return local.has_template(job)
+
+    def render(self, job: LoadedJob, lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+        """Render and tokenize as the container will."""
+        local = self.local_backend
+        assert isinstance(local, SupportsChatTemplate)
+        return local.render(job, lines)
 
     def open_session(self, job_id: str) -> InferenceSession:
         """Open the job's models."""

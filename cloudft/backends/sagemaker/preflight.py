@@ -19,6 +19,7 @@ from cloudft.types import Finding
 TRAINER_FINDINGS = {
     *("NotLocal", "MaxLengthOverContext", "NoTokenizer"),
     *("HyperparameterNotLocal", "SlowLearningRate", "NotSharded"),
+    *("TargetModules", "TokensWithoutEmbedding"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
 CUSTOMIZATION_GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"

@@ -23,6 +23,8 @@ from cloudft.types import ManifestSource
 
 if TYPE_CHECKING:
     from cloudft.data.sources.turn_edits import TurnEdit
+    from cloudft.jobs.prepare import CheckReport
+    from cloudft.spec.load import LoadedJob
 
 
 @command(
@@ -71,7 +73,6 @@ def check_command(
     from cloudft.cli.output import findings_text
     from cloudft.cli.progress import run_observer
     from cloudft.cli.repair_files import write_repaired_files
-    from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
     from cloudft.jobs import prepare
 
     if turns and fix_into is None:
@@ -90,20 +91,34 @@ def check_command(
     text = findings_text(report.findings)
     if report.ok:
         summary = ", ".join(f"{count} {role}" for role, count in counts.items())
-        text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
+        about = "" if report.is_counted else "about "
+        text = f"{text}\nok: {summary} records, {about}{tokens} tokens".lstrip()
     console.print_result(
         {
             "ok": report.ok,
             "findings": list(report.findings),
             "records": counts,
             "tokens": tokens,
-            "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
+            "tokenRule": _token_rule(job, report),
             "files": [_reading_json(source) for source in report.sources],
             "fixed": repaired,
         },
         text,
     )
     return report.exit_code
+
+
+def _token_rule(job: LoadedJob, report: CheckReport) -> str | None:
+    """Return how the tokens were found: counted, or estimated by which rule."""
+    from cloudft.backends.trained_model import trained_model
+    from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
+
+    if not report.volumes:
+        return None
+    model = trained_model(job) if report.is_counted else None
+    if model is None:
+        return TOKEN_ESTIMATE_RULE
+    return f"counted by the tokenizer of {model.alias}, with its chat template"
 
 
 def _reading_json(source: ManifestSource) -> dict[str, object]:

@@ -115,6 +115,13 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
 )
 @click.option("--seconds", type=SECONDS, default=0.0, help="Duration of a job with --clock fast.")
 @click.option(
+    "--warm-up/--no-warm-up",
+    default=True,
+    show_default=True,
+    help="Load the stand-in at the start, so that the first answer is quick; never with the fast"
+    " clock.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(1, 10_000),
     default=2,
@@ -165,6 +172,7 @@ def endpoint_command(
     settings: tuple[str, ...],
     clock: str,
     seconds: float,
+    warm_up: bool,
     jobs: int,
     as_on_aws: bool,
     authorization: bool,
@@ -187,12 +195,10 @@ def endpoint_command(
     from cloudft.endpoint.server import EndpointOptions, new_token, require_extra
 
     require_extra()
-    from cloudft.endpoint import supported_operations as offered
     from cloudft.endpoint.protocols.sigv4 import read_credentials
 
     if operations:
-        console.print_result(list(offered.list_operations()), offered.render_markdown_table())
-        return 0
+        return _print_operations(console)
     options = EndpointOptions(
         port=port,
         host=host,
@@ -203,6 +209,7 @@ def endpoint_command(
         settings=_parse_job_fields(settings),
         fast=clock == "fast",
         seconds=seconds,
+        warm_up=warm_up,
         max_concurrent_jobs=jobs,
         as_on_aws=as_on_aws,
         authorization=authorization,
@@ -214,6 +221,13 @@ def endpoint_command(
         training_env=training_env.absolute() if training_env else None,
     )
     _run_server(options, console)
+    return 0
+
+
+def _print_operations(console: Console) -> int:
+    from cloudft.endpoint import supported_operations as offered
+
+    console.print_result(list(offered.list_operations()), offered.render_markdown_table())
     return 0
 
 
@@ -234,4 +248,4 @@ def _run_server(options: EndpointOptions, console: Console) -> None:
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)
 
-    serve(options, ready, warn)
+    serve(options, ready, warn, console.note)

@@ -63,7 +63,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
 )
 @click.option("--max-new-tokens", type=TOKENS, help="Maximum tokens of an answer.")
 @click.option(
-    "--quick", is_flag=True, help="Compute only the scores: no forgetting, no memorization."
+    "--quick", is_flag=True, help="Leave out the diagnostics of forgetting and memorization."
 )
 @click.option("--consistency", is_flag=True, help="Repeat the prompts reworded, and with sampling.")
 @click.option(

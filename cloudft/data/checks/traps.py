@@ -71,7 +71,7 @@ _ESCAPED_LINE_END = re.compile(
 )
 _PLACEHOLDER = re.compile(r"<\|?(image|video|audio)(_\d+|_pad)?\|?>|\[img-\d+\]")
 _TEMPLATE = re.compile(
-    r"\[/?INST\]|<<SYS>>|<(start|end)_of_turn>|^\s*<s>|</s>\s*$|<bos>|<eos>|<\uff5c\w+\uff5c>"
+    r"\[/?INST\]|<<SYS>>|<(start|end)_of_turn>|^\s*<s>|</s>\s*$|<bos>|<eos>|<\uff5c[\w\u2581]+\uff5c>"
 )
 _CONTROL_TOKEN = re.compile(r"<\|[A-Za-z][\w-]{0,40}\|>")
 _EPOCH = re.compile(r"1\d{9}(\d{3})?(\.\d+)?")

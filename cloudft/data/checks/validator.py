@@ -15,6 +15,7 @@ from cloudft.data.checks.file_reading import (
     warn_columns_left_out,
 )
 from cloudft.data.checks.record_keys import RecordKeys
+from cloudft.data.checks.secret_keys import SecretDetector
 from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
@@ -29,6 +30,7 @@ from cloudft.data.formats.fast_path import (
 )
 from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.file_parts import FilePart
 from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
 from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
@@ -98,6 +100,8 @@ class Validator:
             self.missing_columns,
             self.keys.get(role),
         )
+        if isinstance(source, FilePart) and source.start:
+            file.secrets.left = 0  # the beginning of the file is in another part
         if file.keys is not None:
             file.keys.start_file(source.display_name)
         before = self._count
@@ -107,6 +111,7 @@ class Validator:
             fix = "put records into it, or leave it out"
             context.add_error("NoRecords", "the file holds no records", fix)
         warn_traps(self._findings, file.traps, source.display_name)
+        file.secrets.warn(self._findings, source.display_name)
         self.field_types = file.types
         read = reading.to_manifest_source(role, source.name, context.digest)
         note_reading(self._findings, read, source.display_name)
@@ -158,6 +163,7 @@ class _FilePass:
     missing_columns: set[str]
     keys: RecordKeys | None = None
     traps: TrapDetector = field(default_factory=TrapDetector)
+    secrets: SecretDetector = field(default_factory=SecretDetector)
     types: dict[str, type] = field(default_factory=dict)
     blank: BlankFields = field(default_factory=BlankFields)
 
@@ -218,6 +224,7 @@ class _FilePass:
         self.sink.add_batch(batch)
         self.reading.add_batch(len(batch))
         self.traps.add_batch(batch, raw, lines)
+        self.secrets.add_batch(batch, raw, lines)
         if self.keys is not None:
             self.keys.add_batch(batch, lines)
         self.on_count(len(batch))
@@ -259,6 +266,7 @@ class _FilePass:
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
         self.traps.add_record(record, row.line)
+        self.secrets.add_record(record, row.line)
         if self.keys is not None:
             self.keys.add_record(record, row.line)
         return format

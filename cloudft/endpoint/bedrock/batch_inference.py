@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import orjson
@@ -15,9 +16,11 @@ import orjson
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock import invoke_bodies
-from cloudft.endpoint.bedrock.invoke_bodies import JsonObject
+from cloudft.endpoint.bedrock.body_checks import JsonObject, parse_json_object
+from cloudft.endpoint.bedrock.converse_requests import parse_converse_request
+from cloudft.endpoint.bedrock.converse_responses import converse_output
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
-from cloudft.endpoint.bedrock.runtime import BedrockRuntime, ResolvedModel, parse_converse_request
+from cloudft.endpoint.bedrock.runtime import BedrockRuntime, ResolvedModel
 from cloudft.endpoint.bedrock.shapes import (
     ConverseInput,
     CreateBatchRequest,
@@ -133,7 +136,7 @@ class BatchInference:
         try:
             if task.status == "Stopping":
                 raise ServiceError("ValidationException", "The job was stopped")
-            record = invoke_bodies.parse_json_object(line)
+            record = parse_json_object(line)
             output = self._generate(task, record["modelInput"])
             total["successRecordCount"] += 1
             return orjson.dumps({**record, "modelOutput": output})
@@ -144,15 +147,16 @@ class BatchInference:
             return orjson.dumps({**record, "error": failure})
 
     def _generate(self, task: Task, model_input: JsonObject) -> JsonObject:
-        model, body_format, raw_text = self._resolve_model(task.request["modelId"])
+        model, body_format, raw_text, name = self._resolve_model(task.request["modelId"])
         inference = self.runtime.inference
         if task.request.get("modelInvocationType") == "Converse":
             # Unlike Converse's own requests, a record is validated by parsing it.
-            request = parse_converse_request(cast(ConverseInput, model_input))
-            result = inference.generate(model, request)
-            return invoke_bodies.converse_output(result)
+            with invoke_bodies.as_malformed():
+                request = parse_converse_request(cast(ConverseInput, model_input))
+            return converse_output(inference.generate(model, request))
         parsed = invoke_bodies.parse_request(body_format, model_input, raw=raw_text)
-        return body_format.format_response(inference.generate(model, parsed))
+        result = replace(inference.generate(model, parsed), model_id=name)
+        return body_format.format_response(result)
 
     def get_model_invocation_job(self, request: JobIdentifier) -> Response:
         """Return one batch."""

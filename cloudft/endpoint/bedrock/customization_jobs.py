@@ -6,7 +6,7 @@ import csv
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +35,7 @@ from cloudft.endpoint.state import (
     require_resource,
     require_unused_job_name,
 )
+from cloudft.endpoint.training.loss_trend import describe_flat_loss
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.endpoint.training.trainers import PHASES, Trainer
 from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 POLL_INTERVAL_S = 0.05
+IMPORTED = "IMPORTED"
+"""The customization type of a model that CreateCustomModel made."""
 WRITE_CHECK_KEY = ".write_access_check_file.tmp"
 """Object that Bedrock writes to check its permission (user guide, troubleshooting)."""
 
@@ -51,7 +54,7 @@ class CustomizationJobs:
     """Operations on customization jobs and custom models.
 
     Each job works in a folder of its own below `folder`. At most `max_concurrent_jobs` run at a
-    time, as with Bedrock's quota.
+    time, as with Bedrock's quota. `warn` gets a sentence about a job that learned nothing.
     """
 
     def __init__(  # noqa: PLR0913  # the parts of the endpoint that jobs use
@@ -64,7 +67,9 @@ class CustomizationJobs:
         max_concurrent_jobs: int,
         folder: Path,
         faults: FaultInjector,
+        warn: Callable[[str], object],
     ) -> None:
+        self.warn = warn
         self.state = state
         self.foundation = foundation
         self.trainer = trainer
@@ -221,10 +226,10 @@ class CustomizationJobs:
         """Record a run's status, and publish the output of a completed run."""
         # Published first: a job is Completed only when its files are in S3.
         try:
-            losses = self._publish(job, status.artifacts) if status.artifacts else {}
+            curves = self._publish(job, status.artifacts) if status.artifacts else {}
         except Exception as error:  # the bucket was deleted, or may no longer be written
             message = s3_failure_message(job, error)
-            status, losses = RunStatus("Failed", status.status_details, message), {}
+            status, curves = RunStatus("Failed", status.status_details, message), {}
         with self.state.lock:
             new = job.update_phases(status.status_details)
             fault = self._injected_failure(job) if new else None
@@ -234,11 +239,13 @@ class CustomizationJobs:
             changed = new or job.local != run.local_job_id
             job.local = run.local_job_id
             if status.status != "InProgress":
-                self._finish_job(job, status, losses)
+                self._finish_job(job, status, curves)
             # Saved once, with the custom model and the final status together: after a crash there
             # is either both or neither.
             if changed or status.status != "InProgress":
                 self.state.save()
+        if job.note is not None and status.status != "InProgress":
+            self.warn(f"job {job.name}: {job.note}")
         if status.status != "InProgress":
             shutil.rmtree(self._folder(job), ignore_errors=True)
 
@@ -251,11 +258,14 @@ class CustomizationJobs:
                 return fault.message
         return None
 
-    def _finish_job(self, job: Job, status: RunStatus, losses: Mapping[str, float]) -> None:
+    def _finish_job(
+        self, job: Job, status: RunStatus, curves: Mapping[str, Sequence[float]]
+    ) -> None:
         job.failure, job.ended, job.modified = status.failure_message, now(), now()
         if status.status == "Completed":
-            job.training_loss = losses["train"]
-            job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
+            job.training_loss = curves["train"][-1]
+            job.note = describe_flat_loss(curves["train"])
+            job.validation_losses = tuple(curves[r][-1] for r in ("validation",) if r in curves)
             self._create_model(job)
         # Last: whoever reads Completed without the lock finds the model's ARN.
         job.status = status.status
@@ -268,10 +278,10 @@ class CustomizationJobs:
         state.tag(arn, job.request.get("customModelTags", ()))
         job.model_arn = arn
 
-    def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
-        """Write the output files to S3. Return the last loss of each curve, by role."""
+    def _publish(self, job: Job, artifacts: Path) -> dict[str, list[float]]:
+        """Write the output files to S3. Return the loss curves, by role."""
         bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
-        losses, s3 = {}, self._s3(job)
+        curves, s3 = {}, self._s3(job)
         for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
             path = artifacts / name
             if not path.is_file():
@@ -280,8 +290,8 @@ class CustomizationJobs:
             s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
             with path.open(encoding="utf-8", newline="") as stream:
                 column = "training_loss" if role == "train" else "validation_loss"
-                losses[role] = [float(row[column]) for row in csv.DictReader(stream)][-1]
-        return losses
+                curves[role] = [float(row[column]) for row in csv.DictReader(stream)]
+        return curves
 
     def get_model_customization_job(self, request: JobIdentifier) -> Response:
         """Return one job, by ARN or name."""
@@ -368,7 +378,9 @@ class CustomizationJobs:
     def get_custom_model(self, request: ModelIdentifier) -> Response:
         """Return one model, by ARN or name."""
         model = self._model(request["modelIdentifier"])
-        job = self._job_response(self.state.jobs[str(model.job_arn)])
+        job: Response = {"customizationType": IMPORTED}
+        if model.job_arn is not None:
+            job = self._job_response(self.state.jobs[model.job_arn])
         names = (
             *("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig"),
             *("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn"),
@@ -379,8 +391,9 @@ class CustomizationJobs:
             "modelArn": model.arn,
             "modelName": model.name,
             "creationTime": model.created,
-            "modelStatus": "Active",
-            "modelKmsKeyArn": job["outputModelKmsKeyArn"],
+            "modelStatus": model.status,
+            "failureMessage": model.failure,
+            "modelKmsKeyArn": job.get("outputModelKmsKeyArn"),
         }
 
     def _model(self, identifier: str) -> Model:
@@ -405,14 +418,16 @@ class CustomizationJobs:
                 "baseModelName": model.base_model_arn.rpartition("/")[2],
                 "customizationType": self._customization_type_of(model),
                 "ownerAccountId": model.arn.split(":")[4],
-                "modelStatus": "Active",
+                "modelStatus": model.status,
             }
             for model in shown
         ]
         return {"modelSummaries": summaries, **next_page}
 
     def _customization_type_of(self, model: Model) -> str:
-        request = self.state.jobs[str(model.job_arn)].request
+        if model.job_arn is None:
+            return IMPORTED
+        request = self.state.jobs[model.job_arn].request
         return str(request.get("customizationType", "FINE_TUNING"))
 
     def delete_custom_model(self, request: ModelIdentifier) -> Response:
@@ -424,6 +439,8 @@ class CustomizationJobs:
                 raise ServiceError("ConflictException", "The model is in use")
             del self.state.models[model.arn]
             self.state.tags.pop(model.arn, None)
+        if model.folder is not None:
+            shutil.rmtree(model.folder, ignore_errors=True)
         return {}
 
 
@@ -432,7 +449,7 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
     return (
         base in (None, model.base_model_arn)
         and request.get("isOwned", True)
-        and request.get("modelStatus", "Active") == "Active"
+        and request.get("modelStatus", model.status) == model.status
     )
 
 

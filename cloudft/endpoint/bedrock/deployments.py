@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.shapes import (
     CreateDeploymentRequest,
@@ -39,13 +40,20 @@ class Deployments:
     time of the last change whenever it is read: there is no timer to lose in a restart.
     """
 
-    def __init__(self, state: State, seconds: float = 0.0) -> None:
+    def __init__(self, state: State, foundation: FoundationModels, seconds: float = 0.0) -> None:
         self.state = state
+        self.foundation = foundation
         self.creation_time = timedelta(seconds=seconds)
 
     def _model(self, identifier: str) -> Model:
         model: Model = require_resource(self.state.models, identifier, "custom model")
+        if model.status != "Active":
+            raise ServiceError("ValidationException", f"The model is {model.status}")
         return model
+
+    def is_ready(self, deployment: ModelDeployment) -> bool:
+        """Return whether a deployment answers: not while it is made for the first time."""
+        return self._status(deployment, "ready") != "Creating"
 
     def _require_serving(
         self, deployments: Mapping[str, ModelDeployment], identifier: str
@@ -151,7 +159,7 @@ class Deployments:
             return ModelDeployment(
                 self.state.arn("provisioned-model"),
                 request["provisionedModelName"],
-                self._model(request["modelId"]).arn,
+                self._provisioned_model_arn(request["modelId"]),
                 units=request["modelUnits"],
                 commitment=request.get("commitmentDuration"),
             )
@@ -159,14 +167,24 @@ class Deployments:
         arn, _ = self.state.create("throughput", self.state.throughputs, request, make)
         return {"provisionedModelArn": arn}
 
+    def _provisioned_model_arn(self, identifier: str) -> str:
+        """Return the ARN of what throughput is bought for: a custom model, or a base model."""
+        if ":custom-model/" in identifier or not self.foundation.is_offered(identifier):
+            return self._model(identifier).arn
+        base = self.foundation.find_model(identifier)
+        return self.foundation.arn_of(base.identifier)
+
+    def _base_model_arn(self, throughput: ModelDeployment) -> str:
+        model = self.state.models.get(throughput.model_arn)
+        return model.base_model_arn if model else throughput.model_arn
+
     def _throughput_response(self, throughput: ModelDeployment) -> Response:
-        model = self._model(throughput.model_arn)
         return {
             "provisionedModelName": throughput.name,
             "provisionedModelArn": throughput.arn,
             "modelArn": throughput.model_arn,
             "desiredModelArn": throughput.model_arn,
-            "foundationModelArn": model.base_model_arn,
+            "foundationModelArn": self._base_model_arn(throughput),
             "modelUnits": throughput.units,
             "desiredModelUnits": throughput.units,
             "status": self._status(throughput, "InService"),
@@ -201,13 +219,26 @@ class Deployments:
             if name and find_by_arn_or_name(self.state.throughputs, name):
                 raise ServiceError("ConflictException", f"The name {name} is in use")
             if "desiredModelId" in request:
-                model = self._model(request["desiredModelId"])
-                if model.base_model_arn != self._model(throughput.model_arn).base_model_arn:
-                    raise ServiceError("ValidationException", "The model has another base model")
-                throughput.model_arn = model.arn
+                throughput.model_arn = self._replacement(throughput, request["desiredModelId"])
             throughput.name = name or throughput.name
             throughput.modified = now()
         return {}
+
+    def _replacement(self, throughput: ModelDeployment, identifier: str) -> str:
+        """Return the ARN of the model that throughput is to serve: a custom model or its base.
+
+        Raises ServiceError (ValidationException) for throughput of a base model, whose model can't
+        be changed (botocore's documentation of `desiredModelId`).
+        """
+        base = self._base_model_arn(throughput)
+        if throughput.model_arn == base:
+            message = "The model of provisioned throughput for a base model can't be changed"
+            raise ServiceError("ValidationException", message)
+        arn = self._provisioned_model_arn(identifier)
+        model = self.state.models.get(arn)
+        if (model.base_model_arn if model else arn) != base:
+            raise ServiceError("ValidationException", "The model has another base model")
+        return arn
 
     def delete_provisioned_model_throughput(self, request: ThroughputIdentifier) -> Response:
         """Delete provisioned throughput. Raises ConflictException within a commitment term."""

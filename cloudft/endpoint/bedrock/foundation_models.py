@@ -12,10 +12,9 @@ from cloudft.endpoint.bedrock.shapes import (
     ModelIdentifier,
 )
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.state import now
 
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
-
-INFERENCE_TYPES = ["ON_DEMAND", "PROVISIONED"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,16 @@ class FoundationModel:
 
     identifier: str
     model: catalogue.Model
+
+    @property
+    def on_demand_id(self) -> str:
+        """Return the id under which it answers on demand, without the context suffix."""
+        return catalogue.on_demand_id(self.identifier)
+
+    @property
+    def needs_profile(self) -> bool:
+        """Return whether no Region answers to its own id: it is called by inference profiles."""
+        return self.model.in_region == ()
 
 
 class FoundationModels:
@@ -42,6 +51,7 @@ class FoundationModels:
         stand_ins: Mapping[str, str] | None = None,
     ) -> None:
         self.region = region
+        self.started = now()
         self._stand_in = stand_in
         self._stand_ins = stand_ins or {}
         self.models = [
@@ -54,7 +64,19 @@ class FoundationModels:
 
     def arn(self, base: FoundationModel) -> str:
         """Return the model's ARN. It has no account: foundation models belong to none."""
-        return f"arn:aws:bedrock:{self.region}::foundation-model/{base.identifier}"
+        return self.arn_of(base.identifier)
+
+    def arn_of(self, identifier: str) -> str:
+        """Return the ARN of a model's id."""
+        return f"arn:aws:bedrock:{self.region}::foundation-model/{identifier}"
+
+    def is_offered(self, identifier: str) -> bool:
+        """Return whether there is a model of that id or ARN."""
+        try:
+            self.find_model(identifier)
+        except ServiceError:
+            return False
+        return True
 
     def stand_in(self, identifier: str) -> str:
         """Return the open model that is trained, and answers, in place of this one."""
@@ -67,8 +89,10 @@ class FoundationModels:
 
         Raises ResourceNotFoundException.
         """
-        name = identifier.rpartition("foundation-model/")[2]
-        for base in self.models:
+        place, _, name = identifier.rpartition("foundation-model/")
+        # An ARN of another Region names nothing here, as on AWS.
+        here = place in ("", f"arn:aws:bedrock:{self.region}::")
+        for base in self.models if here else ():
             if name in (base.identifier, *base.model.other_ids) or base.identifier.startswith(
                 f"{name}:"
             ):
@@ -96,36 +120,45 @@ class FoundationModels:
         kind, inference = request.get("byCustomizationType"), request.get("byInferenceType")
         provider = request.get("byProvider")
         for base in self.models:
-            if (
-                (kind is None or kind in _listed_types(base))
-                and (provider is None or provider.lower() == _provider(base).lower())
-                and (inference is None or inference in INFERENCE_TYPES)
-                and request.get("byOutputModality", "TEXT") == "TEXT"
-            ):
-                yield self._model_response(base)
+            if provider is not None and provider.lower() != _provider(base).lower():
+                continue
+            for identifier in dict.fromkeys((base.on_demand_id, base.identifier)):
+                if (
+                    (kind is None or kind in _listed_types(base, identifier))
+                    and (inference is None or inference in _inference_types(base, identifier))
+                    and request.get("byOutputModality", "TEXT") == "TEXT"
+                ):
+                    yield self._model_response(base, identifier)
 
-    def _model_response(self, base: FoundationModel) -> Response:
+    def _model_response(self, base: FoundationModel, identifier: str) -> Response:
         return {
-            "modelArn": self.arn(base),
-            "modelId": base.identifier,
+            "modelArn": self.arn_of(identifier),
+            "modelId": identifier,
             "modelName": base.model.title,
             "providerName": _provider(base),
             "inputModalities": ["TEXT"],
             "outputModalities": ["TEXT"],
             "responseStreamingSupported": True,
-            "customizationsSupported": _listed_types(base),
-            "inferenceTypesSupported": INFERENCE_TYPES,
+            "customizationsSupported": _listed_types(base, identifier),
+            "inferenceTypesSupported": _inference_types(base, identifier),
             "modelLifecycle": {"status": "ACTIVE"},
         }
 
     def get_foundation_model(self, request: ModelIdentifier) -> Response:
         """Return one model."""
-        return {"modelDetails": self._model_response(self.find_model(request["modelIdentifier"]))}
+        base, name = self._find_listed(request["modelIdentifier"])
+        return {"modelDetails": self._model_response(base, name)}
+
+    def _find_listed(self, identifier: str) -> tuple[FoundationModel, str]:
+        """Return a model, and which of its two ids that is."""
+        base = self.find_model(identifier)
+        is_whole = identifier.rpartition("foundation-model/")[2] == base.identifier
+        return base, base.identifier if is_whole else base.on_demand_id
 
     def get_foundation_model_availability(self, request: ModelId) -> Response:
         """Return whether the caller may use a model: here, always."""
         return {
-            "modelId": self.find_model(request["modelId"]).identifier,
+            "modelId": self._find_listed(request["modelId"])[1],
             "agreementAvailability": {"status": "AVAILABLE"},
             "authorizationStatus": "AUTHORIZED",
             "entitlementAvailability": "AVAILABLE",
@@ -133,7 +166,19 @@ class FoundationModels:
         }
 
 
-def _listed_types(base: FoundationModel) -> list[str]:
+def _inference_types(base: FoundationModel, identifier: str) -> list[str]:
+    """Return how an id is called. Bedrock lists a model under its plain id and under another with
+    the context suffix, for customization and provisioned throughput.
+    """
+    on_demand = ["INFERENCE_PROFILE"] if base.needs_profile else ["ON_DEMAND"]
+    if base.on_demand_id == base.identifier:
+        return [*on_demand, "PROVISIONED"]
+    return ["PROVISIONED"] if identifier == base.identifier else on_demand
+
+
+def _listed_types(base: FoundationModel, identifier: str) -> list[str]:
+    if identifier != base.identifier:
+        return []
     types = base.model.customization_types
     return [name for name in types if catalogue.CUSTOMIZATION_TYPES[name].is_listed]
 

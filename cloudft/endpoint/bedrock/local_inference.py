@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from cloudft.data.formats.record import ToolCall, join_answer
 from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.state import new_id
 from cloudft.errors import CloudftError
-from cloudft.inference import Answer, GenerationConfig, Message, Prompt
+from cloudft.inference import (
+    Answer,
+    GenerationConfig,
+    LocalGenerationConfig,
+    Message,
+    Prompt,
+)
 
 if TYPE_CHECKING:
     from cloudft.backends.local.model_process import ModelProcess
@@ -37,12 +46,16 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """A conversation, or raw text to continue; and the limits, by the names of Converse."""
+    """A conversation, or raw text to continue; and the limits, by the names of Converse.
+
+    `top_k` limits sampling to the likeliest tokens; 0 is no limit.
+    """
 
     messages: tuple[Message, ...] = ()
     text: str | None = None
     tool_config: Mapping[str, Any] | None = None
     inference_config: InferenceConfig | None = None
+    top_k: int = 0
 
     @property
     def prompt(self) -> Prompt:
@@ -53,10 +66,11 @@ class InferenceRequest:
     def generation_config(self) -> GenerationConfig:
         """Return how to decode: greedily unless a temperature is given."""
         config = self.inference_config or {}
-        return GenerationConfig(
+        return LocalGenerationConfig(
             max_new_tokens=int(config.get("maxTokens") or DEFAULT_MAX_TOKENS),
             temperature=float(config.get("temperature") or 0.0),
             top_p=float(config.get("topP") or 1.0),
+            top_k=self.top_k,
         )
 
     @property
@@ -67,12 +81,22 @@ class InferenceRequest:
 
 @dataclass(frozen=True)
 class InferenceResult:
-    """A model's answer. `stop_reason` is Converse's `stopReason`; tokens are the stand-in's."""
+    """A model's answer. `stop_reason` is Converse's `stopReason`; tokens are the stand-in's.
+
+    `text` is without the reasoning before it and without tool calls. `stop_sequence` is the one
+    that ended it. `latency_ms` is the time that it took. `model_id` names the model
+    in the answer.
+    """
 
     text: str
     stop_reason: str
     input_tokens: int
     output_tokens: int
+    stop_sequence: str | None = None
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    latency_ms: int = 0
+    model_id: str = ""
 
 
 class LocalInference:
@@ -89,12 +113,14 @@ class LocalInference:
 
     def generate(self, model: ModelRef, request: InferenceRequest) -> InferenceResult:
         """Generate one answer. Raises ServiceError."""
+        started = time.monotonic()
         with self._model_process(model) as process:
-            [tokens] = process.count_tokens([request.prompt])
+            _require_abilities(process, request)
             [answer] = process.generate(
                 [request.prompt], [model.variant], request.generation_config
             )
-        return _to_result(answer, tokens, request.stop_sequences)
+        result = _to_result(answer, request.stop_sequences)
+        return replace(result, latency_ms=round((time.monotonic() - started) * 1000))
 
     def generate_batch(
         self, model: ModelRef, requests: Sequence[InferenceRequest]
@@ -105,20 +131,27 @@ class LocalInference:
         """
         prompts = [request.prompt for request in requests]
         with self._model_process(model) as process:
-            counts = process.count_tokens(prompts)
             answers = list(
                 process.generate(prompts, [model.variant], requests[0].generation_config)
             )
         # A process may finish its answers in another order; their index names the request.
         for answer in sorted(answers, key=lambda answer: answer.index):
             stops = requests[answer.index].stop_sequences
-            yield _to_result(answer, counts[answer.index], stops)
+            yield _to_result(answer, stops)
 
     def count_tokens(self, model: ModelRef, request: InferenceRequest) -> int:
         """Return the number of tokens that the model would read. Raises ServiceError."""
         with self._model_process(model) as process:
             [tokens] = process.count_tokens([request.prompt])
         return int(tokens)
+
+    def warm_up(self, model: ModelRef) -> None:
+        """Start the model's process, so that the first answer does not wait for it.
+
+        Raises ServiceError.
+        """
+        with self._model_process(model):
+            pass
 
     def close(self) -> None:
         """End every process."""
@@ -164,10 +197,53 @@ class LocalInference:
                         lock.release()
 
 
-def _to_result(answer: Answer, tokens: int, stops: Sequence[str]) -> InferenceResult:
+def _require_abilities(process: ModelProcess, request: InferenceRequest) -> None:
+    """Raise ServiceError, in Bedrock's words, for what the model's chat template leaves out."""
+    blocks = [
+        b for m in request.messages if not isinstance(m["content"], str) for b in m["content"]
+    ]
+    kinds = {kind for block in blocks for kind in block}
+    needs_tools = request.tool_config is not None or bool(kinds & {"toolUse", "toolResult"})
+    if not needs_tools and "reasoningContent" not in kinds:
+        return
+    features = process.template_features()
+    if needs_tools and not {"tools", "calls", "results"} <= features:
+        # The words are Bedrock's for DeepSeek-R1 (langchain-ai/langchain-aws, issue 447).
+        raise ServiceError("ValidationException", "This model doesn't support tool use.")
+    if "reasoningContent" in kinds and "reasoning" not in features:
+        raise unsupported_block("reasoningContent")
+
+
+def unsupported_block(kind: str) -> ServiceError:
+    """Return the error for a content block that a model does not take, in Bedrock's words.
+
+    Source of the words: boto/boto3, issue 4581.
+    """
+    message = f"This model doesn't support the {kind} content block that you provided."
+    return ServiceError("ValidationException", f"{message} Update the content block and try again.")
+
+
+def _to_result(answer: Answer, stops: Sequence[str]) -> InferenceResult:
     """Return the result of an answer, cut before the first stop sequence in it."""
-    text, reason = answer.text, "max_tokens" if answer.finish_reason == "length" else "end_turn"
-    ends = [text.index(stop) for stop in stops if stop in text]
+    calls = tuple(
+        ToolCall(f"tooluse_{new_id()}{new_id()}"[:30], call["name"], call["arguments"])
+        for call in answer.calls
+    )
+    # The text of an answer has its calls at its end, as people read them.
+    text = answer.text.removesuffix(join_answer("", calls)).rstrip() if calls else answer.text
+    reason = "max_tokens" if answer.finish_reason == "length" else "end_turn"
+    reason = "tool_use" if calls else reason
+    ends = [(text.index(stop), stop) for stop in stops if stop in text]
+    stopped_by: str | None = None
     if ends:
-        text, reason = text[: min(ends)], "stop_sequence"
-    return InferenceResult(text, reason, tokens, answer.tokens)
+        end, stopped_by = min(ends)
+        text, reason, calls = text[:end], "stop_sequence", ()
+    return InferenceResult(
+        text,
+        reason,
+        answer.prompt_tokens,
+        answer.tokens,
+        stop_sequence=stopped_by,
+        reasoning=answer.reasoning,
+        calls=calls,
+    )

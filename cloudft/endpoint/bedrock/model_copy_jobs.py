@@ -33,6 +33,9 @@ class ModelCopyJobs:
             source: Model = require_resource(
                 state.models, request["sourceModelArn"], "custom model"
             )
+            if source.job_arn is None:
+                message = "A model that CreateCustomModel made can't be copied here"
+                raise ServiceError("ValidationException", message)
             if find_by_arn_or_name(state.models, name):
                 raise ServiceError("ConflictException", f"The model name {name} is in use")
             arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -27,6 +28,9 @@ from cloudft.endpoint.state import (
     require_unused_job_name,
 )
 from cloudft.endpoint.state_file import IMPORTED_FOLDER
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 IMPORTABLE_ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
 """What Bedrock imports, by the beginning of config.json's `architectures` (user guide, "Import a
@@ -75,8 +79,9 @@ class ModelImportJobs:
     def _import(self, task: Task) -> None:
         folder = self.folder / task.id
         try:
-            self._download(task, folder)
-            architecture = _read_architecture(folder)
+            s3 = self.s3(task.request["roleArn"], task.arn)
+            download_folder(s3, task.request["modelDataSource"]["s3DataSource"]["s3Uri"], folder)
+            architecture = read_architecture(folder)
         except ServiceError as error:
             self._fail(task, f"{IMPORT_FAILED}: {error.message}")
         except Exception as error:  # a thread has no caller: the job carries the failure
@@ -103,19 +108,6 @@ class ModelImportJobs:
             task.model_arn = arn
             task.finish("Completed")
             state.save()
-
-    def _download(self, task: Task, folder: Path) -> None:
-        """Download the files of the folder in S3, without those of its subfolders."""
-        bucket, prefix = split_prefix(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
-        folder.mkdir(parents=True, exist_ok=True)
-        s3 = self.s3(task.request["roleArn"], task.arn)
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        for key in keys:
-            name = key.removeprefix(prefix)
-            if name and "/" not in name:
-                with (folder / name).open("wb") as stream:
-                    s3.download_fileobj(bucket, key, stream)
 
     def get_model_import_job(self, request: JobIdentifier) -> Response:
         """Return one import job."""
@@ -215,7 +207,20 @@ class ModelImportJobs:
         return {}
 
 
-def _read_architecture(folder: Path) -> str:
+def download_folder(s3: BaseClient, uri: str, folder: Path) -> None:
+    """Download the files of a folder in S3, without those of its subfolders."""
+    bucket, prefix = split_prefix(uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+    for key in keys:
+        name = key.removeprefix(prefix)
+        if name and "/" not in name:
+            with (folder / name).open("wb") as stream:
+                s3.download_fileobj(bucket, key, stream)
+
+
+def read_architecture(folder: Path) -> str:
     """Return the architecture of a model folder. Raises ServiceError if Bedrock would refuse it."""
     config = folder / "config.json"
     if not config.is_file():

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
 
 from cloudft.catalogue import is_text_only
 from cloudft.endpoint.bedrock import invoke_bodies
-from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
-from cloudft.endpoint.bedrock.foundation_models import FoundationModels
-from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
-from cloudft.endpoint.bedrock.local_inference import (
-    InferenceRequest,
-    InferenceResult,
-    LocalInference,
-    ModelRef,
+from cloudft.endpoint.bedrock.body_checks import parse_json_object
+from cloudft.endpoint.bedrock.converse_requests import (
+    NO_GUARDRAIL,
+    parse_converse_request,
+    refuse,
 )
+from cloudft.endpoint.bedrock.converse_responses import (
+    converse_metrics,
+    converse_output,
+    converse_stream_events,
+)
+from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
+from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.foundation_models import FoundationModel
+from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
+from cloudft.endpoint.bedrock.local_inference import InferenceResult, LocalInference, ModelRef
 from cloudft.endpoint.bedrock.shapes import (
-    ConverseInput,
     ConverseRequest,
     CountTokensRequest,
     InvokeModelRequest,
 )
-from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.endpoint.state import Model, State
+from cloudft.endpoint.protocols.messages import HTTP_HEADERS, Response, ServiceError
+from cloudft.endpoint.state import ACCOUNT, Model, State
+
+INVALID_IDENTIFIER = "The provided model identifier is invalid."
+"""Source: aws-samples/amazon-bedrock-workshop, issue 315."""
+NOVA_PREFIX = "amazon.nova"
+"""The body of a custom model that CreateCustomModel made: Bedrock takes Nova's alone."""
 
 
 class ResolvedModel(NamedTuple):
     """The model that a model id resolves to.
 
     `raw_text` is true for a model that continues text (from continued pre-training): its prompt
-    is not put into a chat template.
+    is not put into a chat template. `name` is what answers call the model.
     """
 
     model: ModelRef
     body_format: BodyFormat
     raw_text: bool
+    name: str
 
 
 class BedrockRuntime:
@@ -45,54 +60,89 @@ class BedrockRuntime:
     def __init__(
         self,
         state: State,
-        foundation: FoundationModels,
+        profiles: InferenceProfiles,
         customization: CustomizationJobs,
+        deployments: Deployments,
         inference: LocalInference,
     ) -> None:
         self.state = state
-        self.foundation = foundation
+        self.profiles = profiles
+        self.foundation = profiles.foundation
         self.customization = customization
+        self.deployments = deployments
         self.inference = inference
 
     def resolve_model(self, identifier: str) -> ResolvedModel:
-        """Return what answers for a deployment, an imported model or a foundation model.
+        """Return what answers for a deployment, an imported model, a base model or a profile.
 
-        Raises ResourceNotFoundException.
+        Raises ServiceError: ValidationException, ResourceNotFoundException for the ARN of a
+        resource that is gone, ModelNotReadyException for a deployment that is being made.
         """
         with self.state.lock:
             groups = (self.state.deployments, self.state.throughputs)
             deployment = next((g[identifier] for g in groups if identifier in g), None)
             model = deployment and self.state.models.get(deployment.model_arn)
             model = model or self.state.imported.get(identifier)
+        if deployment is not None and not self.deployments.is_ready(deployment):
+            # botocore documents this error for a model that is not ready, and retries it.
+            message = "The model is not ready for inference. Wait and try your request again."
+            raise ServiceError("ModelNotReadyException", message)
         if model is not None:
             return self.resolve_custom_model(model)
-        try:
-            base = self.foundation.find_model(identifier)
-        except ServiceError:
-            what = f"Could not find the model to invoke: {identifier}"
-            raise ServiceError("ResourceNotFoundException", what) from None
+        if deployment is not None:
+            return self._base_model(self.foundation.find_model(deployment.model_arn))
+        return self._base_model(self._find_on_demand(identifier))
+
+    def _find_on_demand(self, identifier: str) -> FoundationModel:
+        """Return the base model of a profile, or that answers to its own id."""
+        base = self.profiles.find_model(identifier)
+        if base is not None:
+            return base
+        if not self.foundation.is_offered(identifier):
+            if identifier.startswith(self._account_arn):
+                what = f"Could not find the model to invoke: {identifier}"
+                raise ServiceError("ResourceNotFoundException", what)
+            raise refuse(INVALID_IDENTIFIER)
+        base = self.foundation.find_model(identifier)
+        if base.needs_profile:  # source of the words: anthropics/anthropic-sdk-python, issue 894
+            raise refuse(
+                f"Invocation of model ID {base.on_demand_id} with on-demand throughput isn\u2019t"
+                " supported. Retry your request with the ID or ARN of an inference profile that"
+                " contains this model."
+            )
+        return base
+
+    @property
+    def _account_arn(self) -> str:
+        return f"arn:aws:bedrock:{self.state.region}:{ACCOUNT}:"
+
+    def _base_model(self, base: FoundationModel) -> ResolvedModel:
         stand_in = ModelRef(None, self.foundation.stand_in(base.identifier), "base")
-        return ResolvedModel(stand_in, invoke_bodies.body_format_of(base.identifier), False)
+        body_format = invoke_bodies.body_format_of(base.identifier)
+        return ResolvedModel(stand_in, body_format, False, base.on_demand_id)
 
     def resolve_custom_model(self, model: Model) -> ResolvedModel:
         """Return what answers for a custom or imported model."""
         base = model.base_model_arn.rpartition("/")[2]
         if model.folder is not None:
-            body_format = invoke_bodies.body_format_of(base, imported=True)
-            return ResolvedModel(ModelRef(None, model.folder, "base"), body_format, False)
+            is_imported = ":imported-model/" in model.arn
+            body_format = invoke_bodies.body_format_of(NOVA_PREFIX, imported=is_imported)
+            return ResolvedModel(
+                ModelRef(None, model.folder, "base"), body_format, False, model.arn
+            )
         job = self.state.jobs[str(model.job_arn)]
         raw_text = is_text_only(job.request.get("customizationType", ""))
         body_format = invoke_bodies.body_format_of(base)
-        return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text)
+        return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text, base)
 
     def converse(self, request: ConverseRequest) -> Response:
         """Answer a conversation."""
         result = self._converse(request)
-        return {**invoke_bodies.converse_output(result), "metrics": {"latencyMs": 0}}
+        return {**converse_output(result), "metrics": converse_metrics(result)}
 
     def converse_stream(self, request: ConverseRequest) -> Response:
         """Answer a conversation as a stream of events."""
-        return {"stream": invoke_bodies.converse_stream_events(self._converse(request))}
+        return {"stream": converse_stream_events(self._converse(request))}
 
     def _converse(self, request: ConverseRequest) -> InferenceResult:
         resolved = self.resolve_model(request["modelId"])
@@ -102,44 +152,58 @@ class BedrockRuntime:
         """Answer in the body format of the model's family."""
         result, body_format = self._invoke(request)
         body = orjson.dumps(body_format.format_response(result))
-        return {"body": body, "contentType": "application/json"}
+        return {
+            "body": body,
+            "contentType": "application/json",
+            HTTP_HEADERS: {
+                "X-Amzn-Bedrock-Input-Token-Count": str(result.input_tokens),
+                "X-Amzn-Bedrock-Output-Token-Count": str(result.output_tokens),
+                "X-Amzn-Bedrock-Invocation-Latency": str(result.latency_ms),
+            },
+        }
 
     def invoke_model_with_response_stream(self, request: InvokeModelRequest) -> Response:
         """Answer as a stream, in the chunks of the model's family."""
         result, body_format = self._invoke(request)
         chunks = (
-            ("chunk", {"bytes": orjson.dumps(chunk)}) for chunk in body_format.format_chunks(result)
+            ("chunk", {"bytes": orjson.dumps(chunk)})
+            for chunk in _with_metrics(body_format.format_chunks(result), result)
         )
         return {"body": chunks, "contentType": "application/json"}
 
     def _invoke(self, request: InvokeModelRequest) -> tuple[InferenceResult, BodyFormat]:
-        model, body_format, raw_text = self.resolve_model(request["modelId"])
-        body = invoke_bodies.parse_json_object(request.get("body", b""))
-        parsed = invoke_bodies.parse_request(body_format, body, raw=raw_text)
-        result = self.inference.generate(model, parsed)
-        return result, invoke_bodies.response_format(body_format, body)
+        resolved = self.resolve_model(request["modelId"])
+        if request.get("guardrailIdentifier"):
+            raise refuse(NO_GUARDRAIL)
+        body = parse_json_object(request.get("body", b""))
+        parsed = invoke_bodies.parse_request(resolved.body_format, body, raw=resolved.raw_text)
+        result = replace(self.inference.generate(resolved.model, parsed), model_id=resolved.name)
+        return result, invoke_bodies.response_format(resolved.body_format, body)
 
     def count_tokens(self, request: CountTokensRequest) -> Response:
         """Return the number of tokens, by the stand-in's tokenizer."""
-        model, body_format, raw_text = self.resolve_model(request["modelId"])
+        resolved = self.resolve_model(request["modelId"])
         counted = request["input"]
         if "invokeModel" in counted:
-            body = invoke_bodies.parse_json_object(counted["invokeModel"]["body"])
-            parsed = invoke_bodies.parse_request(body_format, body, raw=raw_text)
+            body = parse_json_object(counted["invokeModel"]["body"])
+            parsed = invoke_bodies.parse_request(resolved.body_format, body, raw=resolved.raw_text)
         else:
             parsed = parse_converse_request(counted["converse"])
-        return {"inputTokens": self.inference.count_tokens(model, parsed)}
+        return {"inputTokens": self.inference.count_tokens(resolved.model, parsed)}
 
 
-def parse_converse_request(request: ConverseInput) -> InferenceRequest:
-    """Parse a request of Converse. Raises ValidationException for one that has more than text."""
-    for message in request.get("messages", ()):
-        if any("text" not in block for block in message["content"]):
-            raise ServiceError("ValidationException", "This model takes text only.")
-    try:
-        messages = invoke_bodies.normalize_messages(
-            request.get("messages", ()), request.get("system")
-        )
-    except ValueError as error:
-        raise ServiceError("ValidationException", f"messages: {error}") from None
-    return InferenceRequest(messages=messages, inference_config=request.get("inferenceConfig", {}))
+def _with_metrics(chunks: Iterable[Response], result: InferenceResult) -> Iterator[Response]:
+    """Yield the chunks; the last one has what AWS measured of the whole invocation.
+
+    Source of the member: the Java example of Anthropic's streams in AWS's code example library.
+    """
+    *before, last = chunks
+    yield from before
+    metrics = {
+        "inputTokenCount": result.input_tokens,
+        "outputTokenCount": result.output_tokens,
+        "invocationLatency": result.latency_ms,
+        # An answer is complete before its first chunk is sent.
+        "firstByteLatency": result.latency_ms,
+    }
+    yield {**last, "amazon-bedrock-invocationMetrics": metrics}

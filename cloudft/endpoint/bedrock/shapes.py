@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 Tags: TypeAlias = Sequence[Mapping[str, str]]
 """Tags, each with the members `key` and `value`."""
@@ -174,6 +174,40 @@ class UntagResourceRequest(ResourceArn):
     tagKeys: Sequence[str]
 
 
+class ModelSource(TypedDict):
+    """What an application inference profile is made of: the ARN of a model or of a profile."""
+
+    copyFrom: str
+
+
+class CreateProfileRequest(TypedDict, total=False):
+    """Request of CreateInferenceProfile."""
+
+    inferenceProfileName: str
+    description: str
+    modelSource: ModelSource
+    tags: Tags
+    clientRequestToken: str
+
+
+class ProfileIdentifier(TypedDict):
+    """An inference profile, by id or ARN."""
+
+    inferenceProfileIdentifier: str
+
+
+class ListProfilesRequest(ListRequest, total=False):
+    """Request of ListInferenceProfiles."""
+
+    typeEquals: str
+
+
+class LoggingConfigurationRequest(TypedDict):
+    """Request of PutModelInvocationLoggingConfiguration."""
+
+    loggingConfig: Mapping[str, object]
+
+
 class ModelDataSource(TypedDict, total=False):
     """Where an imported model is read from."""
 
@@ -189,6 +223,17 @@ class CreateImportJobRequest(TypedDict, total=False):
     modelDataSource: ModelDataSource
     jobTags: Tags
     importedModelTags: Tags
+    clientRequestToken: str
+
+
+class CreateCustomModelRequest(TypedDict, total=False):
+    """Request of CreateCustomModel."""
+
+    modelName: str
+    modelSourceConfig: ModelDataSource
+    customModelDataSource: Mapping[str, Any]
+    roleArn: str
+    modelTags: Tags
     clientRequestToken: str
 
 
@@ -248,19 +293,6 @@ class ModelId(TypedDict):
     modelId: str
 
 
-class ContentBlock(TypedDict, total=False):
-    """One block of a message. Only text is supported here."""
-
-    text: str
-
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: str
-    content: Sequence[ContentBlock]
-
-
 class InferenceConfig(TypedDict, total=False):
     """Limits of an answer. The endpoint translates other names into these."""
 
@@ -271,11 +303,16 @@ class InferenceConfig(TypedDict, total=False):
 
 
 class ConverseInput(TypedDict, total=False):
-    """What Converse, ConverseStream and CountTokens share."""
+    """What Converse, ConverseStream and CountTokens share. Blocks are unions of many members."""
 
-    messages: Sequence[Message]
-    system: Sequence[ContentBlock]
+    messages: Sequence[Mapping[str, Any]]
+    system: Sequence[Mapping[str, Any]]
     inferenceConfig: InferenceConfig
+    toolConfig: Mapping[str, Any]
+    guardrailConfig: Mapping[str, Any]
+    outputConfig: Mapping[str, Any]
+    promptVariables: Mapping[str, Any]
+    additionalModelRequestFields: Mapping[str, Any]
 
 
 class ConverseRequest(ConverseInput, total=False):
@@ -289,6 +326,7 @@ class InvokeModelRequest(TypedDict, total=False):
 
     modelId: str
     body: bytes
+    guardrailIdentifier: str
 
 
 class InvokeModelInput(TypedDict):

@@ -17,6 +17,8 @@ The types of the members are those of botocore's service model. They are checked
 an operation gets its input; `Any` because no static type holds them for every operation.
 """
 
+HTTP_HEADERS = "httpHeaders"
+"""A member of a result for headers that the service model does not describe, by their names."""
 Response: TypeAlias = dict[str, object]
 """Members of a response, by the API's names. Serialization leaves out those that are None."""
 

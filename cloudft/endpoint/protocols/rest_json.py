@@ -25,6 +25,7 @@ from cloudft.endpoint.protocols.json_shapes import (
     serialize_value,
 )
 from cloudft.endpoint.protocols.messages import (
+    HTTP_HEADERS,
     HttpResponse,
     Json,
     OperationCall,
@@ -183,7 +184,8 @@ def _parse_query_value(shape: Shape, values: list[str]) -> object:
         if kind == "timestamp":
             return parse_timestamp(text)
     except (ValueError, KeyError):
-        raise ServiceError("ValidationException", f"{text[:100]!r} is no {kind}") from None
+        message = f"Value '{text[:100]}' is not of type {kind}"
+        raise ServiceError("ValidationException", message) from None
     return text
 
 
@@ -206,9 +208,10 @@ def _serialize_event_stream(shape: Shape, result: Mapping[str, Any], status: int
 
 
 def _header_members(shape: Shape, result: Parameters) -> tuple[tuple[str, str], ...]:
-    """Return the members of a result that the model puts into headers."""
-    return tuple(
+    """Return the members of a result that the model puts into headers, and its other headers."""
+    described = (
         (member.serialization["name"], str(result[name]))
         for name, member in shape.members.items()
         if member.serialization.get("location") == "header" and name in result
     )
+    return (*described, *result.get(HTTP_HEADERS, {}).items())

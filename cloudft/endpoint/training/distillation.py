@@ -15,10 +15,10 @@ from cloudft.endpoint.bedrock.local_inference import InferenceRequest
 from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest, InferenceConfig
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages
+from cloudft.endpoint.training.job_settings import load_requested_job
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.errors import CheckFailed, CloudftError
 from cloudft.inference import Message as PromptMessage
-from cloudft.spec.load import load_job
 
 Teacher = Callable[[str, Sequence[InferenceRequest]], Iterable[str]]
 """Model id or ARN, requests -> the teacher's answers, in order."""
@@ -135,14 +135,7 @@ class DistillationRun(TrainingRun):
 
 def _read_records(request: TrainingRequest, path: Path) -> Iterator[ConversationRecord]:
     """Yield the canonical records of a file. Raises CheckFailed, as `cloudft check` does."""
-    flags = {
-        "name": request.name,
-        "base_model": request.request["baseModelIdentifier"],
-        "customization_type": "DISTILLATION",
-        "distillation.teacher": "any",
-        "data.train": str(path),
-    }
-    job = load_job(None, flags=flags)
+    job = load_requested_job(dataclasses.replace(request, data={"train": path}))
     staged = stage_data(
         job.spec.data,
         customization_type="DISTILLATION",

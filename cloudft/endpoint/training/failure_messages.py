@@ -19,7 +19,16 @@ from cloudft.types import Finding
 RECORD_SHAPES = {
     "prompt-completion": '{"prompt": "<prompt text>", "completion": "<expected generated text>"}',
     "input": '{"input": "<input text>"}',
+    "converse": '{"messages": [{"role": "user", "content": [{"text": "<text>"}]}, {"role":'
+    ' "assistant", "content": [{"text": "<text>"}]}]}',
+    "distillation": '{"messages": [{"role": "user", "content": [{"text": "<text>"}]}]}',
+    "claude-messages": '{"messages": [{"role": "user", "content": "<text>"}, {"role":'
+    ' "assistant", "content": "<text>"}]}',
+    "reinforcement": '{"messages": [{"role": "user", "content": "<text>"}],'
+    ' "reference_answer": "<answer>"}',
 }
+"""The form of a record, as Bedrock's message shows it, by the record format. The first is quoted
+from a failed job (aws-samples/amazon-bedrock-workshop, issue 266); the others follow it."""
 UNPARSABLE_CODES = {
     *("BadJson", "BlankLine", "Bom", "CarriageReturns", "Compressed", "ControlCharacter"),
     *("EmptyFile", "FileUnreadable", "GitLfsPointer", "LoneSurrogate", "MissingComma"),
@@ -36,6 +45,13 @@ def failure_message_of(training: TrainingRequest, error: CheckFailed) -> str:
     return format_finding(
         finding, _uris(training), model.formats.get(training.customization_type, "")
     )
+
+
+def wrong_form(training: TrainingRequest, role: str, line: int, record_format: str) -> str:
+    """Return the failure message of a job with a record in the form of another model."""
+    uris = _uris(training)
+    uri = uris.get(role) or uris["train"]
+    return f"Input data at {uri} must follow '{RECORD_SHAPES[record_format]}' format. (line {line})"
 
 
 def find_other_layout(training: TrainingRequest) -> str | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.distillation import DistillationRun, Teacher
+from cloudft.endpoint.training.job_settings import load_requested_job, stand_in_settings
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
+from cloudft.endpoint.training.validation import find_refusal
 from cloudft.errors import CheckFailed, CloudftError
 from cloudft.jobs.prepare import prepare
-from cloudft.spec.load import load_job
 from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.types import to_json
 
@@ -102,6 +103,9 @@ class SimulatedTrainer(Trainer):
 
     def start(self, request: TrainingRequest) -> TrainingRun:
         """Return a run with one step per record."""
+        refused = find_refusal(request)
+        if refused is not None:
+            return FailedRun(refused)
         with request.data["train"].open("rb") as stream:
             records = sum(1 for _ in stream)
         folder = request.folder / "instant"
@@ -156,7 +160,7 @@ class LocalTrainer(Trainer):
 
     def start(self, request: TrainingRequest) -> TrainingRun:
         """Check the data as `cloudft check` does, then train. Errors end in a FailedRun."""
-        refused = failure_messages.find_other_layout(request)
+        refused = find_refusal(request)
         if refused is not None:
             return FailedRun(refused)
         if request.customization_type == "DISTILLATION":
@@ -175,12 +179,9 @@ class LocalTrainer(Trainer):
     def _train(self, request: TrainingRequest) -> TrainingRun:
         backend = self.backend
         try:
-            staged, warnings = prepare(
-                load_job(None, flags=self._job_settings(request)), backend, backend.home
-            )
-            blank = failure_messages.find_blank_line(request, warnings)
-            if blank is not None:
-                return FailedRun(blank)
+            all_weights = self.settings.get("local.method") == "full"
+            settings = {**stand_in_settings(request, all_weights=all_weights), **self.settings}
+            staged, _ = prepare(load_requested_job(request, settings), backend, backend.home)
             # The same data and settings are the same plan, and `submit` finds the plan's job. So
             # after a restart of the endpoint this line returns the job that was running.
             job_id = backend.submit(backend.plan(staged))
@@ -194,16 +195,3 @@ class LocalTrainer(Trainer):
             # The settings came from no command line: leave out where cloudft says they come from.
             return FailedRun(error.message.partition(" (from --set")[0])
         return LocalRun(backend, job_id)
-
-    def _job_settings(self, request: TrainingRequest) -> dict[str, object]:
-        """Return the values of a job file, by dotted name."""
-        hyperparameters = request.request.get("hyperParameters", {})
-        return {
-            "name": request.name,
-            "base_model": request.request["baseModelIdentifier"],
-            "customization_type": request.customization_type,
-            "local.model": request.stand_in,
-            **{f"data.{role}": str(path) for role, path in request.data.items()},
-            **{f"hyperparameters.{name}": value for name, value in hyperparameters.items()},
-            **self.settings,
-        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from cloudft.evaluate.report.chart_axes import HEIGHT, TOP, WIDTH, Axes, choose_ticks, draw_axes
@@ -29,9 +30,10 @@ def draw_histogram(
         )
     if limit is not None and limit < axes.x_ticks[-1]:
         parts.append(_limit_line(axes, limit))
+    fewest, most = math.ceil(edges[0]), math.floor(edges[-1])
     text = (
-        f"{sum(counts):,} records of {edges[0]:,.0f} to {edges[-1]:,.0f} tokens; the tallest of"
-        f" {len(counts)} bars has {max(counts):,}."
+        f"{sum(counts):,} records of {fewest:,} to {most:,} tokens; the tallest of {len(counts)}"
+        f" bars has {max(counts):,}."
     )
     names = f"tokens-title-{number} tokens-text-{number}".split()
     return (

@@ -34,6 +34,7 @@ TRAPS = {
     "CompletionSeparators": pairs("text\n\n###\n\n", " label END"),
     "MediaPlaceholders": pairs("<image>\nWhat is it?"),
     "TemplatedTexts": pairs("[INST] q [/INST]", "a </s>"),
+    "TemplatedTexts ": pairs("<\uff5cbegin\u2581of\u2581sentence\uff5c>q", "a"),  # DeepSeek's
     "ControlTokens": pairs("<|im_start|>user q<|im_end|>"),
     "TimesAsAnswers": pairs("when?", "1714521600000"),
     "NumbersAsAnswers": [{"prompt": f"q{i}", "completion": str(i % 3)} for i in range(300)],
@@ -55,7 +56,7 @@ def test_each_trap_is_one_warning(tmp_path: Path, code: str, as_chats: bool) -> 
             for r in records
         ]
     found = check(tmp_path, records)
-    assert [(f.severity, f.code, f.line) for f in found] == [("warning", code, 1)]
+    assert [(f.severity, f.code, f.line) for f in found] == [("warning", code.strip(), 1)]
     if code != "NumbersAsAnswers":
         assert found[0].message.startswith("300 of 300 records (lines 1, 2, 3, ...)")
 
@@ -84,6 +85,7 @@ def test_one_lost_character_and_one_control_token_are_found_anywhere(
         {"prompt": "<s>old</s> price", "completion": "in HTML"},
         {"prompt": "how many?", "completion": "5 of 1714521600"},
         {"prompt": "rate it", "completion": "5"},
+        {"prompt": "think", "completion": "<think>Well.</think>\nYes."},
     ],
 )
 def test_what_is_no_trap(tmp_path: Path, record: dict[str, Any]) -> None:
@@ -102,4 +104,4 @@ def test_blocks_and_single_records_are_judged_alike() -> None:
         for line, record in enumerate(records, 1):
             single.add_record(parse_record(record, {}), line)
         assert list(whole.finish()) == list(single.finish())
-        assert [trap.code for trap in whole.finish()] == [code]
+        assert [trap.code for trap in whole.finish()] == [code.strip()]

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft.evaluate.report.chart_axes import TICKS, choose_ticks
+from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.evaluate.report.job_page import render_job_page
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.shared_text import find_shared_text
@@ -102,6 +103,16 @@ def test_the_policy_of_a_page_allows_its_own_style_and_no_other(
     assert "unsafe-inline" not in pages[name]
 
 
+def test_on_paper_no_heading_is_alone_at_the_foot_and_no_row_is_split() -> None:
+    paper = STYLE.partition("@media print")[2]
+    selectors = {
+        rule.strip(): {name.strip() for name in names.split(",")}
+        for names, rule in re.findall(r"([^{}]+)\{([^{}]+)\}", paper)
+    }
+    assert {"h1", "h2", "h3", "caption", "thead", "summary"} <= selectors["break-after: avoid;"]
+    assert {"tr", "figure", ".records li"} <= selectors["break-inside: avoid;"]
+
+
 @pytest.mark.parametrize("name", ["report", "compare"])
 def test_what_prompts_repeat_is_shown_once_and_nothing_is_lost(
     pages: dict[str, str], name: str
@@ -157,6 +168,13 @@ def test_the_axes_of_a_loss_curve_are_round() -> None:
     assert ">12</text>" in curve and ">20,000</text>" in curve and len(curve) < 60_000
     assert "Training: 20000 points, from 11.200 at step 1" in curve
     assert draw_loss_curve([]) is None
+
+
+def test_a_histogram_of_equal_lengths_is_one_bar_with_its_limit() -> None:
+    drawing = draw_histogram([4.5, 5.5], [3], limit=4)
+    assert "3 records of 5 to 5 tokens; the tallest of 1 bars has 3." in drawing
+    assert drawing.count('class="bin"') == 1 and ">cut at 4</text>" in drawing
+    assert "cut at" not in draw_histogram([4.5, 5.5], [3], limit=2048)
 
 
 def test_shared_text_is_what_half_of_the_texts_have_in_whole_words() -> None:

@@ -5,7 +5,6 @@ Source of every rule: catalogue/custom-model-import.yaml, which names its own.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cloudft.backends.bedrock.model_import.model_files import (
 )
 from cloudft.catalogue import ImportRules, load_import_rules
 from cloudft.errors import UsageError
+from cloudft.storage.safetensors_header import read_safetensors_header
 from cloudft.types import Finding, Severity
 
 WEIGHTS = "*.safetensors"
@@ -27,8 +27,6 @@ IMPORTED_FILES = (
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 )
 """Files that are sent to Bedrock, in the layout of Hugging Face; cloudft's own proof is not."""
-MAX_HEADER_BYTES = 100_000_000
-"""Maximum bytes of a safetensors header, by the format's own limit."""
 OTHER_MODEL_FIX = (
     "choose a base_model of an architecture that Bedrock imports"
     " (docs/how-to/import-into-bedrock.md)."
@@ -193,12 +191,7 @@ def _check_weights(folder: Path, config: HfConfig, rules: ImportRules) -> Iterat
 def tensor_dtypes(path: Path) -> set[str]:
     """Return the dtypes of a file's tensors, from its header. Raise UsageError if it is broken."""
     try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > MAX_HEADER_BYTES:
-                raise ValueError("its header is too long")
-            header = orjson.loads(stream.read(length))
-        return {row["dtype"] for name, row in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, AttributeError, KeyError, TypeError) as error:
+        return {tensor.dtype for tensor in read_safetensors_header(path).values()}
+    except (OSError, ValueError) as error:
         message = f"{path} is no complete safetensors file ({type(error).__name__})"
         raise UsageError(message, file=str(path), fix="export the model again.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,48 @@ def test_all_weights_are_exported_as_they_are(train: RunTrainer, tmp_path: Path)
     run = train(8, method="full", epochCount=2)
     proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
     assert proof["maxLogitDifference"] == 0
+
+
+def test_an_adapter_on_a_tied_output_layer_is_trained_and_exported(
+    train: RunTrainer, tiny_model: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = shutil.copytree(tiny_model, tmp_path / "tied")
+    base = AutoModelForCausalLM.from_pretrained(model, tie_word_embeddings=True)
+    base.save_pretrained(model)
+    lora_settings = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["v_proj", "lm_head"]}
+    run = train(8, model=model, epochCount=2, lora=lora_settings)
+    assert run.status == "Completed", run.log
+    assert "no adapter on the output layer" in run.log
+    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    assert proof["equalGreedyAnswers"] == 8 and proof["differsInOlderReaders"] == []
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
+
+
+def test_sampling_settings_and_a_sentencepiece_model_of_the_base_are_kept(
+    train: RunTrainer, tiny_model: Path, tmp_path: Path
+) -> None:
+    """transformers#29988: a temperature without do_sample could not be saved. llama.cpp#19152: a
+    merged Gemma without tokenizer.model can't be converted.
+    """
+    model = shutil.copytree(tiny_model, tmp_path / "base")
+    path = model / "generation_config.json"
+    sampling = {"temperature": 0.6, "top_p": 0.9, "do_sample": False}
+    eos = json.loads((model / "config.json").read_text())["eos_token_id"]
+    path.write_text(json.dumps(sampling | {"eos_token_id": [0, eos]}))
+    (model / "tokenizer.model").write_bytes(b"its pieces and scores")
+    run = train(8, model=model, epochCount=1)
+    assert run.status == "Completed", run.log
+    export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    exported = json.loads((tmp_path / "out" / path.name).read_text())
+    assert sampling.items() <= exported.items()
+    assert exported["eos_token_id"] == [eos, 0]  # the tokenizer's first: some readers take one
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == b"its pieces and scores"
+    words = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert words["added_tokens_decoder"]["1"]["content"] == "<|im_start|>"
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from local_backend.errors import TrainerError
 from local_backend.models import lora
+from local_backend.models.target_modules import find_target_layers
 from local_backend.settings import LoraSettings
 from local_backend.training.checkpoint import gather_trained_weights
 
@@ -46,9 +47,7 @@ def test_the_layers_are_those_that_peft_means(tiny_model: Path, targets: Any) ->
         for name, _ in get_peft_model(plain(tiny_model), config).named_parameters()
         if ".lora_A." in name
     }
-    assert (
-        set(lora.find_target_layers(plain(tiny_model), LoraSettings(2, 4, 0.0, targets))) == theirs
-    )
+    assert set(find_target_layers(plain(tiny_model), LoraSettings(2, 4, 0.0, targets))) == theirs
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -82,6 +81,70 @@ def test_peft_reads_what_is_kept_and_merging_is_the_same_model(
     lora.merge_adapters(again)
     assert not list(lora.lora_layers(again))
     torch.testing.assert_close(again(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_on_the_output_layer_leaves_the_embedding_alone(
+    tmp_path: Path, tiny_model: Path, tied: bool
+) -> None:
+    """peft#2777: merged into a tied output layer, the update changes the embedding too."""
+    from peft import PeftModel
+
+    base = plain(tiny_model)
+    base.config.tie_word_embeddings = tied
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "base")
+    settings = LoraSettings(4, 8, 0.0, ("q_proj", "lm_head"))
+    model = plain(tmp_path / "base").eval()
+    embedding = model.get_input_embeddings().weight.clone()
+    lora.attach_adapters(model, settings, 1)
+    for _, layer in lora.lora_layers(model):
+        torch.nn.init.normal_(layer.lora_B, std=0.2)
+    expected = model(IDS).logits
+    trained = gather_trained_weights(model)
+    lora.save_adapter(model, settings, tmp_path / "adapter", "the base", trained)
+    theirs = PeftModel.from_pretrained(plain(tmp_path / "base"), str(tmp_path / "adapter"))
+    torch.testing.assert_close(theirs(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+    again = plain(tmp_path / "base")
+    lora.load_adapter(again, tmp_path / "adapter")
+    lora.merge_adapters(again)
+    again.save_pretrained(tmp_path / "merged")
+    merged = plain(tmp_path / "merged").eval()
+    torch.testing.assert_close(merged(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(merged.get_input_embeddings().weight, embedding)
+    assert not merged.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize(
+    ("targets", "faults"),
+    [
+        (("q_proj", "v_prj"), ["v_prj (did you mean v_proj"]),
+        (("embed_tokens", "nothing", "q_proj"), ["embed_tokens is Embedding; nothing"]),
+        (("self_attn",), ["self_attn is LlamaAttention"]),
+    ],
+)
+def test_each_name_that_is_no_linear_layer_is_an_error(
+    tiny_model: Path, targets: tuple[str, ...], faults: list[str]
+) -> None:
+    with pytest.raises(TrainerError, match="names what is no linear layer") as caught:
+        lora.attach_adapters(plain(tiny_model), LoraSettings(2, 4, 0.0, targets), 1)
+    assert all(fault in caught.value.message for fault in faults)
+    assert "down_proj, gate_proj, k_proj, lm_head" in caught.value.fix
+
+
+def test_an_adapter_that_claims_more_than_it_has_still_loads(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """Earlier versions wrote names that match nothing."""
+    model = plain(tiny_model)
+    settings = LoraSettings(2, 4, 0.0, ("q_proj",))
+    lora.attach_adapters(model, settings, 1)
+    lora.save_adapter(model, settings, tmp_path, "the base", gather_trained_weights(model))
+    path = tmp_path / lora.ADAPTER_CONFIG
+    claims = {**json.loads(path.read_text()), "target_modules": ["q_proj", "v_prj", "embed_tokens"]}
+    path.write_text(json.dumps(claims))
+    lora.load_adapter(plain(tiny_model), tmp_path)
 
 
 def test_the_draw_follows_from_the_seed(tiny_model: Path) -> None:

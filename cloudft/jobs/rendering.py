@@ -1,0 +1,203 @@
+"""Render every record as the trainer will: with the chat template and the tokenizer of its model.
+
+So what a template refuses is found before a job is submitted, with file and line, and tokens are
+counted and not estimated. The trainer's own program does it (local_backend/data/
+tokenize_records.py), where the model's tokenizer is on this machine.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import SupportsChatTemplate
+from cloudft.backends.observer import RunObserver
+from cloudft.catalogue import is_text_only
+from cloudft.data.findings import Findings
+from cloudft.data.formats.record import BadRecord
+from cloudft.data.formats.registry import encode_record
+from cloudft.data.records import read_records
+from cloudft.data.sources.source_files import SourceResolver
+from cloudft.errors import TrainerError
+from cloudft.spec.load import LoadedJob
+from cloudft.types import DataVolume, Finding
+
+PROGRESS_INTERVAL = 1000
+"""Records between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What rendering the records found. `tokens` are those of each role's files."""
+
+    findings: tuple[Finding, ...]
+    tokens: Mapping[str, int]
+
+    def count(self, volumes: Mapping[str, DataVolume]) -> dict[str, DataVolume]:
+        """Return the volumes with counted tokens.
+
+        A validation set that is split from the training data gets its share of their tokens.
+        """
+        if not self.tokens:
+            return dict(volumes)
+        counted = {}
+        shared = sum(v.tokens for role, v in volumes.items() if role not in self.tokens)
+        shared += volumes["train"].tokens
+        for role, volume in volumes.items():
+            own = self.tokens.get(role)
+            if own is None or role == "train":
+                own = round(self.tokens["train"] * volume.tokens / shared) if shared else 0
+            counted[role] = replace(volume, tokens=own)
+        return counted
+
+
+@dataclass
+class _Lines:
+    """Where the records of some files are, in the order in which they were read."""
+
+    files: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    lines: array[int] = field(default_factory=lambda: array("Q"))
+
+    def add(self, file: str, line: int) -> None:
+        if not self.files or self.files[-1] != file:
+            self.files.append(file)
+            self.starts.append(len(self.lines))
+        self.lines.append(line)
+
+    def find(self, number: int) -> tuple[str, int]:
+        return self.files[bisect_right(self.starts, number) - 1], self.lines[number]
+
+
+def render_data(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rendering | None:
+    """Render all records of a job whose data has no error.
+
+    Return None where no template renders them here: the backend has none, or the tokenizer is not
+    on this machine. Raise TrainerError if the tokenizer can't be loaded.
+    """
+    if not isinstance(backend, SupportsChatTemplate) or not backend.has_template(job):
+        return None
+    findings = Findings()
+    roles = {"train": job.spec.data.train}
+    for role, paths in (
+        ("validation", job.spec.data.validation),
+        ("test", job.spec.data.test),
+    ):
+        if isinstance(paths, tuple):
+            roles[role] = paths
+    tokens = {
+        role: _RoleRendering(job, backend, role, findings).run(paths, observer)
+        for role, paths in roles.items()
+    }
+    return Rendering(findings.all(), tokens)
+
+
+class _RoleRendering:
+    """One pass over the files of a role."""
+
+    def __init__(
+        self, job: LoadedJob, backend: SupportsChatTemplate, role: str, findings: Findings
+    ) -> None:
+        self._job, self._backend, self._role, self._findings = job, backend, role, findings
+        self._places = _Lines()
+        self._limit: int | None = None
+        self._too_long: list[tuple[int, int]] = []
+        """The number and the tokens of the longest record that is cut, and how many are."""
+        self._cut = 0
+        self._last_turn_only = 0
+
+    def run(self, paths: tuple[str, ...], observer: RunObserver) -> int:
+        """Add what the template refuses to the findings, and return the number of tokens."""
+        replies = self._backend.render(self._job, self._read(paths))
+        facts = next(replies)
+        self._note_facts(facts)
+        total = 0
+        for number, reply in enumerate(replies):
+            total += self._take(number, reply)
+            if number and number % PROGRESS_INTERVAL == 0:
+                observer.on_records_rendered(number)
+        self._note_lengths()
+        return total
+
+    def _read(self, paths: tuple[str, ...]) -> Iterator[bytes]:
+        """Yield the records in the base model's format."""
+        job, unread = self._job, Findings()  # what is wrong with the files was found before
+        target = job.model.formats[job.spec.customization_type]
+        columns = {str(name): column for name, column in job.spec.data.columns.items()}
+        sources = SourceResolver(job.base_dir, unread).resolve(f"data.{self._role}", paths)
+        for located in read_records(sources, unread, columns, None, target):
+            try:
+                line, _ = encode_record(located.record, target)
+            except BadRecord:
+                continue
+            self._places.add(located.file, located.line)
+            yield line
+
+    def _take(self, number: int, reply: Mapping[str, Any]) -> int:
+        """Return the tokens of one record; add a finding for one that can't be rendered."""
+        if "problem" in reply:
+            file, line = self._places.find(number)
+            self._findings.add(
+                "NotRendered", _as_clause(reply["problem"]), reply["fix"], file=file, line=line
+            )
+            return 0
+        tokens: int = reply["tokens"]
+        self._last_turn_only += bool(reply.get("lastTurnOnly"))
+        if self._limit is not None and tokens > self._limit:
+            self._cut += 1
+            if not self._too_long or tokens > self._too_long[0][1]:
+                self._too_long = [(number, tokens)]
+        return tokens
+
+    def _note_facts(self, facts: Mapping[str, Any]) -> None:
+        local = self._job.spec.local
+        if not is_text_only(self._job.spec.customization_type):
+            self._limit = min(local.max_length or facts["context"], facts["context"])
+        if facts.get("writesDate") and self._role == "train":
+            self._findings.add(
+                "TemplateDate",
+                "the model's chat template writes today's date: training takes the day on which the"
+                " job is submitted, and so do all later prompts to the tuned model",
+                "",
+                severity="note",
+            )
+
+    def _note_lengths(self) -> None:
+        """Add findings about records that are cut, and about turns that are not learned."""
+        if self._too_long and self._role != "test":
+            [(number, tokens)] = self._too_long
+            file, line = self._places.find(number)
+            share = self._job.spec.local.max_truncated_share
+            is_error = self._cut > share * len(self._places.lines)
+            self._findings.add(
+                "RecordsCut",
+                f"{self._cut} of {len(self._places.lines)} {self._role} records are longer than"
+                f" {self._limit} tokens and will be cut; this one has {tokens}"
+                + (f", and the allowed share is {share:g}" if is_error else ""),
+                "raise local.max_length, shorten the records, or raise local.max_truncated_share",
+                file=file,
+                line=line,
+                severity="error" if is_error else "warning",
+            )
+        if self._last_turn_only:
+            self._findings.add(
+                "LastTurnOnly",
+                f"of {self._last_turn_only} {self._role} records only the last answer is learned:"
+                " the model's chat template rewrites earlier turns",
+                "to learn them too, make a record of each answer with the turns before it",
+                severity="note",
+            )
+
+
+def _as_clause(sentence: str) -> str:
+    """Return a sentence of the trainer as the message of a finding."""
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
+
+
+def unrendered_finding(error: TrainerError) -> Finding:
+    """Return the warning that the records could not be rendered here."""
+    return Finding("warning", "NotRenderedHere", _as_clause(error.message), error.fix or "")
