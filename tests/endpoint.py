@@ -96,7 +96,7 @@ _client = functools.cache(new_client)
 def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
     """Run an endpoint with an empty, private bucket, and roles that trust Bedrock and SageMaker.
 
-    Without `--warm-up` it loads no model before the first request.
+    The roles may do everything. Without `--warm-up` no model is loaded before the first request.
     """
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
         output, errors = Path(folder, "out"), Path(folder, "err")
@@ -134,3 +134,9 @@ def create_bucket_and_roles(endpoint: Endpoint) -> None:
     iam = endpoint.client("iam")
     for name, trust in (("bedrock-job", BEDROCK_TRUST), ("sagemaker-job", SAGEMAKER_TRUST)):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        iam.put_role_policy(
+            RoleName=name,
+            PolicyName="everything",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": everything}),
+        )

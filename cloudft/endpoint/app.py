@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from cloudft.aws.request_validation import constraint_violations
 from cloudft.endpoint import fault_injection
 from cloudft.endpoint.admin import AdminRoutes
 from cloudft.endpoint.call_log import CallLog
 from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.operations import Operation, find_operation, validate_input
 from cloudft.endpoint.protocols.aws_json import AwsJsonProtocol
 from cloudft.endpoint.protocols.caller_identity import (
     BEARER_PREFIX,
@@ -29,15 +27,16 @@ from cloudft.endpoint.protocols.messages import (
     Parameters,
     ServiceError,
 )
-from cloudft.endpoint.protocols.query import QueryProtocol, parse_action
 from cloudft.endpoint.protocols.rest_json import RestJsonProtocol
-from cloudft.endpoint.protocols.service_models import OperationModel, Shape
+from cloudft.endpoint.protocols.service_models import OperationModel
 from cloudft.endpoint.protocols.sigv4 import SignedRequest, verify_signature
 from cloudft.endpoint.protocols.unparsed_errors import serialize_json_error, serialize_xml_error
+from cloudft.endpoint.query_service import QueryService
 from cloudft.endpoint.state import State
 from cloudft.endpoint.wsgi import (
     buffer_body,
     inert_start_response,
+    numbered_start_response,
     read_body,
     request_headers,
     send_response,
@@ -48,17 +47,12 @@ from cloudft.web.request_guard import RequestGuard
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-Operation: TypeAlias = Callable[[Parameters], Parameters]
 ParsedProtocol: TypeAlias = RestJsonProtocol | AwsJsonProtocol
-NO_SERVICES: Mapping[str, object] = MappingProxyType({})
 MUTATING_PREFIXES = ("Delete", "Stop", "Tag", "Untag", "Update")
 """Beginnings of operations after which the state is saved. Those that create resources save it."""
 MISSING_TOKEN = ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
-
-
-def snake_case(name: str) -> str:
-    """Return an operation's name as its method: `GetCustomModel` -> `get_custom_model`."""
-    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+UNREADABLE_AUTHORIZATION = ServiceError("InvalidArgument", "Unsupported Authorization Type")
+"""What S3 answers to such a header (S3 API reference, "Error responses"): moto fails at some."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +71,8 @@ class App:
     """Routes each request to the service that its signature names.
 
     The methods of `services` are the operations of bedrock, bedrock-runtime and sagemaker by their
-    names in snake case; `query_services` has objects with operations of services that speak the
-    query protocol. `moto` answers everything else.
+    names in snake case; `query_services` have operations of services that speak the query protocol.
+    `moto` answers everything else.
     """
 
     def __init__(
@@ -88,7 +82,7 @@ class App:
         moto: WSGIApplication,
         fault_injector: FaultInjector,
         options: AppOptions,
-        query_services: Mapping[str, object] = NO_SERVICES,
+        query_services: Sequence[QueryService] = (),
     ) -> None:
         self.rest_json_protocols = (
             RestJsonProtocol("bedrock"),
@@ -100,9 +94,7 @@ class App:
         self.moto = moto
         self.fault_injector = fault_injector
         self.options = options
-        self.query_services = {
-            name: (QueryProtocol(name), service) for name, service in query_services.items()
-        }
+        self.query_services = {service.service: service for service in query_services}
         self.call_log = CallLog()
         self.admin = AdminRoutes(
             state, options.jobs_folder, fault_injector, self.call_log, options.guard
@@ -120,15 +112,17 @@ class App:
         )
         # Stored objects come from whoever could write them: no browser may run them as a page.
         start_inert = inert_start_response(start_response, download=not caller.is_signed)
+        start_numbered = numbered_start_response(start_inert, caller.service)
         if reason is not None:
             error = ServiceError("AccessDeniedException", reason)
-            return send_response(self._error_response(environ, caller.service, error), start_inert)
+            response = self._error_response(environ, caller.service, error)
+            return send_response(response, start_numbered)
         if not is_admin:
-            return self._route(environ, headers, caller, start_inert)
-        response = self.admin.respond(environ, path, has_token=has_token)
-        if response is None:
+            return self._route(environ, headers, caller, start_numbered)
+        page = self.admin.respond(environ, path, has_token=has_token)
+        if page is None:
             return self._serve_from_moto("", environ, start_inert)
-        return send_response(response, start_response)
+        return send_response(page, start_response)
 
     def _route(
         self,
@@ -176,7 +170,7 @@ class App:
         headers: Mapping[str, str],
         caller: Caller,
     ) -> HttpResponse | None:
-        """Return the refusal of an anonymous request that must be signed; None for others."""
+        """Return the refusal of a request that must be signed and is not; None for others."""
         if caller.is_signed or caller.is_presigned:
             return None
         method = environ["REQUEST_METHOD"]
@@ -186,7 +180,9 @@ class App:
         protocol = unsigned_protocol(headers, raw_path, body)
         if protocol == "json":
             return serialize_json_error(MISSING_TOKEN)
-        return serialize_xml_error("query", MISSING_TOKEN) if protocol else None
+        if protocol is not None:
+            return serialize_xml_error("query", MISSING_TOKEN)
+        return serialize_xml_error("s3", UNREADABLE_AUTHORIZATION) if caller.is_unreadable else None
 
     def _error_response(
         self, environ: WSGIEnvironment, service: str, error: ServiceError
@@ -244,26 +240,30 @@ class App:
 
     def _serve_query(self, service: str, environ: WSGIEnvironment) -> HttpResponse | None:
         """Return the response to an operation that replaces one of moto's; None for moto's own."""
-        if service not in self.query_services:
+        implementation = self.query_services.get(service)
+        if implementation is None:
             return None
-        protocol, implementation = self.query_services[service]
+        # A form is in the body, or in the query of a GET.
+        query = str(environ.get("QUERY_STRING", "")).encode()
         try:
-            body = buffer_body(environ)
-            operation = getattr(implementation, snake_case(parse_action(body)), None)
-            if operation is None:
+            form = buffer_body(environ) or query
+            parsed = implementation.parse_request(form)
+            if parsed is None:
                 return None
-            call = protocol.parse_request(body)
+            call = parsed.call
             self.call_log.record(call)
             fault = self.fault_injector.take_due_fault(call.operation)
             fault_injection.apply_before(fault)
-            response = protocol.serialize_response(call.operation, operation(call.parameters))
+            result = parsed.operation(call.parameters)
+            response = implementation.serialize_response(call.operation, result)
             fault_injection.apply_after(fault)
         except ServiceError as error:
-            response = protocol.serialize_error(error)
+            response = implementation.serialize_error(error)
         except ConnectionDropped:
             raise
         except Exception as error:
-            response = protocol.serialize_error(_internal_error("InternalFailure", error))
+            failure = _internal_error("InternalFailure", error)
+            response = implementation.serialize_error(failure)
         return response
 
     def _serve_from_moto(
@@ -288,7 +288,7 @@ class App:
         fault = self.fault_injector.take_due_fault(call.operation)
         # A throttled caller learns nothing about its request: faults come before validation.
         fault_injection.apply_before(fault)
-        _validate_input(model.input_shape, call.parameters)
+        validate_input(model.input_shape, call.parameters, "ValidationException")
         operation = self.find_operation(call.operation)
         if operation is None:
             message = f"{call.operation} is not offered by this endpoint"
@@ -302,8 +302,7 @@ class App:
 
     def find_operation(self, name: str) -> Operation | None:
         """Return the method that implements an operation; None if it is not offered."""
-        methods = (getattr(service, snake_case(name), None) for service in self.services)
-        return next((method for method in methods if method is not None), None)
+        return find_operation(self.services, name)
 
 
 def _catch_errors(protocol: ParsedProtocol, respond: Callable[[], HttpResponse]) -> HttpResponse:
@@ -329,14 +328,3 @@ def _not_offered_code(operation: OperationModel) -> str:
     """Return the code for an operation that is not offered: one that the operation declares."""
     declared = {shape.name for shape in operation.error_shapes}
     return "ValidationException" if "ValidationException" in declared else "AccessDeniedException"
-
-
-def _validate_input(shape: Shape | None, parameters: Parameters) -> None:
-    """Raise ServiceError (ValidationException) that names every violated constraint of an input."""
-    violations = list(constraint_violations(shape, parameters)) if shape else []
-    if violations:
-        plural = "s" if len(violations) > 1 else ""
-        raise ServiceError(
-            "ValidationException",
-            f"{len(violations)} validation error{plural} detected: {'; '.join(violations)}",
-        )

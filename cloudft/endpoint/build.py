@@ -23,20 +23,26 @@ from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.clients import ServiceClients
-from cloudft.endpoint.cloudformation.api import CloudFormation
+from cloudft.endpoint.cloudformation.change_sets import ChangeSets
+from cloudft.endpoint.cloudformation.drift import DriftDetection
 from cloudft.endpoint.cloudformation.engine import StackEngine
+from cloudft.endpoint.cloudformation.stack_operations import StackOperations
+from cloudft.endpoint.cloudformation.stacks import Stacks
+from cloudft.endpoint.cloudformation.store import StackStore
+from cloudft.endpoint.cloudformation.templates import TemplateReader, Templates
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import (
     SAGEMAKER_PRINCIPAL,
     PolicyAuthorizer,
-    PolicySimulator,
     RoleClientFactory,
 )
+from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.moto.moto_app import create_moto_app
 from cloudft.endpoint.moto.replay_log import ReplayLog
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
 from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.query_service import QueryService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
@@ -99,7 +105,9 @@ def build_endpoint(
     # The log is outermost: it records what moto, its state machines included, accepted.
     step_functions = StepFunctionsMiddleware(create_moto_app(ACCOUNT), clients.without_retries)
     replay_log = ReplayLog(step_functions, options.state, warn)
-    authorizer = PolicyAuthorizer(clients, options.region) if options.authorization else None
+    policies = PolicyAuthorizer(clients, options.region)
+    # Without it jobs may do everything; the simulator answers by the policies in either case.
+    authorizer = policies if options.authorization else None
     state, faults = State(options.region, options.state), FaultInjector()
     # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
     # half a minute.
@@ -124,10 +132,8 @@ def build_endpoint(
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
     batches = BatchInference(state, s3, runtime)
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
-    stacks = CloudFormation(state, StackEngine(clients, options.region, state.save, state.lock))
-    query_services: dict[str, object] = {"cloudformation": stacks}
-    if authorizer is not None:
-        query_services["iam"] = PolicySimulator(authorizer)
+    stacks, cloudformation = _build_cloudformation(state, clients)
+    iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
         (
@@ -137,13 +143,28 @@ def build_endpoint(
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
-        query_services,
+        (cloudformation, iam),
     )
     resumable = (customization, imports, created, batches, training, stacks)
     callbacks = [service.resume for service in resumable]
     return Endpoint(
         app, customization, inference, training, replay_log, options.stand_in, callbacks
     )
+
+
+def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks, QueryService]:
+    """Return the operations on stacks, and the service with all of CloudFormation's operations."""
+    engine = StackEngine(clients, state.region, state.save, state.lock)
+    store, reader = StackStore(state), TemplateReader(clients)
+    operations = StackOperations(store, engine, reader)
+    stacks = Stacks(operations)
+    implementations = (
+        stacks,
+        ChangeSets(operations),
+        Templates(store, reader),
+        DriftDetection(store, engine),
+    )
+    return stacks, QueryService("cloudformation", implementations, is_complete=True)
 
 
 def _build_models(options: EndpointOptions) -> FoundationModels:

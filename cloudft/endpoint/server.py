@@ -132,10 +132,10 @@ def _terminate_after(pid: int) -> None:
 
 
 def _request_handler_class() -> type[WSGIRequestHandler]:
-    # Defined here because werkzeug is imported only by a process that serves.
-    from werkzeug.serving import WSGIRequestHandler
+    # Defined here because moto is imported only by a process that serves.
+    from cloudft.endpoint.moto.moto_app import load_request_handler
 
-    class Handler(WSGIRequestHandler):
+    class Handler(load_request_handler()):  # type: ignore[misc] # a class that mypy can't know
         """HTTP/1.1 with the endpoint's own `Server` header and without a request log."""
 
         protocol_version = "HTTP/1.1"

@@ -26,6 +26,9 @@ ACCOUNT = "000000000000"
 """No AWS account has this number: it shows that this is not AWS."""
 STATE_FILE = "endpoint.json"
 JOB_NAME_IN_USE = "The provided job name is currently in use."
+MAX_TAGS = 50
+"""Tags that a resource may have, old and new ones together. Source: Bedrock API reference,
+"TagResource", TooManyTagsException; the service model allows 200 in a request."""
 RUNNING = frozenset({"InProgress", "Stopping"})
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 
@@ -293,8 +296,12 @@ class State(StateData):
         return [job for job in self.jobs.values() if job.status in RUNNING]
 
     def tag(self, arn: str, tags: Iterable[Mapping[str, str]]) -> None:
-        """Add tags to a resource; a tag with the same key is replaced."""
-        self.tags.setdefault(arn, {}).update({tag["key"]: tag["value"] for tag in tags})
+        """Add tags to a resource; a tag with the same key is replaced.
+
+        Raises ServiceError (TooManyTagsException).
+        """
+        added = {tag["key"]: tag["value"] for tag in tags}
+        self.tags[arn] = require_few_tags({**self.tags.get(arn, {}), **added}, arn)
 
     def create(
         self,
@@ -309,14 +316,17 @@ class State(StateData):
         `make` returns the resource, which is added to `collection` and saved. If an earlier request
         with the same token created one, return that one's ARN, and None. `tags_member` is the
         member of the request that has the tags. Raises ServiceError: ConflictException for a name
-        that is in use, ValidationException for a token that was used with other parameters; and
-        StoreError.
+        that is in use, ValidationException for a token that was used with other parameters,
+        TooManyTagsException; and StoreError.
         """
         # One lock around check and creation: of two requests with one token, one creates.
         with self.lock:
             existing = self._find_created_by_token(kind, request)
             if existing is not None:
                 return existing, None
+            # Those of a model that the job will make, too: at its end nobody could be told.
+            for name in [member for member in request if member.lower().endswith("tags")]:
+                require_few_tags({tag["key"]: tag["value"] for tag in request[name]}, name)
             resource = make()
             if find_by_arn_or_name(collection, resource.name):
                 message = f"The name {resource.name} is already in use"
@@ -350,6 +360,15 @@ class State(StateData):
         resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
         tasks = (self.imports, self.copies, self.batches, self.profiles)
         return any(arn in collection for collection in (*resources, *tasks))
+
+
+def require_few_tags(tags: dict[str, str], resource: str) -> dict[str, str]:
+    """Return the tags of a resource. Raises ServiceError (TooManyTagsException) for too many."""
+    if len(tags) > MAX_TAGS:
+        what = "The request contains more tags than can be associated with a resource"
+        message = f"{what} ({MAX_TAGS} tags per resource): {resource} would have {len(tags)}"
+        raise ServiceError("TooManyTagsException", message)
+    return tags
 
 
 def require_unused_job_name(jobs: Mapping[str, NamedResource], name: str) -> None:

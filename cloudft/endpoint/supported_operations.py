@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudft.aws.request_validation import load_service_model
-from cloudft.endpoint.app import snake_case
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
@@ -18,6 +17,12 @@ from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
 from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
+from cloudft.endpoint.cloudformation.change_sets import ChangeSets
+from cloudft.endpoint.cloudformation.drift import DriftDetection
+from cloudft.endpoint.cloudformation.stacks import Stacks
+from cloudft.endpoint.cloudformation.templates import Templates
+from cloudft.endpoint.iam.simulator import PolicySimulator
+from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 
 SERVICES: Sequence[type] = (
@@ -33,8 +38,12 @@ SERVICES: Sequence[type] = (
     InvocationLogging,
 )
 """The classes whose methods are operations of bedrock and bedrock-runtime."""
-SAGEMAKER = "sagemaker"
-"""It has some four hundred operations: only those that are offered are listed."""
+PARTLY_LISTED: Mapping[str, Sequence[type]] = {
+    "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
+    "iam": (PolicySimulator,),
+    "sagemaker": (TrainingJobs,),
+}
+"""Services with many operations, of which only those that these classes offer are listed."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,11 @@ def list_operations() -> Iterator[OperationSupport]:
     for service in ("bedrock", "bedrock-runtime"):
         for name in load_service_model(service).operation_names:
             yield _describe(service, name, SERVICES)
-    for name in load_service_model(SAGEMAKER).operation_names:
-        support = _describe(SAGEMAKER, name, [TrainingJobs])
-        if support.offered:
-            yield support
+    for service, classes in PARTLY_LISTED.items():
+        for name in load_service_model(service).operation_names:
+            support = _describe(service, name, classes)
+            if support.offered:
+                yield support
 
 
 def _describe(service: str, name: str, classes: Sequence[type]) -> OperationSupport:

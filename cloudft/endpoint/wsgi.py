@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
 from cloudft.web.request_guard import harden_headers
@@ -13,6 +14,11 @@ from cloudft.web.request_guard import harden_headers
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+HEADER_NAMES_VARIABLE = "moto.preserved_header_names"
+"""Variable in which moto's request handler keeps the names of S3's metadata headers."""
+REQUEST_ID_HEADERS = {"x-amzn-requestid", "x-amz-request-id"}
+"""Headers in which SDKs look for the id of a request (botocore, `parsers.py`)."""
 
 
 def read_body(environ: WSGIEnvironment) -> bytes:
@@ -36,10 +42,16 @@ def buffer_body(environ: WSGIEnvironment) -> bytes:
     return body
 
 
+def header_names(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names with underscores of headers, by their variables, which lose them."""
+    return dict(environ.get(HEADER_NAMES_VARIABLE) or {})
+
+
 def request_headers(environ: WSGIEnvironment) -> dict[str, str]:
     """Return the request's headers by their lower-case names."""
+    names = header_names(environ)
     headers = {
-        name[5:].lower().replace("_", "-"): value
+        names.get(name, name[5:].replace("_", "-")).lower(): value
         for name, value in environ.items()
         if name.startswith("HTTP_")
     }
@@ -63,6 +75,26 @@ def inert_start_response(start_response: StartResponse, *, download: bool) -> St
         return start_response(status, hardened, *exc_info)
 
     return start_inert
+
+
+def numbered_start_response(start_response: StartResponse, service: str) -> StartResponse:
+    """Return a start_response that adds a request id unless the response has one, as on AWS.
+
+    `service` is the signing name, empty for requests without a signature. S3 has a header of its
+    own.
+    """
+
+    def start_numbered(
+        status: str, headers: list[tuple[str, str]], *exc_info: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
+        known = {name.lower(): value for name, value in headers}
+        if not REQUEST_ID_HEADERS & known.keys():
+            is_s3 = service in ("", "s3") and "json" not in known.get("content-type", "")
+            name = "x-amz-request-id" if is_s3 else "x-amzn-RequestId"
+            headers = [*headers, (name, str(uuid.uuid4()))]
+        return start_response(status, headers, *exc_info)
+
+    return start_numbered
 
 
 def send_response(response: HttpResponse, start_response: StartResponse) -> Iterable[bytes]:

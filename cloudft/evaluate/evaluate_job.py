@@ -209,7 +209,7 @@ def _config_to_json(config: GenerationConfig | None) -> GenerationSummary | None
 
 def find_warnings(held_out: HeldOutData, scores: EvaluationScores) -> Iterator[EvaluationWarning]:
     """Yield the reasons why the figures may be misleading."""
-    yield from _data_warnings(held_out)
+    yield from find_data_warnings(held_out)
     if held_out.role == "validation":
         yield {
             "code": "ValidationData",
@@ -227,7 +227,8 @@ def find_warnings(held_out: HeldOutData, scores: EvaluationScores) -> Iterator[E
     yield from _label_warnings(held_out, scores)
 
 
-def _data_warnings(held_out: HeldOutData) -> Iterator[EvaluationWarning]:
+def find_data_warnings(held_out: HeldOutData) -> Iterator[EvaluationWarning]:
+    """Yield what is wrong with the held-out records themselves: known before any inference."""
     if not held_out.has_train_data:
         message = "the training records were deleted, so leakage could not be checked"
         yield {"code": "TrainUnknown", "message": message}

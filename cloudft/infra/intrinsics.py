@@ -196,23 +196,36 @@ FUNCTIONS: dict[str, Callable[[TemplateScope, Any], Any]] = {
 }
 
 
+def list_references(value: object) -> Iterator[str]:
+    """Yield each name that a value refers to: of a resource, a parameter or a pseudo parameter."""
+    if isinstance(value, list):
+        for item in value:
+            yield from list_references(item)
+    if not isinstance(value, Mapping):
+        return
+    for item in value.values():
+        yield from list_references(item)
+    if isinstance(value.get("Ref"), str):
+        yield value["Ref"]
+    if isinstance(value.get("Fn::GetAtt"), list) and value["Fn::GetAtt"]:
+        yield str(value["Fn::GetAtt"][0])
+    if "Fn::Sub" in value:
+        yield from _substituted_names(value["Fn::Sub"])
+
+
+def _substituted_names(argument: object) -> Iterator[str]:
+    """Yield the names in a text with substitutions, without those that it defines itself."""
+    text, own = argument, {}
+    if isinstance(argument, list) and len(argument) == 2 and isinstance(argument[1], Mapping):
+        text, own = argument
+    for literal, name in SUBSTITUTION.findall(str(text)):
+        if not literal and name not in own:
+            yield name.partition(".")[0]
+
+
 def find_references(value: object, names: Mapping[str, object]) -> set[str]:
     """Return the resources among `names` that a value refers to."""
-    if isinstance(value, list):
-        return {name for item in value for name in find_references(item, names)}
-    if not isinstance(value, Mapping):
-        return set()
-    references = {name for item in value.values() for name in find_references(item, names)}
-    if isinstance(value.get("Ref"), str):
-        references |= {value["Ref"]} & names.keys()
-    if isinstance(value.get("Fn::GetAtt"), list):
-        references |= {value["Fn::GetAtt"][0]} & names.keys()
-    if "Fn::Sub" in value:
-        argument = value["Fn::Sub"]
-        text = argument if isinstance(argument, str) else argument[0]
-        used = {n.partition(".")[0] for literal, n in SUBSTITUTION.findall(text) if not literal}
-        references |= used & names.keys()
-    return references
+    return set(list_references(value)) & names.keys()
 
 
 def sort_by_dependency(resources: Mapping[str, TemplateNode]) -> list[str]:

@@ -13,9 +13,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from local_backend.models.pretrained import UNREADABLE_ERRORS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,6 +39,7 @@ NEWER_KEYS = ("rope_parameters", "dtype", "layer_types")
 """Keys of config.json that transformers 4.51 does not know."""
 SLIDING_WINDOW_PATTERN = "sliding_window_pattern"
 """Older name for what `layer_types` says, where the layers alternate."""
+ORIGINAL_LENGTH = "original_max_position_embeddings"
 NEWER_TOKENIZER_KEYS = ("backend", "is_local", "local_files_only", "extra_special_tokens")
 LAYER_THETAS = {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"}
 """Older names of the rope's base where kinds of layers have their own, as in Gemma 3."""
@@ -61,8 +67,14 @@ def write_portable_config(
 
     end_tokens = {"eos_token_id": stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)}
     if (folder / CONFIG).is_file():
-        aliases = AutoConfig.from_pretrained(folder).attribute_map
-        _rewrite_json(folder / CONFIG, lambda c: add_older_names(c, aliases) | end_tokens)
+        meant = AutoConfig.from_pretrained(folder)
+        original = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | end_tokens
+        older_names = add_older_names(original, meant.attribute_map)
+        _rewrite_json(folder / CONFIG, lambda _: older_names)
+        if not _says_the_same(meant.to_dict() | end_tokens, _read_config(folder)):
+            # Families that no older version has may take an older name for something else.
+            older_names = add_older_names(original, meant.attribute_map, with_rope=False)
+            _rewrite_json(folder / CONFIG, lambda _: older_names)
     if (folder / GENERATION_CONFIG).is_file():
         _rewrite_json(folder / GENERATION_CONFIG, lambda config: config | end_tokens)
     if (folder / TOKENIZER).is_file():
@@ -81,14 +93,48 @@ def _rewrite_json(path: Path, convert: Callable[[HfConfig], HfConfig]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def add_older_names(config: HfConfig, aliases: Mapping[str, str]) -> HfConfig:
+def _read_config(folder: Path) -> HfConfig:
+    """Return what this transformers reads from config.json; nothing if it can't be read."""
+    from transformers import AutoConfig
+
+    try:
+        with warnings.catch_warnings():
+            # The newest families warn of `rope_scaling`, which is about to be left out for them.
+            warnings.simplefilter("ignore", FutureWarning)
+            read: HfConfig = AutoConfig.from_pretrained(folder).to_dict()
+    except (*UNREADABLE_ERRORS, StrictDataclassError):
+        return {}
+    return read
+
+
+def _says_the_same(meant: HfConfig, read: HfConfig) -> bool:
+    """Return whether every value in `meant` is in `read`; `read` may have more of them."""
+    for name, value in meant.items():
+        other = read.get(name)
+        if name == "rope_parameters" and isinstance(other, dict):
+            # `type` is the older name of rope_type, and stays beside it.
+            same = value == {key: part for key, part in other.items() if key != "type"}
+        elif isinstance(value, dict) and isinstance(other, dict):
+            same = _says_the_same(value, other)
+        else:
+            same = value == other
+        if not same:
+            return False
+    return True
+
+
+def add_older_names(
+    config: HfConfig, aliases: Mapping[str, str], *, with_rope: bool = True
+) -> HfConfig:
     """Return config.json with the older names, in nested configurations too.
 
     `aliases` is the configuration class's `attribute_map`: other names of the same values, some of
     which were the names in older versions.
     """
     converted: HfConfig = {
-        name: add_older_names(value, {}) if _is_nested_config(name, value) else value
+        name: add_older_names(value, {}, with_rope=with_rope)
+        if _is_nested_config(name, value)
+        else value
         for name, value in config.items()
     }
     for alias, name in aliases.items():
@@ -99,7 +145,7 @@ def add_older_names(config: HfConfig, aliases: Mapping[str, str]) -> HfConfig:
     period = _sliding_window_period(converted.get("layer_types") or [])
     if period is not None:
         converted[SLIDING_WINDOW_PATTERN] = period
-    if converted.get("rope_parameters"):
+    if with_rope and converted.get("rope_parameters"):
         converted |= _older_rope_names(converted)
     return converted
 
@@ -123,7 +169,7 @@ def _older_rope_names(config: HfConfig) -> HfConfig:
     family, rope = str(config.get("model_type")), dict(config["rope_parameters"])
     if any(isinstance(value, dict) for value in rope.values()):
         names = FAMILY_LAYER_THETAS.get(family, LAYER_THETAS)
-        older = {n: rope[kind]["rope_theta"] for kind, n in names.items() if rope.get(kind)}
+        older = {n: rope[kind].get("rope_theta") for kind, n in names.items() if rope.get(kind)}
         scaling = {k: v for k, v in (rope.get("full_attention") or {}).items() if k != "rope_theta"}
     else:
         moved = ("rope_theta", "partial_rotary_factor")
@@ -134,7 +180,7 @@ def _older_rope_names(config: HfConfig) -> HfConfig:
     if family == "phi3" and scaling.get("rope_type") == "longrope":
         # Older code takes these three keys and no other.
         factors = {name: scaling[name] for name in ("short_factor", "long_factor")}
-        older["original_max_position_embeddings"] = scaling["original_max_position_embeddings"]
+        older |= {name: scaling[name] for name in (ORIGINAL_LENGTH,) if name in scaling}
         scaling = {"type": "longrope"} | factors
     is_default = scaling.get("rope_type") == "default"
     return older | {"rope_scaling": None if is_default else scaling}
@@ -194,14 +240,16 @@ def older_reader_differences(
     `tokenizer` means that tokenizer.json by itself gives some of `texts` other tokens.
     """
     from tokenizers import Tokenizer
-    from transformers import AutoConfig
 
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as older:
         older_names = {name: value for name, value in config.items() if name not in NEWER_KEYS}
         (Path(older) / CONFIG).write_text(json.dumps(older_names), encoding="utf-8")
-        read, meant = (AutoConfig.from_pretrained(path).to_dict() for path in (older, folder))
-    differing = {name for name in {*read, *meant} if read.get(name) != meant.get(name)}
+        read, meant = _read_config(Path(older)), _read_config(folder)
+    if read:
+        differing = {name for name in {*read, *meant} if read.get(name) != meant.get(name)}
+    else:
+        differing = set(NEWER_KEYS) & config.keys()
     if (folder / TOKENIZER).is_file():
         inner = Tokenizer.from_file(str(folder / TOKENIZER))
         if any(inner.encode(text).ids != tokenizer(text)["input_ids"] for text in texts):

@@ -222,8 +222,10 @@ def test_a_signature_by_a_known_key_is_accepted(signed_only_url: str) -> None:
         arn = f"arn:aws:bedrock:{REGION}:000000000000:custom-model/{NOVA}/abcdefghijkl"
         bedrock.get_custom_model(modelIdentifier=arn)
     s3.create_bucket(Bucket="signed")
-    s3.put_object(Bucket="signed", Key="a file+ü.txt", Body=b"x" * 100)
-    assert s3.get_object(Bucket="signed", Key="a file+ü.txt")["Body"].read() == b"x" * 100
+    where = {"Bucket": "signed", "Key": "a file+ü.txt"}
+    s3.put_object(**where, Body=b"x" * 100, Metadata={"my_key": "1"})
+    stored = s3.get_object(**where)
+    assert (stored["Body"].read(), stored["Metadata"]) == (b"x" * 100, {"my_key": "1"})
     assert (
         create_client(signed_only_url, "sts", "s3cr3t/+x").get_caller_identity()["Account"]
         == "0" * 12

@@ -128,8 +128,18 @@ def test_a_leak_over_fitting_and_labels_never_seen_are_reported(evaluated: Any) 
         hyperparameters={"epochCount": 20, "learningRate": 0.02},
     )
     assert {w["code"] for w in found["warnings"]} == {"LeakedTestSet"}
-    assert "40 of 40 held-out records are training records" in said
+    assert said.count("40 of 40 held-out records are training records") == 1
     assert found["pitfalls"]["overfitting"]["level"] == "bad"
+
+
+def test_a_leak_is_named_before_any_inference(cli: Cli, trained_job: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"base": "a", "tuned": "b"}\n')  # too few: evaluation ends there
+    leaked = tmp_path / "leaked.jsonl"
+    tiny.write_jsonl(leaked, RECORDS[:3])
+    refused = cli("evaluate", trained_job.name, "--data", leaked, "--answers", answers)
+    assert refused.returncode not in (0, 1)
+    assert "3 of 3 held-out records are training records" in refused.stderr
 
 
 def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from processes import wait_until
 
 from cloudft.aws.request_validation import _compile_pattern, load_service_model, validate_request
-from cloudft.endpoint.app import snake_case
+from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.supported_operations import SERVICES
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=AKIAX/20260101/{REGION}/bedrock/aws4_request, Signature=0"

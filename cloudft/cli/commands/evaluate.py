@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from cloudft.storage.home import Home
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
     from cloudft.evaluate.held_out import HeldOutData
-    from cloudft.evaluate.results import DiagnosticResult, Evaluation
+    from cloudft.evaluate.results import DiagnosticResult, Evaluation, EvaluationWarning
     from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
@@ -119,6 +119,9 @@ def evaluate_command(
     record, backend, _ = open_job(reference)
     home = Home.from_environ()
     held = load_held_out_data(record, home, data, limit or 0)
+    # Before anything is paid for; check and submit have warned of it too.
+    early = list(evaluate_job.find_data_warnings(held))
+    _print_warnings(early, console)
     if answers is None and backend.inference_is_billed:
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
         confirm_cost(record, held, decoding, yes, console, batches=batches)
@@ -141,14 +144,24 @@ def evaluate_command(
             evaluation["pitfalls"]["data"] = _run_learning_curve(
                 record, backend, home, held, progress, console
             )
-    _save_and_print(record, evaluation, console)
+    _save_and_print(record, evaluation, console, early)
     return 0
 
 
-def _save_and_print(record: JobRecord, evaluation: Evaluation, console: Console) -> None:
+def _print_warnings(warnings: Iterable[EvaluationWarning], console: Console) -> None:
+    for warning in warnings:
+        console.note(f"warning: {warning['message']} [{warning['code']}]")
+
+
+def _save_and_print(
+    record: JobRecord,
+    evaluation: Evaluation,
+    console: Console,
+    early: Sequence[EvaluationWarning],
+) -> None:
     """Save the evaluation in the job's folder; print it with what earlier ones found.
 
-    Its records are not printed.
+    Its records are not printed, nor are the warnings that were printed `early`.
     """
     from cloudft.evaluate.history import load_combined_evaluation
     from cloudft.evaluate.results import save_evaluation
@@ -156,8 +169,7 @@ def _save_and_print(record: JobRecord, evaluation: Evaluation, console: Console)
     path = save_evaluation(record.folder, evaluation)
     evaluation = load_combined_evaluation(record.folder)
     shown = {name: value for name, value in evaluation.items() if name != "records"}
-    for warning in evaluation["warnings"]:
-        console.note(f"warning: {warning['message']} [{warning['code']}]")
+    _print_warnings((each for each in evaluation["warnings"] if each not in early), console)
     console.print_result({**shown, "file": path}, evaluation_text(evaluation))
 
 

@@ -89,8 +89,10 @@ class FoundationModels:
 
         Raises ResourceNotFoundException.
         """
-        name = identifier.rpartition("foundation-model/")[2]
-        for base in self.models:
+        place, _, name = identifier.rpartition("foundation-model/")
+        # An ARN of another Region names nothing here, as on AWS.
+        here = place in ("", f"arn:aws:bedrock:{self.region}::")
+        for base in self.models if here else ():
             if name in (base.identifier, *base.model.other_ids) or base.identifier.startswith(
                 f"{name}:"
             ):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from cloudft.endpoint.clients import ClientFactory
-from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
+from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource, now
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
     Properties,
@@ -100,7 +100,7 @@ class StackEngine:
         changes = [
             Change("Add", name, declaration["Type"])
             for name, declaration in target.items()
-            if name not in stack.pieces
+            if not _exists(stack, name)
         ]
         before = (
             self._resolved_properties(stack, parse_template(stack.template), stack.parameters)
@@ -111,7 +111,7 @@ class StackEngine:
         for name, resource in stack.pieces.items():
             if name not in target:
                 changes.append(Change("Remove", name, resource.type, resource.physical))
-            elif before.get(name) != after.get(name):
+            elif resource.physical and before.get(name) != after.get(name):
                 known = RESOURCE_TYPES.get(resource.type)
                 replacement = "False" if known and known.update else "True"
                 changes.append(
@@ -132,11 +132,22 @@ class StackEngine:
                 resolved[name] = None
         return resolved
 
-    def create(self, stack: StackRecord, token: str | None) -> None:
-        """Create all resources. On a failure remove them again, and record the reason."""
+    def create(self, stack: StackRecord, token: str | None, on_failure: str = "ROLLBACK") -> None:
+        """Create all resources. Record the reason of a failure, and act on it.
+
+        `on_failure` is ROLLBACK (remove them again), DELETE (the stack, too) or DO_NOTHING.
+        """
         try:
             self._build(stack, token)
         except _ResourceFailed as failure:
+            if on_failure == "DO_NOTHING":
+                self.set_status(stack, "CREATE_FAILED", str(failure), token)
+                return
+            if on_failure == "DELETE":
+                stack.deleted = now()
+                self.set_status(stack, "DELETE_IN_PROGRESS", str(failure), token)
+                self.delete(stack, token)
+                return
             self.set_status(stack, "ROLLBACK_IN_PROGRESS", str(failure), token)
             left = self._remove_resources(
                 stack, reversed(list(stack.pieces.values())), RETAINED_ALWAYS, token
@@ -146,10 +157,16 @@ class StackEngine:
             self.set_status(stack, "CREATE_COMPLETE", None, token)
 
     def update(self, stack: StackRecord, before: StackRecord, token: str | None) -> None:
-        """Apply the stack's current template. On a failure restore the state of `before`."""
+        """Apply the stack's current template.
+
+        On a failure restore the state of `before`, unless the stack keeps what has failed.
+        """
         try:
             self._build(stack, token)
         except _ResourceFailed as failure:
+            if stack.keeps_failed:
+                self.set_status(stack, "UPDATE_FAILED", str(failure), token)
+                return
             # A rollback is another build, from the template that was there before.
             stack.template, stack.parameters = before.template, before.parameters
             self.set_status(stack, "UPDATE_ROLLBACK_IN_PROGRESS", str(failure), token)
@@ -162,9 +179,12 @@ class StackEngine:
         else:
             self.set_status(stack, "UPDATE_COMPLETE", None, token)
 
-    def delete(self, stack: StackRecord, token: str | None) -> None:
-        """Delete all resources, except those that their DeletionPolicy retains."""
-        resources = reversed(list(stack.pieces.values()))
+    def delete(self, stack: StackRecord, token: str | None, retained: Collection[str] = ()) -> None:
+        """Delete all resources, except those that their DeletionPolicy retains.
+
+        `retained` are logical ids that stay, too.
+        """
+        resources = [r for r in reversed(list(stack.pieces.values())) if r.logical not in retained]
         left = self._remove_resources(stack, resources, RETAINED_ON_DELETION, token)
         if left:
             names = ", ".join(resource.logical for resource in left)
@@ -178,6 +198,14 @@ class StackEngine:
 
         Raises _ResourceFailed.
         """
+        try:
+            self._build_resources(stack, token)
+        except _ResourceFailed:
+            raise
+        except Exception as error:  # nobody waits for this thread: the stack says why it failed
+            raise _ResourceFailed(f"{error}") from error
+
+    def _build_resources(self, stack: StackRecord, token: str | None) -> None:
         template = parse_template(stack.template)
         scope = self.scope(stack, template, stack.parameters)
         target = scope.active_resources()
@@ -201,7 +229,7 @@ class StackEngine:
         token: str | None,
     ) -> None:
         """Create a resource, update it, or leave it as it is. Raises _ResourceFailed."""
-        old = stack.pieces.get(name)
+        old = stack.pieces[name] if _exists(stack, name) else None
         verb = "UPDATE" if old else "CREATE"
         resource = old or StackResource(name, declaration["Type"], {})
         try:
@@ -303,6 +331,11 @@ class StackEngine:
         except Exception:  # it was deleted by other means than the stack
             return "DELETED", []
         return ("MODIFIED", drifted) if drifted else ("IN_SYNC", [])
+
+
+def _exists(stack: StackRecord, name: str) -> bool:
+    """Return whether a resource was created: one that failed has no physical id."""
+    return name in stack.pieces and bool(stack.pieces[name].physical)
 
 
 def _is_not_found(error: Exception) -> bool:

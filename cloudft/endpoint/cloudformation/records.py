@@ -51,7 +51,11 @@ class StackEvent:
 
 @dataclass
 class StackRecord:
-    """A stack. `pieces` are its resources by logical id; `protected` is termination protection."""
+    """A stack. `pieces` are its resources by logical id; `protected` is termination protection.
+
+    `role` is the RoleARN, which is only reported: all calls here have the endpoint's own rights.
+    `keeps_failed` says that the last operation was to leave a failure as it is (DisableRollback).
+    """
 
     arn: str
     name: str
@@ -68,6 +72,8 @@ class StackRecord:
     deleted: datetime | None = None
     protected: bool = False
     description: str | None = None
+    role: str | None = None
+    keeps_failed: bool = False
 
     @property
     def is_deleted(self) -> bool:
@@ -116,8 +122,9 @@ class Change:
 class ChangeSetRecord:
     """The changes that a template and its parameters would make to a stack.
 
-    `stack` is the stack's ARN, `kind` is CREATE or UPDATE, `execution` the ExecutionStatus, and
-    `token` the ClientToken of the request.
+    `stack` is the stack's ARN, `kind` is CREATE or UPDATE, `execution` the ExecutionStatus, `token`
+    the ClientToken of the request, and `on_failure` what a failure does: ROLLBACK, DO_NOTHING or
+    DELETE.
     """
 
     arn: str
@@ -133,3 +140,6 @@ class ChangeSetRecord:
     execution: str = "AVAILABLE"
     token: str | None = None
     created: datetime = field(default_factory=now)
+    description: str | None = None
+    role: str | None = None
+    on_failure: str = "ROLLBACK"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
+from cloudft.endpoint.cloudformation.records import Change, StackEvent, StackRecord, StackResource
 from cloudft.endpoint.protocols.messages import Response
 
 
@@ -28,6 +28,24 @@ def stack_response(stack: StackRecord) -> Response:
         "Outputs": key_value_list("Output", stack.outputs),
         "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],
         "EnableTerminationProtection": stack.protected,
+        "RoleARN": stack.role,
+        "DisableRollback": stack.keeps_failed,
+    }
+
+
+def event_response(stack: StackRecord, event: StackEvent) -> Response:
+    """Return an event as DescribeStackEvents returns it."""
+    return {
+        "StackId": stack.arn,
+        "StackName": stack.name,
+        "EventId": event.id,
+        "LogicalResourceId": event.logical,
+        "PhysicalResourceId": event.physical,
+        "ResourceType": event.type,
+        "Timestamp": event.at,
+        "ResourceStatus": event.status,
+        "ResourceStatusReason": event.reason,
+        "ClientRequestToken": event.token,
     }
 
 
@@ -42,12 +60,18 @@ def change_response(change: Change) -> Response:
     }
 
 
-def resource_response(resource: StackResource) -> Response:
-    """Return a resource as ListStackResources returns it."""
+def resource_response(stack: StackRecord, resource: StackResource) -> Response:
+    """Return a resource as the operations that describe or list resources return it.
+
+    They name the time of the last status differently: serialization takes the name of each.
+    """
     return {
+        "StackId": stack.arn,
+        "StackName": stack.name,
         "LogicalResourceId": resource.logical,
         "PhysicalResourceId": resource.physical,
         "ResourceType": resource.type,
+        "Timestamp": resource.changed,
         "LastUpdatedTimestamp": resource.changed,
         "ResourceStatus": resource.status,
         "ResourceStatusReason": resource.reason,

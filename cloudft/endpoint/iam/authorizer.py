@@ -1,14 +1,14 @@
 """Authorize jobs by the policies in IAM beside this endpoint.
 
 With `--authorization`, jobs reach S3, and write their logs, as their role: a call that its policies
-don't allow is refused, and so is a role that does not trust the job's service. IAM's policy
-simulator answers from the same policies.
+don't allow is refused, and so is a role that does not trust the job's service.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -18,6 +18,7 @@ from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.iam.policies import (
     ALLOWED,
     AccessRequest,
+    ConditionContext,
     PolicyDocument,
     Statement,
     allows_assume_role,
@@ -47,6 +48,27 @@ ANONYMOUS_PRINCIPAL = f"arn:aws:sts::{ACCOUNT}:user/moto"
 """The principal that moto gives to keys of no user. Everything is allowed to it."""
 
 
+@dataclass(frozen=True)
+class PrincipalPolicies:
+    """The statements that apply to a principal, and its permissions boundary (None: it has none).
+
+    `own_keys` are the condition keys that follow from the principal.
+    """
+
+    statements: Sequence[Statement]
+    boundary: Sequence[Statement] | None
+    own_keys: ConditionContext
+
+    def complete(self, request: AccessRequest) -> AccessRequest:
+        """Return a request with the principal's own keys; those that it has stay."""
+        context = {**self.own_keys, **request.context}
+        return AccessRequest(request.action, request.resource, context)
+
+    def decide(self, request: AccessRequest) -> str:
+        """Return the decision. Raises ValueError for a condition that is not implemented."""
+        return evaluate_policies(self.statements, self.complete(request), self.boundary)
+
+
 class PolicyAuthorizer:
     """Decides by IAM's policies, which are read at each decision: a change counts at once."""
 
@@ -55,15 +77,21 @@ class PolicyAuthorizer:
         self.region = region
 
     def decide(self, principal: str, *requests: AccessRequest) -> list[str]:
-        """Return the decision on each request, by the policies of a user or a role.
+        """Return the decision on each request, by the policies of a user, a group or a role.
 
-        Raises ServiceError for a principal that is neither, or does not exist; ValueError for a
+        Raises ServiceError for a principal that is none, or does not exist; ValueError for a
         condition that is not implemented.
         """
+        policies = self.read_policies(principal)
+        return [policies.decide(request) for request in requests]
+
+    def read_policies(self, principal: str) -> PrincipalPolicies:
+        """Return what applies to a user, a group or a role. Raises ServiceError."""
         kind, _, name = principal.rpartition(":")[2].partition("/")
         name = name.rpartition("/")[2]  # without the path: role/service-role/NAME
-        if kind not in ("role", "user"):
-            raise ServiceError("InvalidInput", f"{principal} is neither a user nor a role")
+        if kind not in ("role", "user", "group"):
+            message = f"{principal} is no user, group or role"
+            raise ServiceError("InvalidInput", message)
         try:
             statements = list(self._identity_statements(kind, name))
             boundary = self._boundary_statements(kind, name)
@@ -72,10 +100,7 @@ class PolicyAuthorizer:
             raise ServiceError("NoSuchEntity", message) from error
         # Roles have no aws:username: a policy with that variable matches nothing for them.
         own_keys = {"aws:username": name} if kind == "user" else {}
-        completed = [
-            AccessRequest(r.action, r.resource, {**own_keys, **r.context}) for r in requests
-        ]
-        return [evaluate_policies(statements, request, boundary) for request in completed]
+        return PrincipalPolicies(statements, boundary, own_keys)
 
     def _identity_statements(self, kind: str, name: str) -> Iterator[Statement]:
         """Yield the statements of a user or a role, and those of a user's groups."""
@@ -103,6 +128,8 @@ class PolicyAuthorizer:
 
     def _boundary_statements(self, kind: str, name: str) -> list[Statement] | None:
         """Return the statements of the permissions boundary; None if there is none."""
+        if kind == "group":
+            return None
         iam, name_member = self.client("iam"), f"{kind.capitalize()}Name"
         identity = getattr(iam, f"get_{kind}")(**{name_member: name})[kind.capitalize()]
         boundary = identity.get("PermissionsBoundary")
@@ -181,43 +208,6 @@ class PolicyAuthorizer:
             return None
         # The bucket may name its key by id or alias; policies name it by its ARN.
         return str(self.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
-
-
-class PolicySimulator:
-    """The operations of IAM's policy simulator."""
-
-    def __init__(self, authorizer: PolicyAuthorizer) -> None:
-        self.authorizer = authorizer
-
-    def simulate_principal_policy(self, parameters: Parameters) -> Parameters:
-        """Return the decision on each action and each resource, for a user or a role."""
-        context = {
-            entry["ContextKeyName"]: entry.get("ContextKeyValues", [])
-            for entry in parameters.get("ContextEntries", ())
-        }
-        requests = [
-            AccessRequest(action, resource, context)
-            for action in parameters["ActionNames"]
-            for resource in parameters.get("ResourceArns") or ["*"]
-        ]
-        decisions = self._decide(parameters["PolicySourceArn"], requests)
-        results = [
-            {
-                "EvalActionName": request.action,
-                "EvalResourceName": request.resource,
-                "EvalDecision": decision,
-            }
-            for request, decision in zip(requests, decisions, strict=True)
-        ]
-        return {"EvaluationResults": results, "IsTruncated": False}
-
-    def _decide(self, principal: str, requests: Sequence[AccessRequest]) -> list[str]:
-        if principal == ANONYMOUS_PRINCIPAL:
-            return [ALLOWED] * len(requests)
-        try:
-            return self.authorizer.decide(principal, *requests)
-        except ValueError as error:
-            raise ServiceError("PolicyEvaluation", str(error)) from error
 
 
 def _parse_policy(document: str | PolicyDocument) -> PolicyDocument:

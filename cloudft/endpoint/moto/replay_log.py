@@ -38,7 +38,13 @@ from cloudft.endpoint.moto.replay_log_record import (
     is_mutating,
     is_version_1,
 )
-from cloudft.endpoint.wsgi import WsgiResponse, buffer_body, call_wsgi_app
+from cloudft.endpoint.wsgi import (
+    HEADER_NAMES_VARIABLE,
+    WsgiResponse,
+    buffer_body,
+    call_wsgi_app,
+    header_names,
+)
 from cloudft.errors import BadDocument
 from cloudft.storage.atomic_files import as_store_error, fsync_folder
 
@@ -136,6 +142,7 @@ class ReplayLog:
         with self._file_lock:
             self._seed += 1
             request = LoggedRequest(filter_environ(environ), body, self._seed)
+            request.header_names = header_names(environ)
         seed_ids(BASE_SEED + request.seed)
         response = call_wsgi_app(self._moto, environ)
         # A rejected request changed nothing, but a network came into being all the same.
@@ -310,7 +317,8 @@ class Replayer:
         seed_ids(BASE_SEED + request.seed)
         size = str(len(request.body))
         body = {"CONTENT_LENGTH": size, "wsgi.input": io.BytesIO(request.body)}
-        return call_wsgi_app(self._moto, {**self._environ, **request.environ, **body})
+        names = {HEADER_NAMES_VARIABLE: request.header_names}
+        return call_wsgi_app(self._moto, {**self._environ, **request.environ, **body, **names})
 
 
 def _upload_id(response: WsgiResponse) -> str | None:

@@ -62,7 +62,7 @@ class LoggedRequest(msgspec.Struct, omit_defaults=True):
 
     `seed` is the seed of the ids that moto made for it. `status` is the HTTP status of moto's
     response, 0 if it is not known (version 1). `upload` is the id of a multipart upload that the
-    request began.
+    request began. `header_names` are the names of headers with underscores, by their variable.
     """
 
     environ: dict[str, str]
@@ -70,6 +70,7 @@ class LoggedRequest(msgspec.Struct, omit_defaults=True):
     seed: int = 0
     status: int = 0
     upload: str | None = None
+    header_names: dict[str, str] = {}
 
 
 class _FirstLine(msgspec.Struct):

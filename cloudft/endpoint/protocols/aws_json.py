@@ -46,7 +46,7 @@ class AwsJsonProtocol:
         # `SageMaker.CreateTrainingJob`: the part before the dot is the service, which is known.
         name = target.rpartition(".")[2]
         if name not in self._names:
-            message = f"There is no operation {name[:100]!r}"
+            message = f"There is no operation {name[:100]}"
             raise ServiceError("UnknownOperationException", message)
         shape = self.operation_model(name).input_shape
         parameters = parse_structure(shape, parse_json_body(body), "") if shape else {}

@@ -16,6 +16,8 @@ from cloudft.endpoint.protocols.query import parse_action
 
 CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 BEARER_PREFIX = "Bearer "
+VERSION_2_PREFIX = "AWS "
+"""Beginning of signatures of version 2, which only S3 still takes (S3 user guide)."""
 PRESIGNED_PARAMETERS = ({"x-amz-signature"}, {"awsaccesskeyid", "signature"})
 """Query parameters, in lower case, of presigned URLs: signature version 4, then version 2."""
 OBJECT_PATH = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", re.DOTALL)
@@ -31,12 +33,14 @@ class Caller:
     """The caller of a request, as its headers and query claim it; no signature is verified here.
 
     `service` is the signing name of the service that is called. It is empty for presigned and
-    anonymous requests, which only S3 takes.
+    anonymous requests, which only S3 takes, and for a header `Authorization` that names none.
+    `is_unreadable` says that this header is in no form that AWS knows.
     """
 
     service: str = ""
     is_signed: bool = False
     is_presigned: bool = False
+    is_unreadable: bool = False
 
 
 def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
@@ -51,7 +55,8 @@ def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
     # A presigned URL has its signature in the query.
     names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
     presigned = any(needed <= names for needed in PRESIGNED_PARAMETERS)
-    return Caller(is_signed=bool(authorization), is_presigned=presigned)
+    is_unreadable = bool(authorization) and not authorization.startswith(VERSION_2_PREFIX)
+    return Caller(is_presigned=presigned, is_unreadable=is_unreadable)
 
 
 def is_presigned_object(caller: Caller, path: str) -> bool:

@@ -71,19 +71,23 @@ def _is_within_depth(value: Json, depth: int) -> bool:
 def parse_structure(shape: Shape, value: Mapping[str, Json], path: str) -> dict[str, Any]:
     """Return a structure by the API's member names; members that are null are left out.
 
-    `path` names the structure in errors. Raises ServiceError (ValidationException) for an unknown
-    member and for a value of another type.
+    `path` names the structure in errors; it is empty for a body. Raises ServiceError
+    (ValidationException) for an unknown member and for a value of another type.
     """
     known = {m.serialization.get("name", n): (n, m) for n, m in shape.members.items()}
     # Stricter than most services: a test against the endpoint should find a misspelled member.
     for key in value:
         if key not in known:
-            raise ServiceError("ValidationException", f"Unknown member {path}.{key}")
+            raise ServiceError("ValidationException", f"Unknown member {_join(path, key)}")
     return {
-        known[key][0]: parse_value(known[key][1], item, f"{path}.{key}")
+        known[key][0]: parse_value(known[key][1], item, _join(path, key))
         for key, item in value.items()
         if item is not None
     }
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def parse_value(shape: Shape, value: Json, path: str) -> object:
@@ -91,7 +95,7 @@ def parse_value(shape: Shape, value: Json, path: str) -> object:
     kind = shape.type_name
     if is_document(shape):
         return value
-    wrong_type = ServiceError("ValidationException", f"Value at '{path}' is not a {kind}")
+    wrong_type = ServiceError("ValidationException", f"Value at '{path}' is not of type {kind}")
     try:
         if kind == "timestamp":
             return parse_timestamp(value)

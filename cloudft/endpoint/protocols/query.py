@@ -23,7 +23,6 @@ from cloudft.endpoint.protocols.messages import (
 )
 from cloudft.endpoint.protocols.service_models import ServiceModel, Shape
 
-XML_HEADERS = (("Content-Type", "text/xml"),)
 ERROR_STATUS = {"ChangeSetNotFound": 404, "NoSuchEntity": 404}
 """HTTP status of errors; the others have 400."""
 
@@ -48,6 +47,8 @@ class QueryProtocol:
         """
         form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         name = form.get("Action", "")
+        if not name:
+            raise ServiceError("MissingAction", "The request must contain the parameter Action")
         if name not in self.model.operation_names:
             raise ServiceError("InvalidAction", f"Could not find operation {name}")
         shape = self.model.operation_model(name).input_shape
@@ -61,21 +62,33 @@ class QueryProtocol:
         wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
         content = _serialize_value(shape, result) if shape else ""
         content = f"<{wrapper}>{content}</{wrapper}>" if wrapper else content
-        namespace = self.model.metadata.get("xmlNamespace", "")
+        namespace, identifier = self.model.metadata.get("xmlNamespace", ""), str(uuid.uuid4())
         text = (
             f'<{operation}Response xmlns="{namespace}">{content}<ResponseMetadata><RequestId>'
-            f"{uuid.uuid4()}</RequestId></ResponseMetadata></{operation}Response>"
+            f"{identifier}</RequestId></ResponseMetadata></{operation}Response>"
         )
-        return HttpResponse(200, XML_HEADERS, text.encode())
+        return HttpResponse(200, xml_headers(identifier), text.encode())
 
     def serialize_error(self, error: ServiceError) -> HttpResponse:
         """Return the response for an error, as XML."""
-        status = ERROR_STATUS.get(error.code, 400)
-        text = (
-            f"<ErrorResponse><Error><Type>Sender</Type><Code>{escape(error.code)}</Code>"
-            f"<Message>{escape(error.message)}</Message></Error></ErrorResponse>"
-        )
-        return HttpResponse(status, XML_HEADERS, text.encode())
+        return serialize_query_error(error, ERROR_STATUS.get(error.code, 400))
+
+
+def xml_headers(request_id: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers of a response in XML. Its body has the same request id."""
+    return ("Content-Type", "text/xml"), ("x-amzn-RequestId", request_id)
+
+
+def serialize_query_error(error: ServiceError, status: int) -> HttpResponse:
+    """Return the response for an error in this protocol, whatever the service."""
+    identifier = str(uuid.uuid4())
+    kind = "Sender" if status < 500 else "Receiver"
+    text = (
+        f"<ErrorResponse><Error><Type>{kind}</Type><Code>{escape(error.code)}</Code>"
+        f"<Message>{escape(error.message)}</Message></Error>"
+        f"<RequestId>{identifier}</RequestId></ErrorResponse>"
+    )
+    return HttpResponse(status, xml_headers(identifier), text.encode())
 
 
 def _parse_structure(shape: Shape, form: Mapping[str, str], prefix: str) -> dict[str, object]:
@@ -109,7 +122,8 @@ def _parse_value(shape: Shape, form: Mapping[str, str], key: str) -> object:
     try:
         return text == "true" if shape.type_name == "boolean" else int(text)
     except ValueError:
-        raise ServiceError("ValidationError", f"{key} is no {shape.type_name}") from None
+        message = f"Value at '{key}' is not of type {shape.type_name}"
+        raise ServiceError("ValidationError", message) from None
 
 
 def _serialize_value(shape: Shape, value: Any) -> str:

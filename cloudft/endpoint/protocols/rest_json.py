@@ -184,7 +184,8 @@ def _parse_query_value(shape: Shape, values: list[str]) -> object:
         if kind == "timestamp":
             return parse_timestamp(text)
     except (ValueError, KeyError):
-        raise ServiceError("ValidationException", f"{text[:100]!r} is no {kind}") from None
+        message = f"Value '{text[:100]}' is not of type {kind}"
+        raise ServiceError("ValidationException", message) from None
     return text
 
 

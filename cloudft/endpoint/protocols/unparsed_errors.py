@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from xml.sax.saxutils import escape
 
 from cloudft.endpoint.protocols.aws_json import encode_json_error
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
+from cloudft.endpoint.protocols.query import serialize_query_error
 
 ERROR_STATUS = {
     "ThrottlingException": 429,
     "ServiceUnavailableException": 503,
     "InternalError": 500,
+    "InvalidArgument": 400,
 }
 """HTTP status of errors; the others have 400 in JSON and 403 in XML."""
 
@@ -27,8 +30,12 @@ def serialize_xml_error(service: str, error: ServiceError) -> HttpResponse:
     anonymous and presigned requests, which only S3 takes.
     """
     status = ERROR_STATUS.get(error.code, 403)
-    text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
-    if service in ("", "s3"):
-        return HttpResponse(status, (("Content-Type", "application/xml"),), text.encode())
-    text = f"<ErrorResponse>{text}</ErrorResponse>"
-    return HttpResponse(status, (("Content-Type", "text/xml"),), text.encode())
+    if service not in ("", "s3"):
+        return serialize_query_error(error, status)
+    identifier = str(uuid.uuid4())
+    text = (
+        f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
+        f"<RequestId>{identifier}</RequestId></Error>"
+    )
+    headers = (("Content-Type", "application/xml"), ("x-amz-request-id", identifier))
+    return HttpResponse(status, headers, text.encode())

@@ -10,6 +10,7 @@ from functools import lru_cache
 OPENING_MARKS = "\"'`*(["
 CLOSING_MARKS = "\"'`*)].,;:!?"
 """Characters around an answer that are no part of it. A dot before it may be: `.5` is not `5`."""
+ALL_MARKS = OPENING_MARKS + CLOSING_MARKS + " "
 LEAD_IN = re.compile(
     r"""(?:(?:the\ )?(?:(?:correct|right|final|best)\ )?
         (?:answer|label|category|class|classification|intent|sentiment|topic)
@@ -73,7 +74,7 @@ def _find_alike(labels: tuple[str, ...]) -> frozenset[str]:
     """Return the labels that equal another one but for marks at both ends, and case."""
     alike: dict[str, list[str]] = {}
     for label in labels:
-        alike.setdefault(_fold(label).strip(OPENING_MARKS + CLOSING_MARKS + " "), []).append(label)
+        alike.setdefault(_fold(label).strip(ALL_MARKS), []).append(label)
     return frozenset(label for group in alike.values() if len(group) > 1 for label in group)
 
 
@@ -86,10 +87,9 @@ def _index_labels(
     for key in (_exact, _collapse_spaces, _fold, _remove_marks, _fold_without_marks):
         known: dict[str, list[str]] = {}
         for label in labels:
-            compared = key(label)
             # A label of marks alone, such as `:(`, is nothing without them: compare it as it is.
-            if compared or key in (_exact, _collapse_spaces):
-                known.setdefault(compared, []).append(label)
+            if label.strip(ALL_MARKS) or key in (_exact, _collapse_spaces):
+                known.setdefault(key(label), []).append(label)
         index.append((key, known))
     return index
 

@@ -268,3 +268,88 @@ def test_a_job_fails_at_the_phase_of_an_injected_fault(endpoint: Endpoint, phase
     assert (job["status"], job["failureMessage"]) == ("Failed", "injected")
     assert job["statusDetails"][phase]["status"] == "Failed"
     assert "outputModelArn" not in job
+
+
+TASK = {"Type": "Task", "End": True}
+CONVERSE = {
+    "ModelId": NOVA,
+    "Messages": [{"Role": "user", "Content": [{"Text": QUESTION}]}],
+    "InferenceConfig": {"MaxTokens": 5, "Temperature": 0},
+}
+INVOKE = {"ModelId": TITAN, "ContentType": "application/json", "Body": BODIES[TITAN]}
+INPUT = f"s3://{BUCKET}/body.json"
+
+
+def run_machine(endpoint: Endpoint, resource: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of an execution that calls one service, when it has ended."""
+    client = endpoint.client("stepfunctions")
+    task = TASK | {"Resource": f"arn:aws:states:::{resource}", "Parameters": parameters}
+    definition = json.dumps({"StartAt": "Only", "States": {"Only": task}})
+    made = client.create_state_machine(name="calls", definition=definition, roleArn=ROLE)
+    machine = {"stateMachineArn": made["stateMachineArn"]}
+    started = client.start_execution(**machine)
+
+    def ended() -> Any:
+        execution = client.describe_execution(executionArn=started["executionArn"])
+        return execution if execution["status"] != "RUNNING" else None
+
+    try:
+        return dict(wait_until(ended, "the execution has ended"))
+    finally:
+        client.delete_state_machine(**machine)
+
+
+def test_state_machines_call_models(endpoint: Endpoint) -> None:
+    """Bodies: Step Functions developer guide, "Invoke and customize Amazon Bedrock models"."""
+    sdk = run_machine(endpoint, "aws-sdk:bedrockruntime:converse", CONVERSE)
+    answer = json.loads(sdk["output"])
+    text = answer["Output"]["Message"]["Content"][0]["Text"]
+    assert text and answer["Usage"]["OutputTokens"] <= 5
+    whole = json.loads(run_machine(endpoint, "bedrock:invokeModel", INVOKE)["output"])
+    assert whole["ContentType"] == "application/json"
+    written = json.loads(
+        run_machine(endpoint, "aws-sdk:bedrockruntime:invokeModel", INVOKE)["output"]
+    )
+    # The SDK's integration has the body as text; the one for Bedrock parses it.
+    assert json.loads(written["Body"]) == whole["Body"]
+    assert answer_text(TITAN, whole["Body"])[0] == text
+    body = json.dumps(BODIES[TITAN]).encode()
+    endpoint.client("s3").put_object(Bucket=BUCKET, Key="body.json", Body=body)
+    stored = {"ModelId": TITAN, "Input": {"S3Uri": INPUT}}
+    assert json.loads(run_machine(endpoint, "bedrock:invokeModel", stored)["output"]) == whole
+    listed = run_machine(endpoint, "aws-sdk:bedrock:listCustomModels", {"MaxResults": 1})
+    assert "ModelSummaries" in json.loads(listed["output"])
+
+
+@pytest.mark.parametrize(
+    ("resource", "parameters", "error", "cause"),
+    [
+        # The prefixes are those of the developer guide's list of AWS SDK integrations.
+        (
+            "aws-sdk:bedrockruntime:converse",
+            {**CONVERSE, "ModelId": "none"},
+            "BedrockRuntime.",
+            "",
+        ),
+        ("bedrock:invokeModel", {**INVOKE, "ModelId": "none"}, "Bedrock.", ""),
+        ("bedrock:invokeModel", {"ModelId": TITAN}, "States.Runtime", "Body or Input"),
+        (
+            "bedrock:invokeModel",
+            {**INVOKE, "Output": {"S3Uri": INPUT}},
+            "States.Runtime",
+            "does not offer Output",
+        ),
+        (
+            "aws-sdk:bedrockruntime:converse",
+            {**CONVERSE, "Messages": [{"role": "user"}]},
+            "States.Runtime",
+            'The field "role" is not supported by Step Functions',
+        ),
+    ],
+)
+def test_a_call_that_a_state_machine_makes_wrongly_fails_with_its_reason(
+    endpoint: Endpoint, resource: str, parameters: dict[str, Any], error: str, cause: str
+) -> None:
+    execution = run_machine(endpoint, resource, parameters)
+    assert execution["status"] == "FAILED" and execution["error"].startswith(error)
+    assert cause in execution["cause"]

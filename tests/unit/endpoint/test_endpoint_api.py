@@ -191,3 +191,38 @@ def test_unsigned_administration_is_for_this_machine_alone(tmp_path: Path, path:
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "10.0.0.9"}
     body = b"".join(app(environ | {"wsgi.input": io.BytesIO()}, start_response))
     assert statuses[0].startswith("403") and b"moto" not in body
+
+
+def many_tags(count: int, first: int = 0) -> list[dict[str, str]]:
+    return [{"key": f"key-{number}", "value": "x"} for number in range(first, first + count)]
+
+
+@pytest.mark.parametrize("member", ["jobTags", "customModelTags"])
+def test_a_resource_has_fifty_tags_at_most(endpoint: Endpoint, member: str) -> None:
+    """Bedrock API reference, "TagResource": TooManyTagsException; old and new tags count."""
+    bedrock, name = endpoint.client("bedrock"), f"tags-{member.lower()}"
+    request = job_request(name, **{member: many_tags(51)})
+    with pytest.raises(bedrock.exceptions.TooManyTagsException, match="50 tags per resource"):
+        bedrock.create_model_customization_job(**request)
+    request[member] = many_tags(50)
+    arn = bedrock.create_model_customization_job(**request)["jobArn"]
+    job = wait_for_end(endpoint, arn)
+    resource = {"resourceARN": arn if member == "jobTags" else job["outputModelArn"]}
+    bedrock.tag_resource(**resource, tags=many_tags(1))  # replaced, not added
+    with pytest.raises(bedrock.exceptions.TooManyTagsException):
+        bedrock.tag_resource(**resource, tags=many_tags(2, first=49))
+    assert len(bedrock.list_tags_for_resource(**resource)["tags"]) == 50
+
+
+def test_an_arn_of_another_region_names_nothing(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    here = bedrock.get_foundation_model(modelIdentifier=TITAN)["modelDetails"]["modelArn"]
+    assert bedrock.get_foundation_model(modelIdentifier=here)["modelDetails"]["modelArn"] == here
+    there = here.replace("us-east-1", "eu-west-1")
+    with pytest.raises(ClientError) as caught:
+        bedrock.get_foundation_model(modelIdentifier=there)
+    assert error_code(caught) == "ResourceNotFoundException"
+    with pytest.raises(ClientError) as caught:
+        request = job_request("elsewhere", baseModelIdentifier=there)
+        bedrock.create_model_customization_job(**request)
+    assert error_code(caught) == "ValidationException"

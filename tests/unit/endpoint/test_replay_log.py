@@ -17,6 +17,7 @@ import forked_cli
 import moto_client
 import pytest
 from botocore.exceptions import ClientError
+from endpoint import BEDROCK_TRUST
 from werkzeug.test import EnvironBuilder, create_environ
 
 from cloudft.endpoint.moto import replay_log as module
@@ -35,6 +36,7 @@ def moto() -> Any:
 
 
 OPEN_LOGS: list[ReplayLog] = []
+TRUST = json.dumps(BEDROCK_TRUST)
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +253,19 @@ def test_a_body_without_a_length_is_recorded(moto: App, tmp_path: Path) -> None:
     assert s3_contents(restart(moto, tmp_path))["one"][0]["a"][0] == b"streamed"
 
 
+def test_names_of_metadata_with_underscores_survive_a_restart(moto: App, tmp_path: Path) -> None:
+    app = open_log(moto, tmp_path)
+    moto_client.create_client(app, "s3").create_bucket(Bucket="one")
+    authorization = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request"
+    environ = EnvironBuilder("/one/a", method="PUT").get_environ()
+    environ |= {"RAW_URI": "/one/a", "HTTP_AUTHORIZATION": authorization}
+    environ |= {"HTTP_X_AMZ_META_MY_KEY": "1"}
+    environ |= {module.HEADER_NAMES_VARIABLE: {"HTTP_X_AMZ_META_MY_KEY": "x-amz-meta-my_key"}}
+    assert module.call_wsgi_app(app, environ).status == 200
+    s3 = moto_client.create_client(restart(moto, tmp_path), "s3")
+    assert s3.head_object(Bucket="one", Key="a")["Metadata"] == {"my_key": "1"}
+
+
 def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:
     app = open_log(moto, tmp_path)
     ec2 = moto_client.create_client(app, "ec2")
@@ -267,6 +282,20 @@ def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path)
     assert ec2.describe_subnets()["Subnets"] == before and warnings == []
     assert created in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
     assert moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"] == europe
+
+
+def test_roles_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:
+    """AWS's managed policies are loaded at the first request to IAM, with ids of their own."""
+    arn = "arn:aws:iam::aws:policy/AmazonBedrockFullAccess"
+    iam = moto_client.create_client(open_log(moto, tmp_path), "iam")
+    policy = iam.get_policy(PolicyArn=arn)["Policy"]["PolicyId"]
+    iam.create_role(RoleName="one", AssumeRolePolicyDocument=TRUST)
+    iam.attach_role_policy(RoleName="one", PolicyArn=arn)
+    role = iam.get_role(RoleName="one")["Role"]["RoleId"]
+    iam = moto_client.create_client(restart(moto, tmp_path), "iam")
+    assert iam.get_role(RoleName="one")["Role"]["RoleId"] == role
+    restored = iam.get_policy(PolicyArn=arn)["Policy"]
+    assert (restored["PolicyId"], restored["AttachmentCount"]) == (policy, 1)
 
 
 def test_ids_do_not_depend_on_concurrent_requests(moto: App, tmp_path: Path) -> None:

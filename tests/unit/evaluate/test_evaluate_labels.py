@@ -66,6 +66,7 @@ def test_accuracy_is_that_of_the_intended_labels(labels: list[str], data: st.Dat
 @example(["5"], ".5", "{}")
 @example(["US", "us"], "Us", "{}")
 @example([":A", "A:"], "A", "{}")
+@example([":(:"], ":(", "{}")
 def test_what_is_no_label_is_never_right(labels: list[str], text: str, frame: str) -> None:
     """An answer can only mean a label that it equals by the loosest of all comparisons."""
     answer = frame.format(text)

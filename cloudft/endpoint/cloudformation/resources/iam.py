@@ -65,9 +65,18 @@ def _put_role_policies(request: ResourceRequest, role: str) -> None:
 
 
 def _update_role(request: ResourceRequest, resource: StackResource) -> None:
-    trust = _to_json(request.properties["AssumeRolePolicyDocument"])
+    properties, role = request.properties, {"RoleName": resource.physical}
+    trust = _to_json(properties["AssumeRolePolicyDocument"])
     iam = request.client("iam")
-    iam.update_assume_role_policy(RoleName=resource.physical, PolicyDocument=trust)
+    iam.update_assume_role_policy(**role, PolicyDocument=trust)
+    iam.update_role(**role, Description=properties.get("Description", ""))
+    if "PermissionsBoundary" in properties:
+        boundary = properties["PermissionsBoundary"]
+        iam.put_role_permissions_boundary(**role, PermissionsBoundary=boundary)
+    elif "PermissionsBoundary" in resource.properties:
+        iam.delete_role_permissions_boundary(**role)
+    iam.untag_role(**role, TagKeys=[tag["Key"] for tag in tags_of(resource.properties)])
+    iam.tag_role(**role, Tags=tags_of(properties))
     _remove_role_policies(iam, resource)
     _put_role_policies(request, resource.physical)
 

@@ -31,8 +31,7 @@ def _to_json(document: object) -> str:
 
 
 def _create_key(request: ResourceRequest) -> CreatedResource:
-    kms = request.client("kms")
-    tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags_of(request.properties)]
+    kms, tags = request.client("kms"), _key_tags(request.properties)
     policy = _to_json(request.properties["KeyPolicy"])
     described = request.properties.get("Description", "")
     created = kms.create_key(Policy=policy, Description=described, Tags=tags)["KeyMetadata"]
@@ -47,9 +46,18 @@ def _schedule_key_deletion(client: ClientFactory, resource: StackResource) -> No
 
 
 def _update_key(request: ResourceRequest, resource: StackResource) -> None:
-    policy = _to_json(request.properties["KeyPolicy"])
+    properties, key = request.properties, {"KeyId": resource.physical}
     kms = request.client("kms")
-    kms.put_key_policy(KeyId=resource.physical, PolicyName="default", Policy=policy)
+    kms.put_key_policy(**key, PolicyName="default", Policy=_to_json(properties["KeyPolicy"]))
+    kms.update_key_description(**key, Description=properties.get("Description", ""))
+    rotate = properties.get("EnableKeyRotation")
+    (kms.enable_key_rotation if rotate else kms.disable_key_rotation)(**key)
+    kms.untag_resource(**key, TagKeys=[tag["TagKey"] for tag in _key_tags(resource.properties)])
+    kms.tag_resource(**key, Tags=_key_tags(properties))
+
+
+def _key_tags(properties: Properties) -> list[dict[str, str]]:
+    return [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags_of(properties)]
 
 
 RESOURCE_TYPES["AWS::KMS::Key"] = ResourceType(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import chat_templates
@@ -17,13 +18,17 @@ from local_backend.data.chat_messages import Chat, Message
 from local_backend.data.chat_skeletons import Skeletons
 from local_backend.data.chat_template import (
     PLAIN_TEMPLATE,
+    RecordFormat,
     ensure_chat_template,
     split_prompt,
     split_turns,
 )
 from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
+from local_backend.inference.generate import encode_prompt, encode_scored
+from local_backend.inference.log_likelihood import tokenize_documents
 from local_backend.models.load_tokenizer import fix_template_date
+from local_backend.training.objectives import OBJECTIVES
 
 CHATML = tiny.CHATML
 TEMPLATES: dict[str, tuple[str, str]] = {
@@ -241,3 +246,43 @@ def test_the_quick_way_splits_as_the_complete_one(
     quick = [split_turns(tokenizer, chat, [end]) for chat in chats]
     monkeypatch.setattr(Skeletons, "split", lambda *_: None)
     assert quick == [split_turns(tokenizer, chat, [end]) for chat in chats]
+
+
+def loaded(kind: str, template: str = "plain") -> Any:
+    """Return what generation and scoring read of a loaded model, without weights."""
+    tokenizer, end = build(kind, template), TEMPLATES[template][1]
+    return SimpleNamespace(tokenizer=tokenizer, stop_texts=[end], context_length=512)
+
+
+@pytest.mark.parametrize("kind", tokenizer_kinds.KINDS)
+def test_documents_have_the_tokenizers_own_marks_wherever_they_are_tokenized(kind: str) -> None:
+    """Without BOS, perplexities of Gemma are off by orders of magnitude (lm-eval #1465)."""
+    model = loaded(kind)
+    tokenizer = model.tokenizer
+    own = tokenizer("In Lyon.")["input_ids"]
+    plain = tokenizer("In Lyon.", add_special_tokens=False)["input_ids"]
+    before = own[: own.index(plain[0])]
+    objective = OBJECTIVES["CONTINUED_PRE_TRAINING"]
+    record_format = RecordFormat("input", tokenizer, ["</s>"])
+    segments = objective.render({"input": "In Lyon."}, record_format)
+    trained, mask = objective.complete(*text_tokenizer(tokenizer).encode(segments), tokenizer)
+    assert trained == [*before, *plain, tokenizer.eos_token_id]
+    assert mask == [False] + [True] * (len(trained) - 1)
+    assert encode_prompt(model, {"text": "In Lyon."}) == [*before, *plain]
+    assert tokenize_documents(model, ["In Lyon."]) == [[*before, *plain]]
+    if before:
+        written = tokenizer.decode(before) + "In Lyon."
+        assert encode_prompt(model, {"text": written})[: len(before) + 1] != before * 2
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", tokenizer_kinds.KINDS)
+def test_an_answer_is_scored_by_the_tokens_that_it_is_trained_with(
+    kind: str, template: str
+) -> None:
+    model, end = loaded(kind, template), TEMPLATES[template][1]
+    reply = {"role": "assistant", "content": "In Lyon."}
+    prompt, text = encode_scored(model, {"prompt": {"messages": [USER]}, "reply": reply})
+    ids, _ = encode(model.tokenizer, [USER, reply], end)
+    assert prompt == encode_prompt(model, {"messages": [USER]})
+    assert ids[: len(prompt) + len(text)] == [*prompt, *text]

@@ -32,8 +32,8 @@ def edit_json(path: Path, **values: Any) -> None:
 
 
 def edit_template(folder: Path) -> None:
-    path = folder / "chat_template.jinja"
-    path.write_text(path.read_text() + "{# another #} ")
+    path = folder / "tokenizer_config.json"
+    edit_json(path, chat_template=json.loads(path.read_text())["chat_template"] + "{# other #}")
 
 
 @pytest.mark.parametrize(

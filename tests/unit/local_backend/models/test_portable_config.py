@@ -185,6 +185,21 @@ def test_every_name_is_written_and_the_template_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.jinja"))
 
 
+@pytest.mark.parametrize("family", ["gemma4", "gemma3n", "laguna", "mellum", "gpt_oss", "olmo3"])
+def test_no_older_name_changes_what_this_version_reads(tmp_path: Path, family: str) -> None:
+    """Where an older name would, it is left out, and the proof says what older readers miss."""
+    from transformers import AutoConfig
+
+    tokenizer = tiny.build_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    AutoConfig.for_model(family).save_pretrained(tmp_path)
+    before = AutoConfig.from_pretrained(tmp_path).get_text_config().to_dict()
+    write_portable_config(tmp_path, tokenizer, ENDS)
+    after = AutoConfig.from_pretrained(tmp_path).get_text_config().to_dict()
+    assert before["rope_parameters"] == after["rope_parameters"]
+    assert before.get("layer_types") == after.get("layer_types")
+
+
 def test_several_templates_stay_several(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
