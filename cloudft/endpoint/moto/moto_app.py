@@ -1,6 +1,6 @@
 """Create moto's WSGI application: faster, and with ids that can be repeated.
 
-moto is changed in five ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
+moto is changed in six ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
 
 - `DomainDispatcherApplication.get_backend_for_host` lists the folders of moto's package at every
   request, which is half the time of a small one. Here each host is looked up once.
@@ -13,6 +13,8 @@ moto is changed in five ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for i
   own: they are made in whichever request is the first, and must not change that one's ids.
 - An object whose content type is a form's is stored as it came. Flask would parse it, and moto
   would store what is left: nothing.
+- A service that moto lacks is refused by its name. moto would print a hint for its own developers
+  on standard output and raise an AttributeError.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from cloudft.endpoint.protocols.messages import ServiceNotOffered
 from cloudft.endpoint.wsgi import buffer_body
 
 if TYPE_CHECKING:
@@ -75,8 +78,16 @@ def create_moto_app(account: str) -> WSGIApplication:
 
         def get_backend_for_host(self, host: str | None) -> WSGIApplication:
             if host not in self._apps_by_host:
+                self._require_service(host)
                 self._apps_by_host[host] = super().get_backend_for_host(host)
             return self._apps_by_host[host]
+
+        def _require_service(self, host: str | None) -> None:
+            """Raise ServiceNotOffered for a host name of AWS whose service moto lacks."""
+            if host is None or not host.endswith((".amazonaws.com", ".api.aws")):
+                return
+            if not any(pattern.match(f"http://{host}") for _, pattern in self.backend_url_patterns):
+                raise ServiceNotOffered(host.partition(".")[0])
 
         def _get_body(self, environ: WSGIEnvironment) -> str | None:
             kind = str(environ.get("CONTENT_TYPE", ""))
