@@ -22,7 +22,9 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 import threading
+from collections.abc import Iterable
 from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -78,16 +80,9 @@ def create_moto_app(account: str) -> WSGIApplication:
 
         def get_backend_for_host(self, host: str | None) -> WSGIApplication:
             if host not in self._apps_by_host:
-                self._require_service(host)
+                _require_service(host, self.backend_url_patterns)
                 self._apps_by_host[host] = super().get_backend_for_host(host)
             return self._apps_by_host[host]
-
-        def _require_service(self, host: str | None) -> None:
-            """Raise ServiceNotOffered for a host name of AWS whose service moto lacks."""
-            if host is None or not host.endswith((".amazonaws.com", ".api.aws")):
-                return
-            if not any(pattern.match(f"http://{host}") for _, pattern in self.backend_url_patterns):
-                raise ServiceNotOffered(host.partition(".")[0])
 
         def _get_body(self, environ: WSGIEnvironment) -> str | None:
             kind = str(environ.get("CONTENT_TYPE", ""))
@@ -106,6 +101,16 @@ def load_request_handler() -> type[WSGIRequestHandler]:
 
     handler: type[WSGIRequestHandler] = MotoRequestHandler
     return handler
+
+
+def _require_service(
+    host: str | None, backend_url_patterns: Iterable[tuple[str, re.Pattern[str]]]
+) -> None:
+    """Raise ServiceNotOffered for a host name of AWS whose service moto lacks."""
+    if host is None or not host.endswith((".amazonaws.com", ".api.aws")):
+        return
+    if not any(pattern.match(f"http://{host}") for _, pattern in backend_url_patterns):
+        raise ServiceNotOffered(host.partition(".")[0])
 
 
 def seed_ids(seed: int) -> None:
