@@ -1,6 +1,6 @@
 """The AWS CLI: `cloudformation deploy` again and again, and `stepfunctions`.
 
-`deploy` asks for the end of a stack every 30 seconds, whatever the stack takes: that is why this is
+`deploy` polls the end of a stack every 30 seconds, whatever the stack takes: that is why this is
 no part of the suite.
 """
 
