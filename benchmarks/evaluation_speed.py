@@ -24,7 +24,7 @@ from smallest import ROOT, build_parser
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.spec.load import load_job
 from cloudft.storage.home import Home
-from local_backend.inference import generate, log_likelihood
+from local_backend.inference import generate
 from local_backend.inference.model_variants import BASE, ModelVariants
 from local_backend.job_dir import JobDir
 from local_backend.settings import read_settings
@@ -127,8 +127,7 @@ def score_one_by_one(models: ModelVariants, requests: Sequence[Mapping[str, Any]
     scores = []
     with models.variant(BASE) as loaded, torch.inference_mode():
         for request in requests:
-            prompt = generate.encode_prompt(loaded, request["prompt"])
-            [text] = log_likelihood.tokenize_texts(loaded, [request["text"]])
+            prompt, text = generate.encode_scored(loaded, request)
             ids = torch.tensor([[*prompt, *text]])
             logits = loaded.model(input_ids=ids).logits
             log_probs = logits.log_softmax(-1)[0, len(prompt) - 1 : -1]

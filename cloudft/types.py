@@ -206,7 +206,8 @@ class Estimate:
     `usd` has `training`, `storagePerMonth` and `servingPerHour`. An amount is None where no price
     is known; `steps`, `seconds` and `memory` are None where they were not measured. With `at_most`,
     the training amount is an upper bound: training is billed by time. `unpriced` says what has no
-    price where the training amount is None.
+    price where the training amount is None. With `tokens_counted`, the tokens were counted by the
+    trained model's tokenizer; otherwise they are estimated from characters.
     """
 
     backend: str
@@ -220,6 +221,7 @@ class Estimate:
     memory: PeakMemory | None = None
     at_most: bool = False
     unpriced: MissingPrice | None = None
+    tokens_counted: bool = False
 
 
 @dataclass(frozen=True)

@@ -283,14 +283,33 @@ def estimate_all(
         errors = [f for f in data.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, data.findings)
     names = TRAINING_BACKENDS if backend_name is None else [backend_name]
-    backends = (make_backend(name, home).for_job(job) for name in names)
-    return [_estimate_at_current_prices(job, backend, data.volumes) for backend in backends]
+    backends = [make_backend(name, home).for_job(job) for name in names]
+    # The backends that render records train the same model: once is enough.
+    rendering = next(filter(None, (_try_rendering(job, b, observer) for b in backends)), None)
+    return [_estimate(job, backend, data.volumes, rendering) for backend in backends]
 
 
-def _estimate_at_current_prices(
-    job: LoadedJob, backend: Backend, volumes: Mapping[str, DataVolume]
+def _try_rendering(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rendering | None:
+    try:
+        return render_data(job, backend, observer)
+    except TrainerError:  # the tokens are estimated, as where the tokenizer is not here
+        return None
+
+
+def _estimate(
+    job: LoadedJob,
+    backend: Backend,
+    volumes: Mapping[str, DataVolume],
+    rendering: Rendering | None,
 ) -> Estimate:
+    """Return the estimate at current prices, by counted tokens where the backend renders them."""
+    is_rendered = rendering is not None and isinstance(backend, SupportsChatTemplate)
+    if rendering is not None and is_rendered:
+        volumes = rendering.count(volumes)
     estimate = backend.estimate(job, volumes)
+    # Which records a share of the training data holds out is known once they are staged.
+    is_split = isinstance(job.spec.data.validation, float)
+    estimate = replace(estimate, tokens_counted=is_rendered and not is_split)
     if isinstance(backend, SupportsPricing):
         return backend.with_current_prices(job, estimate)
     return estimate

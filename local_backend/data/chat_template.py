@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from local_backend.data.chat_messages import Chat, Message
 from local_backend.data.chat_skeletons import Skeletons
@@ -85,7 +85,8 @@ def split_turns(
         chat = chat.up_to(learned[-1] + 1)
     texts = None
     if _is_plain(tokenizer, chat, stop_texts):
-        texts = _skeletons(tokenizer, stop_texts).split(chat)
+        template = tokenizer.get_chat_template()
+        texts = _skeletons(tokenizer, template, tuple(stop_texts)).split(chat)
     if texts is None:
         texts = _Renderer.of(tokenizer, chat, stop_texts).split()
     replies = [index for index, m in enumerate(chat.messages) if m["role"] == "assistant"]
@@ -123,21 +124,15 @@ def _is_plain(tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequen
     )
 
 
-_known_skeletons: WeakKeyDictionary[
-    PreTrainedTokenizerBase, dict[tuple[object, ...], Skeletons]
-] = WeakKeyDictionary()
-
-
-def _skeletons(tokenizer: PreTrainedTokenizerBase, stop_texts: Sequence[str]) -> Skeletons:
+@lru_cache(maxsize=8)
+def _skeletons(
+    tokenizer: PreTrainedTokenizerBase, template: str, stop_texts: tuple[str, ...]
+) -> Skeletons:
     """Return the skeletons of a tokenizer's template."""
-    known = _known_skeletons.setdefault(tokenizer, {})
-    key = (tokenizer.get_chat_template(), *stop_texts)
-    if key not in known:
-        known[key] = Skeletons(
-            lambda chat: _Renderer.of(tokenizer, chat, stop_texts).split(),
-            lambda chat: render_chat(tokenizer, chat.messages, add_generation_prompt=False),
-        )
-    return known[key]
+    return Skeletons(
+        lambda chat: _Renderer.of(tokenizer, chat, stop_texts).split(),
+        lambda chat: render_chat(tokenizer, chat.messages, add_generation_prompt=False),
+    )
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from local_backend.data.literal_text import LiteralTexts, has_marks
 from local_backend.data.special_tokens import SpecialTokens
@@ -264,14 +263,10 @@ def _encode_continuation(text: str, encode: Encode) -> list[int]:
     return encode(text)
 
 
-_text_tokenizers: WeakKeyDictionary[PreTrainedTokenizerBase, TextTokenizer] = WeakKeyDictionary()
-
-
+@lru_cache(maxsize=8)
 def text_tokenizer(tokenizer: PreTrainedTokenizerBase) -> TextTokenizer:
     """Return the TextTokenizer of a tokenizer, the same each time."""
-    if tokenizer not in _text_tokenizers:
-        _text_tokenizers[tokenizer] = TextTokenizer(tokenizer)
-    return _text_tokenizers[tokenizer]
+    return TextTokenizer(tokenizer)
 
 
 def tokenize_segments(

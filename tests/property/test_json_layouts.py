@@ -99,6 +99,13 @@ def test_records_and_lines_are_the_same_in_any_layout(
     assert [row.line for row in rows] == lines
 
 
+def test_a_list_under_a_key_is_read_whatever_the_length_of_the_file() -> None:
+    values: list[object] = [{"prompt": f"Q{n}?", "completion": "A"} for n in range(6)]
+    raw, _ = lay_out(values, "list under a key", None)
+    for first in (len(raw) - 1, len(raw), len(raw) + 1):
+        assert [row.value for row in read(raw, first, [70])[0]] == values
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(RECORD, min_size=2, max_size=6),

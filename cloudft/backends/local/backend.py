@@ -142,6 +142,7 @@ class LocalBackend(
             steps=result.steps,
             seconds=result.seconds,
             memory=result.memory,
+            tokens_counted=True,
         )
 
     def plan(self, staged: StagedJob) -> Plan:

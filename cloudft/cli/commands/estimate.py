@@ -64,7 +64,9 @@ def estimate_command(
 ) -> int:
     """Estimate tokens, time and cost of a job on each backend, with the price's source and date.
 
-    Tokens are estimated from characters. A price without a source is unknown, not zero. --probe
+    Tokens are counted by the model's tokenizer where it is on this machine, for the backends that
+    train with it; otherwise they are estimated from characters. A price without a source is
+    unknown, not zero. --probe
     measures the local job's tokens, memory and time on this machine: memory before the model is
     loaded, time by training steps on the job's data, whose result is discarded.
     """
@@ -132,7 +134,7 @@ def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:
     source = estimate.price_source + ("" if dated else f", {estimate.price_date}")
     return (
         estimate.backend,
-        estimate.train_tokens,
+        f"{'' if estimate.tokens_counted else 'about '}{estimate.train_tokens}",
         estimate.epochs,
         bound + format_usd(usd["training"]),
         *(format_usd(amount) for amount in amounts),

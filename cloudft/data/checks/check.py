@@ -54,7 +54,7 @@ def check_data(
     digest: type[StreamDigest] = ByteCounter,
     limits: DatasetLimits | None = None,
 ) -> DataReport:
-    """Read all of a job's data once, in constant memory and 25 bytes a record; write nothing.
+    """Read all of a job's data once, in constant memory and 30 bytes a record; write nothing.
 
     `format` is the one that the base model takes. Raises CloudRefused and CloudUnreachable for data
     in S3, and nothing else.

@@ -32,7 +32,9 @@ class RecordKeys:
     """The 64-bit hashes (XXH3) of the prompts and the answers of some files' records, in order.
 
     Takes 16 bytes a record, and 8 more while prompts are normalized; and 16 bytes for each run of
-    records that are on consecutive lines. `normalized` is None when the prompts are not hashed so.
+    records that are on consecutive lines.
+    Comparing them takes half as much again for a moment. `normalized` is None when the prompts are
+    not hashed so.
     """
 
     prompts: array[int] = field(default_factory=lambda: array("Q"))

@@ -52,8 +52,9 @@ def read_json(
     def read(block: JsonBlock) -> Iterator[Row]:
         return read_block(block) if read_block else read_json_rows(context, block)
 
-    start = next(pieces, b"")
-    is_whole = len(start) < SMALL_FILE
+    start, following = next(pieces, b""), next(pieces, None)
+    is_whole = following is None
+    pieces = pieces if following is None else chain([following], pieces)
     layout = detect_layout(start.removeprefix(codecs.BOM_UTF8), is_whole=is_whole)
     if layout.kind == "lines":
         if context.is_foreign(start):

@@ -114,7 +114,7 @@ def test_training_sees_the_tokens_of_generation_and_learns_the_answer_with_its_e
             assert decoded.replace(" ", "") == learned.replace(" ", "")
 
 
-@pytest.mark.parametrize("template", set(TEMPLATES) - {"qwen3", "gpt-oss", "deepseek-r1"})
+@pytest.mark.parametrize("template", sorted({*TEMPLATES} - {"qwen3", "gpt-oss", "deepseek-r1"}))
 @pytest.mark.parametrize("kind", tokenizer_kinds.KINDS)
 def test_each_turn_of_a_conversation_follows_its_own_prompt(kind: str, template: str) -> None:
     tokenizer, end = build(kind, template), TEMPLATES[template][1]
