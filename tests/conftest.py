@@ -26,6 +26,9 @@ from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
 
+# They run by `make test-clients`, in an environment of their own.
+collect_ignore = ["clients"]
+
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("cloudft", deadline=None)
 hypothesis.settings.load_profile("cloudft")

@@ -26,6 +26,7 @@ from cloudft.endpoint.protocols.messages import (
     OperationCall,
     Parameters,
     ServiceError,
+    ServiceNotOffered,
 )
 from cloudft.endpoint.protocols.rest_json import RestJsonProtocol
 from cloudft.endpoint.protocols.service_models import OperationModel
@@ -209,7 +210,10 @@ class App:
                     # From here on, errors are those that this one of the two services declares.
                     perform = functools.partial(self._respond, protocol, call)
                     return _catch_errors(protocol, perform)
-            message = f"There is no operation at {raw_path}"
+            message = (
+                f"There is no operation of bedrock or bedrock-runtime at {raw_path}; "
+                "`cloudft endpoint --operations` lists them"
+            )
             raise ServiceError("UnknownOperationException", message)
 
         return _catch_errors(self.rest_json_protocols[0], respond)
@@ -271,6 +275,9 @@ class App:
     ) -> Iterable[bytes]:
         try:
             return self.moto(environ, start_response)
+        except ServiceNotOffered as error:
+            # In JSON: of the services that moto lacks, nearly all are of AWS's last ten years.
+            return send_response(serialize_json_error(error), start_response)
         except CloudftError as error:  # the disk of --state is full, for example
             failure = ServiceError("InternalError", error.message)
         except Exception as error:  # moto lacks an operation, or fails at one

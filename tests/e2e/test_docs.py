@@ -199,6 +199,18 @@ def test_every_file_that_the_docs_name_exists() -> None:
     assert missing == []
 
 
+def test_the_versions_of_the_clients_are_those_that_are_run() -> None:
+    page = (DOCS / "reference" / "endpoint-clients.md").read_text()
+    shown = dict(re.findall(r"^\| (\S+) \| (\^?\d\S+) \|", page, re.MULTILINE))
+    pins = (ROOT / "tests" / "clients" / "requirements.txt").read_text()
+    pins += "".join(re.findall(r"^awscli==.*\n", (ROOT / "constraints.txt").read_text(), re.M))
+    installed = dict(re.findall(r"^([^#\s]+)==(\S+)$", pins, re.MULTILINE))
+    assert installed.pop("pytest")
+    package = json.loads((ROOT / "examples" / "endpoint" / "node" / "package.json").read_text())
+    runtime = "@aws-sdk/client-bedrock-runtime"
+    assert shown == {**installed, runtime: package["dependencies"][runtime]}
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = set(re.findall(r'"([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text()))
     commands = {page for page in navigation if page.startswith("reference/cli/")}

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
+from processes import wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "endpoint"
 SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
@@ -97,6 +99,46 @@ def test_the_aws_cli_with_an_api_key_and_without_a_signature(
             [*command, "--no-sign-request"], env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode and "(MissingAuthenticationTokenException)" in done.stderr
+
+
+def test_the_aws_cli_runs_a_state_machine_that_calls_bedrock(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    folder = aws_folder()
+    if folder is None:
+        pytest.skip("the AWS CLI is not installed")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    env = environ(endpoint, PATH=path, AWS_DEFAULT_REGION="us-east-1")
+    model, body = "amazon.titan-text-express-v1", {"inputText": "Where is parcel 3?"}
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::bedrock:invokeModel",
+        "Parameters": {"ModelId": model, "Body": {"inputText.$": "$.inputText"}},
+        "ResultSelector": {"text.$": "$.Body.results[0].outputText"},
+        "End": True,
+    }
+    definition = json.dumps({"StartAt": "Ask", "States": {"Ask": task}})
+
+    def aws(*command: str) -> str:
+        query = ("--query", command[0], "--output", "text")
+        return run("aws", "stepfunctions", *command[1:], *query, env=env, cwd=tmp_path).strip()
+
+    create = ("create-state-machine", "--name", "aws-cli", "--role-arn", ROLE)
+    machine = aws("stateMachineArn", *create, "--definition", definition)
+    start = ("start-execution", "--state-machine-arn", machine)
+    execution = aws("executionArn", *start, "--input", json.dumps(body))
+    client = endpoint.client("stepfunctions")
+    client = endpoint.client("stepfunctions")
+
+    def end() -> Any:
+        found = client.describe_execution(executionArn=execution)
+        return None if found["status"] == "RUNNING" else found
+
+    found = wait_until(end, "the execution has ended")
+    assert found["status"] == "SUCCEEDED", found
+    answer = endpoint.client("bedrock-runtime").invoke_model(modelId=model, body=json.dumps(body))
+    [result] = json.load(answer["body"])["results"]
+    assert json.loads(found["output"]) == {"text": result["outputText"]}
 
 
 def test_the_javascript_sdk_tunes_serves_and_generates(endpoint: Endpoint, tmp_path: Path) -> None:

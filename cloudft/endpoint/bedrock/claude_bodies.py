@@ -81,7 +81,10 @@ def _tool_config(body: JsonObject) -> Mapping[str, Any] | None:
         return None
     choice = (body.get("tool_choice") or {}).get("type", "auto")
     if choice not in ("auto", "none"):
-        raise ServiceError("ValidationException", f"tool_choice: this model does not take {choice}")
+        raise ServiceError(
+            "ValidationException",
+            f"tool_choice.type: this model doesn't support {choice}. Send auto or none.",
+        )
     if choice == "none":
         return None
     for tool in body["tools"]:

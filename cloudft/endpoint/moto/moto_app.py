@@ -1,6 +1,6 @@
 """Create moto's WSGI application: faster, and with ids that can be repeated.
 
-moto is changed in five ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
+moto is changed in six ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
 
 - `DomainDispatcherApplication.get_backend_for_host` lists the folders of moto's package at every
   request, which is half the time of a small one. Here each host is looked up once.
@@ -13,6 +13,8 @@ moto is changed in five ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for i
   own: they are made in whichever request is the first, and must not change that one's ids.
 - An object whose content type is a form's is stored as it came. Flask would parse it, and moto
   would store what is left: nothing.
+- A service that moto lacks is refused by its name. moto would print a hint for its own developers
+  on standard output and raise an AttributeError.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 import threading
+from collections.abc import Iterable
 from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from cloudft.endpoint.protocols.messages import ServiceNotOffered
 from cloudft.endpoint.wsgi import buffer_body
 
 if TYPE_CHECKING:
@@ -75,6 +80,7 @@ def create_moto_app(account: str) -> WSGIApplication:
 
         def get_backend_for_host(self, host: str | None) -> WSGIApplication:
             if host not in self._apps_by_host:
+                _require_service(host, self.backend_url_patterns)
                 self._apps_by_host[host] = super().get_backend_for_host(host)
             return self._apps_by_host[host]
 
@@ -95,6 +101,16 @@ def load_request_handler() -> type[WSGIRequestHandler]:
 
     handler: type[WSGIRequestHandler] = MotoRequestHandler
     return handler
+
+
+def _require_service(
+    host: str | None, backend_url_patterns: Iterable[tuple[str, re.Pattern[str]]]
+) -> None:
+    """Raise ServiceNotOffered for a host name of AWS whose service moto lacks."""
+    if host is None or not host.endswith((".amazonaws.com", ".api.aws")):
+        return
+    if not any(pattern.match(f"http://{host}") for _, pattern in backend_url_patterns):
+        raise ServiceNotOffered(host.partition(".")[0])
 
 
 def seed_ids(seed: int) -> None:

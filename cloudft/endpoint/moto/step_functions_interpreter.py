@@ -45,6 +45,7 @@ from moto.stepfunctions.parser.asl.parse.preprocessor import Preprocessor
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
 from cloudft.endpoint.clients import ClientFactory
+from cloudft.endpoint.moto.step_functions_json_path import patch_json_path
 from cloudft.endpoint.moto.step_functions_shapes import to_json_value
 from cloudft.endpoint.moto.step_functions_tasks import (
     AwsSdkTask,
@@ -158,6 +159,7 @@ def patch_moto(client: ClientFactory) -> None:
     StringJSONata._eval_body = evaluate_jsonata
     name_errors()
     name_executions()
+    patch_json_path()
     Preprocessor.__init__ = use_own_scopes
     StepFunctionsParserBackend._validate_definition = staticmethod(validate_definition)
     motos_task_for = state_task_factory.state_task_service_for

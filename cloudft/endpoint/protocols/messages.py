@@ -35,6 +35,14 @@ class ServiceError(Exception):
         self.message = message
 
 
+class ServiceNotOffered(ServiceError):
+    """A request for a service that is neither implemented here nor by moto."""
+
+    def __init__(self, service: str) -> None:
+        message = f"The service {service} is not offered by this endpoint"
+        super().__init__("UnknownOperationException", message)
+
+
 @dataclass(frozen=True)
 class HttpResponse:
     """An HTTP response, complete before it is sent."""

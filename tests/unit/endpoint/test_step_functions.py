@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import ROLE, Endpoint
+from processes import wait_until
 
 JSONATA = {
     "QueryLanguage": "JSONata",
@@ -83,3 +85,41 @@ def test_a_definition_is_validated_without_a_state_machine(fast_account: Endpoin
     [diagnostic] = bare["diagnostics"]
     assert (bare["result"], diagnostic["severity"]) == ("FAIL", "ERROR")
     assert "States" in diagnostic["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("$.results[0].text", "Lyon"),
+        ("$.results[1]", {"text": "Oslo"}),
+        ("$['results'][1]['text']", "Oslo"),
+        ("$.results", [{"text": "Lyon"}, {"text": "Oslo"}]),
+        ("$.nested[0][0].text", "Rome"),
+        ("$['a*b'][0].text", "Lima"),
+        # These may match many nodes: what they match is a list, of one node too.
+        ("$.results[*].text", ["Lyon", "Oslo"]),
+        ("$.results[0:1].text", ["Lyon"]),
+        ("$.results[?(@.text == 'Oslo')].text", ["Oslo"]),
+    ],
+)
+def test_a_path_to_one_node_yields_its_value(
+    fast_account: Endpoint, path: str, value: object
+) -> None:
+    client = fast_account.client("stepfunctions")
+    only = {"Type": "Pass", "Parameters": {"value.$": path}, "End": True}
+    name = f"path-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    machine = create(fast_account, name, {"StartAt": "Only", "States": {"Only": only}})
+    given = {
+        "results": [{"text": "Lyon"}, {"text": "Oslo"}],
+        "nested": [[{"text": "Rome"}]],
+        "a*b": [{"text": "Lima"}],
+    }
+    start = client.start_execution(stateMachineArn=machine, input=json.dumps(given))
+
+    def end() -> Any:
+        found = client.describe_execution(executionArn=start["executionArn"])
+        return None if found["status"] == "RUNNING" else found
+
+    found = wait_until(end, "the execution has ended")
+    assert found["status"] == "SUCCEEDED", found
+    assert json.loads(found["output"]) == {"value": value}

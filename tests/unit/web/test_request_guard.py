@@ -265,6 +265,17 @@ def test_what_moto_lacks_is_said_in_the_services_form(endpoint: Endpoint) -> Non
     assert error["Code"] == "UnknownOperationException" and "not been impl" in error["Message"]
 
 
+@pytest.mark.parametrize("service", ["translate", "qbusiness"])  # JSON 1.1 and REST JSON
+def test_a_service_that_moto_lacks_is_named(endpoint: Endpoint, service: str) -> None:
+    operation = {"translate": "list_languages", "qbusiness": "list_applications"}[service]
+    with pytest.raises(ClientError) as caught:
+        getattr(endpoint.client(service), operation)()
+    assert caught.value.response["Error"] == {
+        "Code": "UnknownOperationException",
+        "Message": f"The service {service} is not offered by this endpoint",
+    }
+
+
 @pytest.fixture
 def review(tmp_path: Path) -> Iterator[ReviewServer]:
     found = Review(

@@ -1,0 +1,118 @@
+"""One endpoint with a tiny model for every client, and what boto3 gets from it.
+
+The clients have an environment of their own; the endpoint runs by `CLOUDFT_PYTHON`, a Python that
+has cloudft (`make test-clients` sets it).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+CLOUDFT_PYTHON = os.environ.get("CLOUDFT_PYTHON", str(TESTS.parent / ".venv" / "bin" / "python"))
+REGION = "us-east-1"
+NOVA = "us.amazon.nova-lite-v1:0"
+CLAUDE = "us.anthropic.claude-3-haiku-20240307-v1:0"
+ROLE = "arn:aws:iam::000000000000:role/any"
+PROMPT = "Where is the parcel?"
+MAX_TOKENS = 8
+SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
+BUILD_MODEL = "import sys, tiny, pathlib; tiny.build_model(pathlib.Path(sys.argv[1]))"
+
+# Before the clients are imported: nothing of the caller's account, folders or settings is used.
+for name in list(os.environ):
+    if name.startswith(("AWS_", "AIRFLOW_", "ANTHROPIC_", "OPENAI_", "LITELLM_", "LANGSMITH_")):
+        del os.environ[name]
+_home = tempfile.TemporaryDirectory(prefix="clients-")
+os.environ.update(
+    HOME=_home.name,
+    AIRFLOW_HOME=_home.name,
+    AWS_ACCESS_KEY_ID="any",
+    AWS_SECRET_ACCESS_KEY="any",
+    AWS_DEFAULT_REGION=REGION,
+    AWS_REGION=REGION,
+    LITELLM_LOCAL_MODEL_COST_MAP="True",  # its list of prices is else loaded from GitHub
+)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What boto3's Converse answers to PROMPT: every client must get the same."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model: random weights, so that an answer is a text that no one would make up."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    command = [CLOUDFT_PYTHON, "-c", BUILD_MODEL, folder]
+    subprocess.run(command, cwd=TESTS, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[str]:
+    """Start the endpoint, and set its address for every client that reads AWS_ENDPOINT_URL."""
+    folder = tmp_path_factory.mktemp("endpoint")
+    errors = folder / "errors"
+    options = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = [CLOUDFT_PYTHON, "-m", "cloudft", "endpoint", "-q", "--until-pid", str(os.getpid())]
+    own = {"CLOUDFT_HOME": str(folder / "home"), "CLOUDFT_MODEL_CACHE": str(folder / "models")}
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [*command, "--stand-in", model_folder, *options],
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        found = process.stdout.readline().strip()
+        assert found, errors.read_text()
+        os.environ["AWS_ENDPOINT_URL"] = found
+        connection = {"region_name": REGION, "endpoint_url": found}
+        os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(
+            {"conn_type": "aws", "login": "any", "password": "any", "extra": connection}
+        )
+        yield found
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def boto(url: str) -> Any:
+    """Return a function that makes boto3's client of a service."""
+    import boto3
+
+    return boto3.client
+
+
+@pytest.fixture(scope="session")
+def expected(boto: Any) -> Expected:
+    answer = boto("bedrock-runtime").converse(
+        modelId=NOVA,
+        messages=[{"role": "user", "content": [{"text": PROMPT}]}],
+        inferenceConfig={"maxTokens": MAX_TOKENS},
+    )
+    text = answer["output"]["message"]["content"][0]["text"]
+    assert text.strip()
+    return Expected(text, answer["usage"]["inputTokens"], answer["usage"]["outputTokens"])
+
+
+def pytest_report_header() -> str:
+    return f"clients: {sys.prefix}; endpoint: {CLOUDFT_PYTHON}"

@@ -1,0 +1,52 @@
+"""anthropic: AnthropicBedrock."""
+
+from __future__ import annotations
+
+import anthropic
+import pytest
+from conftest import CLAUDE, MAX_TOKENS, PROMPT, REGION, Expected
+
+KEYS = {"aws_region": REGION, "aws_access_key": "any", "aws_secret_key": "any", "max_retries": 0}
+MESSAGES = [{"role": "user", "content": PROMPT}]
+
+
+@pytest.fixture
+def client(url: str) -> anthropic.AnthropicBedrock:
+    return anthropic.AnthropicBedrock(base_url=url, **KEYS)
+
+
+def test_a_message_is_that_of_converse_whole_and_streamed(
+    client: anthropic.AnthropicBedrock, expected: Expected
+) -> None:
+    whole = client.messages.create(model=CLAUDE, max_tokens=MAX_TOKENS, messages=MESSAGES)
+    with client.messages.stream(model=CLAUDE, max_tokens=MAX_TOKENS, messages=MESSAGES) as stream:
+        pieces = list(stream.text_stream)
+        streamed = stream.get_final_message()
+    assert len(pieces) > 1 and "".join(pieces) == expected.text
+    for message in (whole, streamed):
+        assert message.content[0].text == expected.text
+        assert message.stop_reason == "max_tokens"
+        assert message.usage.input_tokens == expected.input_tokens
+        assert message.usage.output_tokens == expected.output_tokens
+
+
+def test_a_system_prompt_changes_the_answer(
+    client: anthropic.AnthropicBedrock, expected: Expected
+) -> None:
+    message = client.messages.create(
+        model=CLAUDE, max_tokens=MAX_TOKENS, messages=MESSAGES, system="You route tickets."
+    )
+    assert message.usage.input_tokens > expected.input_tokens
+
+
+def test_tools_are_refused_by_a_stand_in_without_them(client: anthropic.AnthropicBedrock) -> None:
+    tool = {"name": "find", "input_schema": {"type": "object"}}
+    with pytest.raises(anthropic.BadRequestError, match="This model doesn't support tool use"):
+        client.messages.create(model=CLAUDE, max_tokens=8, messages=MESSAGES, tools=[tool])
+
+
+def test_the_service_bedrock_mantle_is_refused_by_its_name(url: str) -> None:
+    client = anthropic.AnthropicBedrockMantle(base_url=f"{url}/anthropic", **KEYS)
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        client.messages.create(model=CLAUDE, max_tokens=8, messages=MESSAGES)
+    assert "The service bedrock-mantle is not offered by this endpoint" in str(caught.value)
