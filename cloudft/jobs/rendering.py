@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from threading import Timer
 from typing import Any
 
 from cloudft.backends.base import Backend
@@ -28,6 +29,8 @@ from cloudft.types import DataVolume, Finding
 
 PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
+SLOW_AFTER_S = 2.0
+SLOW_NOTICE = "preparing the model's tokenizer; its first use takes up to a minute ..."
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class _RoleRendering:
     ) -> None:
         self._job, self._backend, self._role, self._findings = job, backend, role, findings
         self._places = _Lines()
+        self._context = 0
         self._limit: int | None = None
         self._too_long: list[tuple[int, int]] = []
         """The number and the tokens of the longest record that is cut, and how many are."""
@@ -113,8 +117,13 @@ class _RoleRendering:
     def run(self, paths: tuple[str, ...], observer: RunObserver) -> int:
         """Add what the template refuses to the findings, and return the number of tokens."""
         replies = self._backend.render(self._job, self._read(paths))
-        facts = next(replies)
-        self._note_facts(facts)
+        notice = Timer(SLOW_AFTER_S, observer.on_activity, (SLOW_NOTICE,))
+        notice.daemon = True
+        notice.start()
+        try:
+            self._note_facts(next(replies))
+        finally:
+            notice.cancel()
         total = 0
         for number, reply in enumerate(replies):
             total += self._take(number, reply)
@@ -154,7 +163,7 @@ class _RoleRendering:
         return tokens
 
     def _note_facts(self, facts: Mapping[str, Any]) -> None:
-        local = self._job.spec.local
+        local, self._context = self._job.spec.local, facts["context"]
         if not is_text_only(self._job.spec.customization_type):
             self._limit = min(local.max_length or facts["context"], facts["context"])
         if facts.get("writesDate") and self._role == "train":
@@ -169,20 +178,7 @@ class _RoleRendering:
     def _note_lengths(self) -> None:
         """Add findings about records that are cut, and about turns that are not learned."""
         if self._too_long and self._role != "test":
-            [(number, tokens)] = self._too_long
-            file, line = self._places.find(number)
-            share = self._job.spec.local.max_truncated_share
-            is_error = self._cut > share * len(self._places.lines)
-            self._findings.add(
-                "RecordsCut",
-                f"{self._cut} of {len(self._places.lines)} {self._role} records are longer than"
-                f" {self._limit} tokens and will be cut; this one has {tokens}"
-                + (f", and the allowed share is {share:g}" if is_error else ""),
-                "raise local.max_length, shorten the records, or raise local.max_truncated_share",
-                file=file,
-                line=line,
-                severity="error" if is_error else "warning",
-            )
+            self._note_cut_records()
         if self._last_turn_only:
             self._findings.add(
                 "LastTurnOnly",
@@ -192,6 +188,34 @@ class _RoleRendering:
                 severity="note",
             )
 
+    def _note_cut_records(self) -> None:
+        [(number, tokens)] = self._too_long
+        file, line = self._places.find(number)
+        local, count = self._job.spec.local, len(self._places.lines)
+        allowed = local.max_truncated_share
+        is_error = self._cut > allowed * count
+        held_out = self._job.spec.data.validation if self._role == "train" else None
+        message = (
+            f"{self._cut} of {count} {self._role} records are longer than {self._limit} tokens and"
+            f" will be cut; this one has {tokens}"
+        )
+        if is_error:
+            message += f", and the allowed share is {allowed:g}"
+        elif isinstance(held_out, float) and self._cut > allowed * max(1, round(held_out * count)):
+            message += (
+                "; the job fails if too many of them are among the validation records, of which"
+                f" {allowed:g} may be cut"
+            )
+        longer = "raise local.max_length, " if (self._limit or 0) < self._context else ""
+        self._findings.add(
+            "RecordsCut",
+            message,
+            f"{longer}shorten the records, or raise local.max_truncated_share",
+            file=file,
+            line=line,
+            severity="error" if is_error else "warning",
+        )
+
 
 def _as_clause(sentence: str) -> str:
     """Return a sentence of the trainer as the message of a finding."""
@@ -199,5 +223,6 @@ def _as_clause(sentence: str) -> str:
 
 
 def unrendered_finding(error: TrainerError) -> Finding:
-    """Return the warning that the records could not be rendered here."""
-    return Finding("warning", "NotRenderedHere", _as_clause(error.message), error.fix or "")
+    """Return the error that no record could be rendered here: training could not do it either."""
+    fix = error.fix or "save the model's tokenizer again, or choose another model"
+    return Finding("error", "NotRendered", _as_clause(error.message), fix)

@@ -8,6 +8,7 @@ so that at generation the prompt has exactly the tokens that it had at training.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 ANCHOR_LENGTH = 80
 """Characters at the end of a prompt by which it is found again in a longer text."""
+NO_WORD = re.compile(r"(?:\\[bfnrt]|[\W_])+")
 COMPARED_LENGTH = 20
-"""Characters at each end of a message by which it is found in the rendered text."""
+"""Letters and digits at each end of a message by which it is found in the rendered text."""
 
 WRITE_BOS = "{{ bos_token }}"
 PLAIN_TEMPLATE = (
@@ -165,12 +167,13 @@ class _Renderer:
 
     def _require_all(self, text: str) -> None:
         """Raise TrainerError if the template left a system or user message out of a text."""
+        words = _words(text)
         for message in self.chat.messages:
-            content = str(message["content"] or "").strip()
+            content = _words(str(message["content"] or ""))
             if message["role"] not in ("system", "user") or not content:
                 continue
-            # Both ends: a template may change what is between them, such as white space.
-            if content[:COMPARED_LENGTH] not in text and content[-COMPARED_LENGTH:] not in text:
+            # Both ends: a template may change what is between them.
+            if content[:COMPARED_LENGTH] not in words and content[-COMPARED_LENGTH:] not in words:
                 raise TrainerError(
                     f"The model's chat template leaves out a {message['role']} message.",
                     fix="leave out what this model does not support (often the system message).",
@@ -252,6 +255,11 @@ class _Renderer:
             )
         opening, closing = tags or self.support.think_tags or THINK_TAGS[0]
         return f"{opening}\n{thought}\n{closing}\n\n" + reply.lstrip("\n")
+
+
+def _words(text: str) -> str:
+    """Return a text's letters and digits alone: templates trim, escape and change case."""
+    return NO_WORD.sub("", text).casefold()
 
 
 def _text_after(full_text: str, prompt: str) -> str | None:

@@ -19,6 +19,8 @@ OPENING, CLOSING = "\ufdd0", "\ufdd1"
 """Noncharacters of Unicode, which no text is meant to have (Unicode 17, section 23.7)."""
 FIRST_CODE = 0xE000
 """Private use: what is between the two is the number of a special token."""
+COMPARED_KEYS = frozenset({"role", "type"})
+"""Keys of messages and tools whose values are words of the format, and no text of the user."""
 MARK = re.compile(f"{OPENING}(.){CLOSING}")
 REASONING_TAGS = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]"})
 """Read as reasoning in an answer (chat_template.py), special tokens or not."""
@@ -55,7 +57,7 @@ class LiteralTexts:
 
     def mark_chat(self, chat: Chat) -> Chat:
         """Return a chat with marks in all of its texts: contents, reasoning, calls, tools."""
-        messages = [_map_texts(message, self) for message in chat.messages]
+        messages = [_map_texts(message, self, is_message=True) for message in chat.messages]
         return replace(chat, messages=messages, tools=_map_texts(chat.tools, self))
 
     def unmark(self, text: str) -> str:
@@ -80,11 +82,17 @@ def has_marks(text: str) -> bool:
     return OPENING in text
 
 
-def _map_texts(value: Any, literal: LiteralTexts) -> Any:
+def _map_texts(value: Any, literal: LiteralTexts, *, is_message: bool = False) -> Any:
+    """Return a JSON value with marks in its texts and keys, but not in what templates compare."""
     if isinstance(value, str):
         return literal.mark(value)
     if isinstance(value, dict):
-        return {key: _map_texts(item, literal) for key, item in value.items()}
+        return {
+            (key if is_message else literal.mark(key)): (
+                item if key in COMPARED_KEYS else _map_texts(item, literal)
+            )
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_map_texts(item, literal) for item in value]
     return value

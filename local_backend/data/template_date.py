@@ -7,10 +7,13 @@ evaluated later would see other prompts than it was trained on.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import re
 
-CALL = re.compile(r"""strftime_now\s*\(\s*(["'])(.*?)\1\s*\)""")
+CALL = re.compile(
+    r"""strftime_now\s*\(\s*(?:format\s*=\s*)?("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*\)"""
+)
 MACRO = "{%- macro strftime_now(format) -%}"
 """How a template begins whose date is fixed."""
 
@@ -28,7 +31,8 @@ def fix_date(template: str, day: str) -> str:
     if not writes_date(template):
         return template
     date = datetime.date.fromisoformat(day)
-    formats = sorted({match[2] for match in CALL.finditer(template)})
+    formats = sorted({ast.literal_eval(match[1]) for match in CALL.finditer(template)})
     cases = "".join(f"{{% if format == {f!r} %}}{date.strftime(f)}{{% else %}}" for f in formats)
     ends = "{% endif %}" * len(formats)
-    return f"{MACRO}{cases}{day}{ends}{{%- endmacro -%}}{template}"
+    # The line end after the macro is dropped (trim_blocks); the template's own are kept.
+    return f"{MACRO}{cases}{day}{ends}{{%- endmacro %}}\n{template}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from local_backend.data.chat_messages import Chat, JsonObject, Message
 from local_backend.errors import TrainerError
@@ -43,8 +43,15 @@ THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 """What Mistral's templates take as the id of a call."""
-RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
+RENDER_ERRORS = (
+    *(TemplateError, TypeError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, RecursionError, AssertionError),
+)
 """What a template raises for messages that it was not written for."""
+TEMPLATE_FIX = (
+    "correct the chat template in the model's folder (chat_template.jinja, or chat_template in"
+    " tokenizer_config.json), or choose another base model."
+)
 
 
 def render_chat(
@@ -66,6 +73,10 @@ def render_chat(
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
+    except TemplateSyntaxError as error:
+        raise TrainerError(
+            f"The model's chat template is not valid: {error.message}.", fix=TEMPLATE_FIX
+        ) from error
     except RENDER_ERRORS as error:
         raise TrainerError(
             f"The model's chat template refuses these messages: {error}.",

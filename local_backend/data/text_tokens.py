@@ -35,7 +35,7 @@ CACHED_TEXTS, CACHED_LENGTH = 4096, 4096
 """How many texts are kept with their tokens, and the characters of the longest."""
 PRECEDING_TEXTS = ("\n", "|", ".", "a", "\u0001")
 """What a text may follow to be tokenized as one that goes on."""
-ANCHOR = "\ufdd2"
+ANCHOR = "\ufdd2cloudft\ufdd3"
 """Stands for the special token before a text that has special tokens as text."""
 
 
@@ -163,20 +163,22 @@ class TextTokenizer:
         """Return the tokens of texts that follow each other, with special tokens as text."""
         tokens: list[int] = []
         for number, text in enumerate(texts):
-            if is_first and not number:
-                tokens += self._explain_stretch(text, self._literal_backend)
+            if (is_first and not number) or self._literal_backend is None or ANCHOR in text:
+                tokens += self._explain_stretch(text, self._literal_backend, is_literal=True)
             elif text:
                 tokens += self._explain_stretch(ANCHOR + text, self._literal_backend)[1:]
         return tokens
 
-    def _explain_stretch(self, text: str, backend: Any) -> list[int]:
+    def _explain_stretch(self, text: str, backend: Any, *, is_literal: bool = False) -> list[int]:
         """Return the tokens of a text as TokenText.
 
         If several tokens make one character, the first has it; the last takes what follows it, such
         as white space that the tokenizer drops. A tokenizer without offsets gives its own texts.
         """
         if backend is None:
-            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            # Written in Python. A rendered text has its special tokens as tokens, a stretch none.
+            options = {"add_special_tokens": False, "split_special_tokens": is_literal}
+            ids = self._tokenizer(text, **options)["input_ids"]
             texts = [str(part) for part in self._tokenizer.convert_ids_to_tokens(ids)]
             return [_token_text(*pair) for pair in zip(ids, texts, strict=True)]
         encoding = backend.encode(text, add_special_tokens=False)

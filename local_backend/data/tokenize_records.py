@@ -92,7 +92,10 @@ def _load_with_transformers(source: str) -> TokenizerFacts:
         config = AutoConfig.from_pretrained(source).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise TrainerError(f"The tokenizer of {source} can't be loaded: {reason}") from error
+        raise TrainerError(
+            f"The tokenizer of {source} can't be loaded: {reason}",
+            fix="save the model's tokenizer again with save_pretrained, or choose another model.",
+        ) from error
     return TokenizerFacts(
         tokenizer,
         is_plain,
@@ -160,11 +163,12 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
 
 def describe(facts: TokenizerFacts, *, with_features: bool) -> dict[str, object]:
     """Return what is said of the model before its records."""
-    template = facts.tokenizer.chat_template
+    template: object = facts.tokenizer.chat_template
+    named = template.values() if isinstance(template, dict) else [template]
     described: dict[str, object] = {
         "context": facts.context_length,
         "chatTemplate": "plain" if facts.uses_plain_template else "the model's own",
-        "writesDate": isinstance(template, str) and writes_date(template),
+        "writesDate": any(isinstance(text, str) and writes_date(text) for text in named),
     }
     if with_features:
         described["features"] = supported_features(facts.tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local_backend.data.chat_template import ensure_chat_template
 from local_backend.data.template_date import fix_date, writes_date
@@ -32,8 +32,10 @@ def load_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, bool]:
 
 def fix_template_date(tokenizer: PreTrainedTokenizerBase, day: str) -> bool:
     """Make the chat template write `day`, in ISO 8601, as today. Return False if it writes none."""
-    template = tokenizer.chat_template
-    if not isinstance(template, str) or not writes_date(template):
+    template: Any = tokenizer.chat_template
+    named = template if isinstance(template, dict) else {"default": template or ""}
+    if not any(map(writes_date, named.values())):
         return False
-    tokenizer.chat_template = fix_date(template, day)
+    fixed = {name: fix_date(text, day) for name, text in named.items()}
+    tokenizer.chat_template = fixed if isinstance(template, dict) else fixed["default"]
     return True

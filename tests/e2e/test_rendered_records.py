@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import chat_templates
 import pytest
+import text_templates
 import tiny
 from job_files import write_job_file
 from processes import Cli
@@ -30,7 +30,7 @@ RECORDS = [chat(number, system="Be short." if number == 16 else "") for number i
 @pytest.fixture(scope="module")
 def refusing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a random Llama whose template refuses a system message, and writes the date."""
-    template = chat_templates.GEMMA.replace("<start_of_turn>", "<|im_start|>")
+    template = text_templates.GEMMA.replace("<start_of_turn>", "<|im_start|>")
     template = template.replace("<end_of_turn>", tiny.END) + "{# strftime_now('%Y') #}"
     return tiny.build_model(tmp_path_factory.mktemp("refusing") / "model", chat_template=template)
 

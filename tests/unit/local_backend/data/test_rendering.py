@@ -9,6 +9,7 @@ from typing import Any
 
 import chat_templates
 import pytest
+import text_templates
 import tiny
 import tokenizer_kinds
 from hypothesis import given, settings
@@ -34,16 +35,16 @@ CHATML = tiny.CHATML
 TEMPLATES: dict[str, tuple[str, str]] = {
     "plain": (PLAIN_TEMPLATE, "</s>"),
     "chatml": (CHATML, "<|im_end|>"),
-    "llama2": (chat_templates.LLAMA2, "</s>"),
-    "llama3": (chat_templates.LLAMA3, "<|eot_id|>"),
-    "mistral": (chat_templates.MISTRAL_TEXT, "</s>"),
+    "llama2": (text_templates.LLAMA2, "</s>"),
+    "llama3": (text_templates.LLAMA3, "<|eot_id|>"),
+    "mistral": (text_templates.MISTRAL_TEXT, "</s>"),
     "qwen2.5": (chat_templates.QWEN25, "<|im_end|>"),
     "qwen3": (chat_templates.QWEN3, "<|im_end|>"),
-    "gemma": (chat_templates.GEMMA, "<end_of_turn>"),
-    "phi": (chat_templates.PHI, "<|end|>"),
+    "gemma": (text_templates.GEMMA, "<end_of_turn>"),
+    "phi": (text_templates.PHI, "<|end|>"),
     "gpt-oss": (chat_templates.GPT_OSS, "<|im_end|>"),
     "deepseek-r1": (chat_templates.DEEPSEEK_R1, "</s>"),
-    "vicuna": (chat_templates.VICUNA, "</s>"),
+    "vicuna": (text_templates.VICUNA, "</s>"),
 }
 """Each template, with the token that ends its answers."""
 LOSSY = {"wordpiece", "metaspace-always"}
@@ -194,7 +195,8 @@ def test_special_tokens_in_a_message_are_text(kind: str, template: str) -> None:
             assert answer in "".join(text for _, text, _ in pieces)
         return [token for token in ids if token in special]
 
-    marked = specials(f"What does {end} do? <s>", f"It is {end} and <|im_start|>user, then")
+    question = f"What does {end} do? <s> \ufdd0\ufdd1\ufdd2"
+    marked = specials(question, f"It is {end} and <|im_start|>user, then \ufdd2")
     assert marked == specials("What does it do?", "It is an end and a beginning, then")
 
 
@@ -223,7 +225,7 @@ def test_a_template_that_leaves_a_system_message_out_is_an_error() -> None:
 
 def test_the_date_of_a_template_is_fixed() -> None:
     tokenizer = tokenizer_kinds.wrap(
-        tokenizer_kinds.KINDS["byte-level"](), chat_templates.DATED, "<|im_end|>"
+        tokenizer_kinds.KINDS["byte-level"](), text_templates.DATED, "<|im_end|>"
     )
     assert fix_template_date(tokenizer, "2026-02-03")
     text = tokenizer.apply_chat_template([USER], tokenize=False, add_generation_prompt=True)
@@ -286,3 +288,71 @@ def test_an_answer_is_scored_by_the_tokens_that_it_is_trained_with(
     ids, _ = encode(model.tokenizer, [USER, reply], end)
     assert prompt == encode_prompt(model, {"messages": [USER]})
     assert ids[: len(prompt) + len(text)] == [*prompt, *text]
+
+
+def test_a_tokenizer_in_python_takes_special_tokens_in_a_message_as_text() -> None:
+    from transformers import ByT5Tokenizer
+
+    tokenizer: Any = ByT5Tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    chats = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+        for text in ("x <|im_end|> y", "x |im_end| y")
+    ]
+    marked, plain = (encode(tokenizer, chat, "<|im_end|>")[0] for chat in chats)
+    assert marked.count(end) == plain.count(end) == 2
+    assert len(marked) == len(plain) + len("<>"), "a byte is a token, and nothing else is there"
+
+
+def test_special_tokens_in_the_names_of_a_tool_are_text() -> None:
+    tokenizer, end = build("byte-level", "qwen2.5"), "<|im_end|>"
+
+    def ends(name: str) -> int:
+        properties = {name: {"type": "string"}}
+        function = {"name": "f", "description": "d", "parameters": {"properties": properties}}
+        call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {name: "v"}}}
+        reply = {"role": "assistant", "content": "", "tool_calls": [call]}
+        chat = Chat([USER, reply], [{"type": "function", "function": function}])
+        [(ids, _)] = tokenize_segments([split_turns(tokenizer, chat, [end])], tokenizer)
+        return ids.count(tokenizer.convert_tokens_to_ids(end))
+
+    assert ends(end) == ends("town")
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ("{{ 1 / 0 }}", "refuses these messages: division by zero"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "refuses these messages"),
+        ("{{ }", "is not valid"),
+    ],
+)
+def test_what_a_template_does_wrong_is_named(change: str, refusal: str) -> None:
+    tokenizer = tokenizer_kinds.wrap(tokenizer_kinds.KINDS["byte-level"](), change + CHATML)
+    with pytest.raises(TrainerError, match=refusal):
+        split_turns(tokenizer, Chat([USER, {"role": "assistant", "content": "x"}]), ["<|im_end|>"])
+
+
+@pytest.mark.parametrize("change", ["|upper", "|tojson", ".split()|join(' ')", "|trim"])
+def test_a_template_that_rewrites_a_text_leaves_nothing_out(change: str) -> None:
+    template = CHATML.replace("message['content']", f"message['content']{change}")
+    tokenizer = tokenizer_kinds.wrap(tokenizer_kinds.KINDS["byte-level"](), template)
+    question = {"role": "user", "content": ' "Where"\n\nis  my parcel "now"?\n'}
+    chat = Chat([question, {"role": "assistant", "content": "x"}])
+    assert split_turns(tokenizer, chat, ["<|im_end|>"])
+
+
+def test_dates_are_fixed_in_each_template_of_a_model_and_however_they_are_written() -> None:
+    texts = {
+        "default": "\n\nToday: {{ strftime_now(format='%Y') }}",
+        "tool_use": "{{ strftime_now('%B it\\'s %Y') }}",
+    }
+    tokenizer = tokenizer_kinds.wrap(tokenizer_kinds.KINDS["byte-level"](), "x")
+    tokenizer.chat_template = dict(texts)
+    assert fix_template_date(tokenizer, "2026-01-02")
+    default = tokenizer.apply_chat_template([USER], tokenize=False)
+    assert default == "\n\nToday: 2026"
+    with_tools = tokenizer.apply_chat_template([USER], tools=[{"name": "f"}], tokenize=False)
+    assert with_tools == "January it's 2026"

@@ -57,7 +57,11 @@ def replies_to(question: dict[str, Any], *records: dict[str, str]) -> list[dict[
 def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
     records = [tiny.pair("Grüße? 🎉", "日本 👍🏽"), *tiny.pairs(3)]
     facts, *counts = replies_to(request(tiny_model), *records)
-    assert facts == {"context": tiny.CONTEXT, "chatTemplate": "the model's own"}
+    assert facts == {
+        "context": tiny.CONTEXT,
+        "chatTemplate": "the model's own",
+        "writesDate": False,
+    }
     _, *previews = replies_to(request(tiny_model, preview=True), *records)
     for record, count, preview in zip(records, counts, previews, strict=True):
         pieces = preview["pieces"]
