@@ -16,6 +16,7 @@ import tiny
 import yaml
 from job_files import write_job_file
 from processes import Cli, JobFile
+from safetensors.torch import load_file, save_file
 
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.cli.commands.compare import model_results
@@ -386,17 +387,21 @@ def test_two_jobs_are_compared_and_a_job_is_reported(
 
 
 def test_a_job_that_failed_or_was_not_evaluated_has_a_report_too(
-    cli: Cli, job_file: JobFile, tmp_path: Path
+    cli: Cli, job_file: JobFile, tiny_model: Path, tmp_path: Path
 ) -> None:
     job = job_file(name="plain")
     assert cli("submit", job, "--wait", "--quiet").returncode == 0
     assert cli("report", "plain", "--out", tmp_path / "plain.html").returncode == 0
     assert "Not evaluated yet" in (tmp_path / "plain.html").read_text()
     assert "has not been evaluated yet" in cli("compare", "base", "plain").stderr
-    bad = job_file("bad", name="bad", local={"lora": {"target_modules": ["nothing"]}})
+    damaged = shutil.copytree(tiny_model, tmp_path / "damaged")
+    weights = load_file(damaged / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    bad = write_job_file(tmp_path / "bad", damaged, name="bad")
     assert cli("submit", bad, "--wait", "--quiet").returncode == 1
     assert cli("report", "bad", "--out", tmp_path / "bad.html").returncode == 0
-    assert "target_modules" in (tmp_path / "bad.html").read_text()
+    assert "norm.weight" in (tmp_path / "bad.html").read_text()
 
 
 def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile) -> None:

@@ -601,8 +601,10 @@ def _user(aws: Endpoint, name: str, policy: dict[str, Any]) -> dict[str, str]:
 
 def model_of(aws: Endpoint, team: dict[str, str]) -> str:
     """A custom model, made as the stack's role."""
-    line = b'{"schemaVersion":"bedrock-conversation-2024"}\n'
-    aws.client("s3").put_object(Bucket=team["DataBucketName"], Key="cloudft/data/w", Body=line)
+    turns = [{"role": role, "content": [{"text": "Hi"}]} for role in ("user", "assistant")]
+    record = {"schemaVersion": "bedrock-conversation-2024", "messages": turns}
+    lines = (json.dumps(record).encode() + b"\n") * 8  # the fewest that Nova takes
+    aws.client("s3").put_object(Bucket=team["DataBucketName"], Key="cloudft/data/w", Body=lines)
     output = f"s3://{team['OutputBucketName']}/cloudft/jobs/w/output/"
     created = aws.client("bedrock").create_model_customization_job(
         jobName="watched",

@@ -84,7 +84,8 @@ def eventually(reported: Callable[[], bool]) -> None:
 def busy(slow: DeployedStack) -> Iterator[Callable[[], None]]:
     """The one place is taken, until this is called."""
     bedrock, name = slow.endpoint.client("bedrock"), f"busy-{time.monotonic_ns()}"
-    slow.endpoint.client("s3").put_object(Bucket=BUCKET, Key=f"{PREFIX}/busy.jsonl", Body=b"{}\n")
+    record = b'{"prompt": "Hi", "completion": "Hi"}\n'
+    slow.endpoint.client("s3").put_object(Bucket=BUCKET, Key=f"{PREFIX}/busy.jsonl", Body=record)
     bedrock.create_model_customization_job(
         jobName=name,
         customModelName=name,

@@ -95,7 +95,8 @@ def test_what_hinders_the_first_look_loses_no_job(cli: Cli, aws: Endpoint, tmp_p
     aws.fault(order)
     done = cli(*words, "--wait")
     assert value(done)["status"] == "Completed" and done.stderr.count("aws sso login") == 1
-    for fault, remedy in (("expire", "aws sso login"), ("deny", "permission")):
+    remedies = {"expire": "aws sso login", "deny": "grant bedrock:GetModelCustomizationJob"}
+    for fault, remedy in remedies.items():
         seen = len(jobs_of(aws))  # each of them is looked at first
         aws.fault(order | {"do": fault, "skip": seen + 2, "times": 1})
         again = cli(*words, "--force-new")
