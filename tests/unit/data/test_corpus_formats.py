@@ -42,7 +42,7 @@ MAX_RECORDS = 12
 
 
 def open_or_skip(name: str, folder: Path) -> Job:
-    if name.startswith("parquet/"):
+    if name.startswith("parquet/") or name.endswith(".parquet"):
         pytest.importorskip("pyarrow")
     return open_case(name, folder)
 
