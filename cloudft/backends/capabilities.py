@@ -29,6 +29,11 @@ ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of an activity, how much of it is done, and how much there is."""
 
 
+SLOW_TOKENIZER_S = 2.0
+SLOW_TOKENIZER = "preparing the model's tokenizer; its first use takes up to a minute"
+"""What is said of a tokenizer that has not answered after so many seconds."""
+
+
 class SupportsResume(ABC):
     """A backend that resumes a stopped or failed job from its last checkpoint."""
 

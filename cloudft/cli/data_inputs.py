@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from cloudft.spec.load import LoadedJob
 
 
-SLOW_AFTER_S = 2.0
-SLOW_NOTICE = "preparing the model's tokenizer; its first use takes up to a minute"
 JOB_FILE_SUFFIXES = {".yaml", ".yml"}
 paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-1)
 
@@ -172,12 +170,16 @@ def tokenize(
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
     """Return the facts of the job's tokenizer, and an iterator with its reply for each line."""
     from cloudft.backends import DEFAULT_BACKEND, make_backend
-    from cloudft.backends.capabilities import SupportsTokenize
+    from cloudft.backends.capabilities import (
+        SLOW_TOKENIZER,
+        SLOW_TOKENIZER_S,
+        SupportsTokenize,
+    )
 
     local = make_backend(DEFAULT_BACKEND, Home.from_environ())
     assert isinstance(local, SupportsTokenize)
     replies = iter(local.tokenize(job, lines, preview=preview))
-    notice = threading.Timer(SLOW_AFTER_S, click.echo, (SLOW_NOTICE,), {"err": True})
+    notice = threading.Timer(SLOW_TOKENIZER_S, click.echo, (SLOW_TOKENIZER,), {"err": True})
     notice.daemon = True
     notice.start()
     try:

@@ -15,7 +15,11 @@ from threading import Timer
 from typing import Any
 
 from cloudft.backends.base import Backend
-from cloudft.backends.capabilities import SupportsChatTemplate
+from cloudft.backends.capabilities import (
+    SLOW_TOKENIZER,
+    SLOW_TOKENIZER_S,
+    SupportsChatTemplate,
+)
 from cloudft.backends.observer import RunObserver
 from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
@@ -29,8 +33,6 @@ from cloudft.types import DataVolume, Finding
 
 PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
-SLOW_AFTER_S = 2.0
-SLOW_NOTICE = "preparing the model's tokenizer; its first use takes up to a minute ..."
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,15 @@ class _RoleRendering:
         self._places = _Lines()
         self._context = 0
         self._limit: int | None = None
-        self._too_long: list[tuple[int, int]] = []
-        """The number and the tokens of the longest record that is cut, and how many are."""
         self._cut = 0
+        self._longest = (0, 0)
+        """The number and the tokens of the longest record that is cut."""
         self._last_turn_only = 0
 
     def run(self, paths: tuple[str, ...], observer: RunObserver) -> int:
         """Add what the template refuses to the findings, and return the number of tokens."""
         replies = self._backend.render(self._job, self._read(paths))
-        notice = Timer(SLOW_AFTER_S, observer.on_activity, (SLOW_NOTICE,))
+        notice = Timer(SLOW_TOKENIZER_S, observer.on_activity, (SLOW_TOKENIZER,))
         notice.daemon = True
         notice.start()
         try:
@@ -158,8 +160,7 @@ class _RoleRendering:
         self._last_turn_only += bool(reply.get("lastTurnOnly"))
         if self._limit is not None and tokens > self._limit:
             self._cut += 1
-            if not self._too_long or tokens > self._too_long[0][1]:
-                self._too_long = [(number, tokens)]
+            self._longest = max(self._longest, (number, tokens), key=lambda one: one[1])
         return tokens
 
     def _note_facts(self, facts: Mapping[str, Any]) -> None:
@@ -177,7 +178,7 @@ class _RoleRendering:
 
     def _note_lengths(self) -> None:
         """Add findings about records that are cut, and about turns that are not learned."""
-        if self._too_long and self._role != "test":
+        if self._cut and self._role != "test":
             self._note_cut_records()
         if self._last_turn_only:
             self._findings.add(
@@ -189,7 +190,7 @@ class _RoleRendering:
             )
 
     def _note_cut_records(self) -> None:
-        [(number, tokens)] = self._too_long
+        number, tokens = self._longest
         file, line = self._places.find(number)
         local, count = self._job.spec.local, len(self._places.lines)
         allowed = local.max_truncated_share

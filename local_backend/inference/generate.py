@@ -127,7 +127,17 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
     Raise TrainerError if it is empty or fills the model's context.
     """
     ids, _ = text_tokenizer(loaded.tokenizer).encode(split_request(loaded, prompt))
-    ids = begin_prompt(loaded, prompt, ids)
+    return complete_prompt(loaded, prompt, ids)
+
+
+def complete_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list[int]:
+    """Return a prompt's tokens with BOS, for raw text where the tokenizer itself writes it.
+
+    A text that has it already gets no second one. A chat's template has written its own. Raise
+    TrainerError if the prompt is empty or fills the model's context.
+    """
+    begin = text_tokenizer(loaded.tokenizer).own_marks[0] if "text" in prompt and ids else []
+    ids = ids if ids[: len(begin)] == begin else [*begin, *ids]
     if not ids:
         raise TrainerError("The prompt is empty.", fix="add some text to it.")
     context = loaded.context_length
@@ -137,15 +147,6 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
             fix="shorten the prompt.",
         )
     return ids
-
-
-def begin_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list[int]:
-    """Return a prompt's tokens with BOS, for raw text where the tokenizer itself writes it.
-
-    A text that has it already gets no second one. A chat's template has written its own.
-    """
-    begin = text_tokenizer(loaded.tokenizer).own_marks[0] if "text" in prompt and ids else []
-    return ids if ids[: len(begin)] == begin else [*begin, *ids]
 
 
 def generate_batch(
@@ -270,7 +271,6 @@ def encode_scored(loaded: LoadedModel, item: ScoreItem) -> tuple[list[int], list
     With `reply` the text is that turn without its end mark. Raise TrainerError for a prompt that
     can't be answered.
     """
-    encode_prompt(loaded, item["prompt"])  # for its errors
     if "reply" in item:
         turns = {**item["prompt"], "messages": [*item["prompt"]["messages"], item["reply"]]}
         chat = to_chat(turns, "converse")
@@ -282,7 +282,7 @@ def encode_scored(loaded: LoadedModel, item: ScoreItem) -> tuple[list[int], list
     segments = [(before, False) for before, _ in prompt]
     ids, mask = text_tokenizer(loaded.tokenizer).encode([*segments, (text, True)])
     length = len(ids) - sum(mask)
-    return begin_prompt(loaded, item["prompt"], ids[:length]), ids[length:]
+    return complete_prompt(loaded, item["prompt"], ids[:length]), ids[length:]
 
 
 def score_continuations(models: ModelVariants, request: Request) -> Replies:
