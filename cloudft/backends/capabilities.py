@@ -165,6 +165,16 @@ class ModelImporter(ABC):
         """
 
 
+class DerivesModels(ABC):
+    """A backend that makes a model out of another one. Its `plan` takes what `derive` returns."""
+
+    @abstractmethod
+    def derive(
+        self, job: LoadedJob, manifest: Manifest, source: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Return the job that makes a model out of `source`, and what Bedrock would refuse."""
+
+
 class SupportsExport(ABC):
     """A backend that exports a job's merged weights."""
 

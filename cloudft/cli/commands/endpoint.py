@@ -82,6 +82,13 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     help="AWS Region of the endpoint.",
 )
 @click.option(
+    "--also-region",
+    "other_regions",
+    multiple=True,
+    metavar="REGION",
+    help="One more Region of Bedrock, to copy models to; can be repeated.",
+)
+@click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep the state in this folder; without it, all is lost when the process ends.",
@@ -166,6 +173,7 @@ def endpoint_command(
     port: int,
     host: str,
     region: str,
+    other_regions: tuple[str, ...],
     state: Path | None,
     models_file: Path | None,
     stand_in: str,
@@ -203,6 +211,7 @@ def endpoint_command(
         port=port,
         host=host,
         region=region,
+        other_regions=tuple(name for name in dict.fromkeys(other_regions) if name != region),
         state=state.absolute() if state else None,
         stand_in=stand_in,
         stand_ins=read_local_models(models_file),
