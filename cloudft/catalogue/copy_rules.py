@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cloudft.catalogue.load import FOLDER, read_sources, read_yaml
-from cloudft.catalogue.model import Source
+from cloudft.catalogue.source import Source
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,6 @@ def _storage_text(estimate: Estimate) -> str:
 
     month = estimate.usd["storagePerMonth"]
     if month is None:
-        return f"storage: {estimate.price_source or 'no price is known'}"
+        return f"storage until it is removed: {estimate.price_source}"
     source = ", ".join(part for part in (estimate.price_source, estimate.price_date) if part)
     return f"storage: {format_usd(month)} per month until it is removed ({source})"

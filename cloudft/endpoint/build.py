@@ -125,6 +125,7 @@ def build_endpoint(
     others = [
         _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
         for name in options.other_regions
+        if name != options.region
     ]
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
     stacks, cloudformation = _build_cloudformation(state, clients)

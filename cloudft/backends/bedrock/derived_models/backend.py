@@ -25,6 +25,7 @@ from cloudft.backends.bedrock.request import custom_model_name, location_of
 from cloudft.backends.capabilities import DerivesModels, DiscoveredJob
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import ServingPlan
+from cloudft.catalogue import cost
 from cloudft.errors import (
     DamagedJob,
     JobNotFound,
@@ -98,16 +99,20 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an estimate: making the model costs nothing, keeping it does."""
-        prices = job.model.prices
-        month = prices.storage_per_month if prices else None
+        prices = job.model.prices_in(job.spec.bedrock.region)
+        source = prices.source_of("storage_per_month") if prices else None
         return Estimate(
             backend=self.name,
             train_tokens=0,
             epochs=0,
-            usd={"training": 0.0, "storagePerMonth": month, "servingPerHour": None},
+            usd={
+                "training": 0.0,
+                "storagePerMonth": prices.usd("storage_per_month") if prices else None,
+                "servingPerHour": None,
+            },
             seconds=None,
-            price_source=str(prices.source.url) if prices else "",
-            price_date=str(prices.source.date) if prices else "",
+            price_source=str(source.url) if source else cost.NO_PRICE_KNOWN,
+            price_date=source.date if source else "",
         )
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
