@@ -165,6 +165,19 @@ class ModelImporter(ABC):
         """
 
 
+class ImportsStoredModels(ABC):
+    """A backend that imports a model which lies in S3 already."""
+
+    @abstractmethod
+    def prepare_stored_model(
+        self, job: LoadedJob, manifest: Manifest, uri: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Check the model in the folder `uri` without downloading its weights; change nothing.
+
+        Raise UsageError where there is none, CloudRefused and CloudUnreachable.
+        """
+
+
 class DerivesModels(ABC):
     """A backend that makes a model out of another one. Its `plan` takes what `derive` returns."""
 

@@ -19,6 +19,7 @@ from cloudft.backends.capabilities import DerivesModels, SupportsServing
 from cloudft.data.staging.manifest import build_manifest, parse_manifest
 from cloudft.errors import CheckFailed, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import refresh
+from cloudft.jobs.model_import import NO_DATA
 from cloudft.spec.load import LoadedJob, load_spec
 from cloudft.storage.home import Home
 from cloudft.storage.store import RECORD_FILE, JobRecord
@@ -33,8 +34,6 @@ MODEL_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:custom-model/[^/\s]+/[a-z0-9]{12}"
 )
 """ARN of a custom model (botocore's pattern of `sourceModelArn`, without foundation models)."""
-NO_DATA = "none.jsonl"
-"""Stands for the training data of a model that another tool trained: it is never read."""
 
 
 @dataclass(frozen=True)
