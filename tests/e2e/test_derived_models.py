@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from processes import Cli
 from local_backend.models.portable_config import write_portable_config
 
 OTHER_REGION = "us-west-2"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "copy-a-model.md"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,16 @@ def test_what_can_not_be_copied_is_refused(cli: Cli, aws: Endpoint, tmp_path: Pa
     assert done.returncode == 2 and "already" in done.stderr
     gone = cli("copy", "nothing-like-it", "--region", OTHER_REGION)
     assert gone.returncode == 2
+
+
+def test_the_commands_of_the_page_about_copies(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
+    job = trained(cli, aws, tmp_path, "paged")
+    text = PAGE.read_text().replace("eu-west-1", OTHER_REGION).replace("JOB", job)
+    [block, *_] = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines():
+        done = cli(*shlex.split(line.removeprefix("$ cloudft ")))
+        assert done.returncode == 0, done.stderr
+    assert "paged-copy" in done.stdout  # `ps` is the last of them
 
 
 def merged_model(aws: Endpoint, tiny_model: Path, tmp_path: Path, prefix: str) -> str:
