@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
 from cloudft.backends.resources import CloudResource, ServingPlan
 from cloudft.data.checks.content_limits import MediaUse
@@ -186,6 +187,10 @@ class DerivesModels(ABC):
         self, job: LoadedJob, manifest: Manifest, source: str
     ) -> tuple[StagedJob, list[Finding]]:
         """Return the job that makes a model out of `source`, and what Bedrock would refuse."""
+
+    @abstractmethod
+    def policy_of(self, staged: StagedJob) -> Policy:
+        """Return the IAM policy that whoever submits the job needs."""
 
 
 class SupportsExport(ABC):

@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
+from cloudft.aws.permissions import Policy
 from cloudft.backends import make_backend
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import DerivesModels, SupportsServing
@@ -132,6 +133,13 @@ def prepare_creation(
     """
     job = load_spec({"data": {"train": NO_DATA}}, flags=flags, environ=os.environ)
     return _derive(CREATE, home, job, _empty_manifest(job), source)
+
+
+def caller_policy(backend_name: str, staged: StagedJob, home: Home) -> Policy:
+    """Return the IAM policy that whoever submits the job needs."""
+    backend = make_backend(backend_name, home).for_job(staged.job)
+    assert isinstance(backend, DerivesModels)
+    return backend.policy_of(staged)
 
 
 def _bedrock_section(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     help="Base model, for the ARN of a model that was trained in SageMaker.",
 )
 @click.option("--dry-run", is_flag=True, help="Check, and print the API call; create nothing.")
+@click.option("--policy", is_flag=True, help="Print the IAM policy that the copy needs.")
 @click.option("--wait", is_flag=True, help="Follow the copy until it ends.")
 @wait_timeout_option
 @force_new_option
@@ -54,6 +55,7 @@ def copy_command(
     kms_key_id: str | None,
     base_model: str | None,
     dry_run: bool,
+    policy: bool,
     wait: bool,
     timeout: float | None,
     force_new: bool,
@@ -68,7 +70,7 @@ def copy_command(
     An ARN names a custom model without a job here, or one that another account shares.
     """
     from cloudft.cli.follow_up import FollowUpOptions, submit_and_report
-    from cloudft.cli.output import print_findings
+    from cloudft.cli.output import json_text, print_findings
     from cloudft.jobs import derived_models
 
     if timeout is not None and not wait:
@@ -76,6 +78,10 @@ def copy_command(
     options = derived_models.DerivedModelOptions(name, kms_key_id, base_model)
     staged, findings = _prepare(reference, options)
     print_findings(findings)
+    if policy:
+        document = derived_models.caller_policy(derived_models.COPY, staged, Home.from_environ())
+        console.print_result(document, json_text(document))
+        return 0
     follow = FollowUpOptions(dry_run, wait, timeout, force_new)
     return submit_and_report(staged, derived_models.COPY, follow, console)
 

@@ -11,11 +11,17 @@ import pytest
 
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.request_validation import load_service_model, validate_request
-from cloudft.backends.bedrock.derived_models import checks, request, states
+from cloudft.backends.bedrock.derived_models import caller_policy, checks, request, states
 from cloudft.backends.bedrock.derived_models.backend import CopyBackend, CustomModelBackend
 from cloudft.backends.bedrock.derived_models.request import DerivedJob
 from cloudft.catalogue import find_catalogue_model, load_copy_rules
 from cloudft.data.staging.manifest import build_manifest
+from cloudft.endpoint.iam.policies import (
+    ALLOWED,
+    AccessRequest,
+    evaluate_policies,
+    list_statements,
+)
 from cloudft.errors import ResourceConflict, ResourceNotFound, UsageError
 from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
@@ -230,3 +236,38 @@ def test_a_failed_creation_is_a_failed_job(tmp_path: Path) -> None:
     aws = FakeAws({"get_custom_model": model})
     state = CustomModelBackend(Home(tmp_path), aws).describe(arn)
     assert state.status == "Failed" and state.failure_message == "no access to the artifacts"
+
+
+def test_the_policy_of_a_copy_allows_each_of_its_calls_and_no_other_region() -> None:
+    key = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/{'1' * 8}-1111-1111-1111-{'1' * 12}"
+    statements = list_statements(caller_policy.copy_policy(derived(kms_key_id=key)))
+    target = f"arn:aws:bedrock:eu-west-1:{ACCOUNT}:"
+    here, there = {"aws:RequestedRegion": "eu-west-1"}, {"aws:RequestedRegion": "us-west-2"}
+    model, job = f"{target}custom-model/any/abcdefghijkl", f"{target}model-copy-job/abcdefghijkl"
+    via = {"kms:ViaService": "bedrock.eu-west-1.amazonaws.com"}
+    source_key = f"arn:aws:kms:us-east-1:{ACCOUNT}:key/any"
+    for action, resource, context, decision in (
+        ("bedrock:CreateModelCopyJob", NOVA, here, ALLOWED),
+        ("bedrock:CreateModelCopyJob", NOVA, there, "implicitDeny"),
+        ("bedrock:CreateModelCopyJob", NOVA.replace("abc", "xyz"), here, "implicitDeny"),
+        ("bedrock:GetModelCopyJob", job, {}, ALLOWED),
+        ("bedrock:ListModelCopyJobs", "*", {}, ALLOWED),
+        ("bedrock:GetCustomModel", model, {}, ALLOWED),
+        ("bedrock:TagResource", model, {}, ALLOWED),
+        ("bedrock:DeleteCustomModel", model, {}, "implicitDeny"),
+        ("kms:CreateGrant", key, via, ALLOWED),
+        ("kms:CreateGrant", source_key, via, "implicitDeny"),
+        ("kms:Decrypt", source_key, via, ALLOWED),
+    ):
+        assert evaluate_policies(statements, AccessRequest(action, resource, context)) == decision
+
+
+def test_the_policy_of_a_model_of_sagemaker_passes_the_role_to_bedrock_alone() -> None:
+    job = derived("s3://escrow/run/", "nova-2-lite", import_role_arn=ROLE)
+    statements = list_statements(caller_policy.create_policy(job))
+    for service, decision in (("bedrock", ALLOWED), ("lambda", "implicitDeny")):
+        context = {"iam:PassedToService": f"{service}.amazonaws.com"}
+        request_ = AccessRequest("iam:PassRole", ROLE, context)
+        assert evaluate_policies(statements, request_) == decision
+    package = caller_policy.create_policy(derived(PACKAGE, "nova-2-lite"))
+    assert "iam:PassRole" not in str(package)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
+from cloudft.aws.permissions import Policy
 from cloudft.aws.tags import TOKEN_TAG, from_tag_list
 from cloudft.backends.aws_base.api_call import AwsRequest, planned_request
 from cloudft.backends.aws_base.backend import job_not_found
@@ -20,7 +21,7 @@ from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.backends.bedrock.derived_models import checks, request, states
+from cloudft.backends.bedrock.derived_models import caller_policy, checks, request, states
 from cloudft.backends.bedrock.request import custom_model_name, location_of
 from cloudft.backends.capabilities import DerivesModels, DiscoveredJob
 from cloudft.backends.observer import SILENT, RunObserver
@@ -81,6 +82,16 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
     @abstractmethod
     def check_source(derived: request.DerivedJob) -> Iterator[Finding]:
         """Yield what Bedrock would refuse of a source."""
+
+    @staticmethod
+    @abstractmethod
+    def build_policy(derived: request.DerivedJob) -> Policy:
+        """Return the IAM policy of the caller."""
+
+    def policy_of(self, staged: StagedJob) -> Policy:
+        """Return the IAM policy that whoever submits the job needs."""
+        assert isinstance(staged, request.DerivedJob)
+        return self.build_policy(staged)
 
     def derive(
         self, job: LoadedJob, manifest: Manifest, source: str
@@ -246,6 +257,7 @@ class CopyBackend(DerivedModelBackend):
     operation = request.COPY_OPERATION
     build_parameters = staticmethod(request.copy_parameters)
     check_source = staticmethod(checks.check_copy)
+    build_policy = staticmethod(caller_policy.copy_policy)
 
     def _arn_of(self, response: Mapping[str, Any]) -> str:
         return str(response["jobArn"])
@@ -331,6 +343,7 @@ class CustomModelBackend(DerivedModelBackend):
     operation = request.CREATE_OPERATION
     build_parameters = staticmethod(request.create_parameters)
     check_source = staticmethod(checks.check_create)
+    build_policy = staticmethod(caller_policy.create_policy)
 
     def _arn_of(self, response: Mapping[str, Any]) -> str:
         return str(response["modelArn"])
