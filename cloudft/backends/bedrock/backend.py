@@ -43,6 +43,7 @@ from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -102,6 +103,7 @@ class BedrockBackend(
     SupportsBatchInference,
     SupportsInventory,
     SupportsMedia,
+    SharesBedrockModels,
 ):
     """Model customization jobs of one account and Region."""
 
