@@ -20,7 +20,14 @@ from cloudft.catalogue.import_rules import (
     get_unit_prices,
     load_import_rules,
 )
-from cloudft.catalogue.inference_profiles import inference_id, on_demand_id, profile_areas
+from cloudft.catalogue.inference_profiles import (
+    answers_in_region,
+    callable_areas,
+    inference_id,
+    on_demand_id,
+    profile_areas,
+    profile_id,
+)
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
@@ -32,6 +39,7 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
+from cloudft.catalogue.profile_ids import ProfileName, parse_profile
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -48,10 +56,13 @@ __all__ = [
     "Limits",
     "Model",
     "Prices",
+    "ProfileName",
     "Source",
     "UnitPrices",
     "WeightLocation",
     "Weights",
+    "answers_in_region",
+    "callable_areas",
     "find_catalogue_model",
     "find_model",
     "find_weights",
@@ -66,7 +77,9 @@ __all__ = [
     "load_local_hyperparameters",
     "load_models",
     "on_demand_id",
+    "parse_profile",
     "profile_areas",
+    "profile_id",
     "trains_on",
     "with_prices",
 ]
