@@ -12,7 +12,12 @@ from cloudft.catalogue.customization_types import (
     is_text_only,
     trains_on,
 )
-from cloudft.catalogue.find import find_catalogue_model, find_model, is_hub_id
+from cloudft.catalogue.find import (
+    find_catalogue_model,
+    find_model,
+    is_hub_id,
+    living_teachers,
+)
 from cloudft.catalogue.import_rules import (
     Architecture,
     ImportRules,
@@ -24,9 +29,7 @@ from cloudft.catalogue.inference_profiles import (
     answers_in_region,
     callable_areas,
     inference_id,
-    on_demand_id,
     profile_areas,
-    profile_id,
 )
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
@@ -39,7 +42,7 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
-from cloudft.catalogue.profile_ids import ProfileName, parse_profile
+from cloudft.catalogue.profile_ids import ProfileName, on_demand_id, parse_profile, profile_id
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -72,6 +75,7 @@ __all__ = [
     "is_hub_id",
     "is_labeled",
     "is_text_only",
+    "living_teachers",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",

@@ -11,7 +11,7 @@ from pathlib import Path
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
-from cloudft.catalogue.profile_ids import parse_profile
+from cloudft.catalogue.profile_ids import on_demand_id, parse_profile, profile_id
 from cloudft.catalogue.stated_prices import with_stated_prices
 from cloudft.errors import UnknownModel
 
@@ -64,9 +64,14 @@ def find_catalogue_model(name: str) -> Model | None:
     return _models_by_name().get(arn["id"] if arn else name)
 
 
+def living_teachers(student: Model) -> tuple[Model, ...]:
+    """Return the models that a student can be distilled from and that still answer."""
+    models = map(find_catalogue_model, student.teachers)
+    return tuple(one for one in models if one and one.lifecycle.state != "end-of-life")
+
+
 def _has_on_demand_id(model: Model, identifier: str) -> bool:
-    ids = (model.bedrock_id or "", *model.other_ids)
-    return any(one == identifier or re.fullmatch(rf"{re.escape(identifier)}:\d+k", one) for one in ids)
+    return identifier in {on_demand_id(one) for one in (model.bedrock_id or "", *model.other_ids)}
 
 
 def is_hub_id(name: str) -> bool:
@@ -180,8 +185,14 @@ def _unknown_model(name: str) -> UnknownModel:
     profile = parse_profile(name)
     if profile is not None and profile.is_application:
         return UnknownModel(
-            f"{name!r} is an application inference profile: its name does not say which model it has",
+            f"{name!r} is an application inference profile: its name does not say its model",
             fix="name the model here, and the profile in bedrock.inference_profile",
+        )
+    near = _models_by_name().get(profile.model) if profile is not None else None
+    if profile is not None and near is not None and near.bedrock_id:
+        return UnknownModel(
+            f"there is no inference profile {name[:200]!r}",
+            fix=f"write {profile_id(profile.area, near.bedrock_id)}",
         )
     if profile is not None:
         return UnknownModel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudft.catalogue.find import find_catalogue_model
 from cloudft.catalogue.model import Model
-from cloudft.catalogue.profile_ids import GLOBAL
+from cloudft.catalogue.profile_ids import GLOBAL, on_demand_id, profile_id
 
 AREAS_BY_REGION = (
     ("us-gov-", ("us-gov",)),
@@ -18,8 +18,8 @@ AREAS_BY_REGION = (
     ("ap-southeast-4", ("au", "apac")),
     ("ap-", ("apac",)),
 )
-"""Beginning of a Region's name -> the areas around it, the nearest first. `global` comes after them,
-except in GovCloud. Source: the cards of the models in the Bedrock user guide, 2026-10."""
+"""Beginning of a Region's name -> the areas around it, the nearest first. `global` comes after
+them, except in GovCloud. Source: the cards of the models in the Bedrock user guide, 2026-10."""
 
 
 def profile_areas(region: str) -> tuple[str, ...]:
@@ -39,18 +39,6 @@ def callable_areas(model: Model, region: str) -> tuple[str, ...]:
         for area in profile_areas(region)
         if area in offered and (not offered[area] or region in offered[area])
     )
-
-
-def on_demand_id(identifier: str) -> str:
-    """Return a base model's id on demand: its id or ARN without customization's context suffix."""
-    name = identifier.rpartition("/")[2]
-    head, _, suffix = name.rpartition(":")
-    return head if suffix.endswith("k") else name
-
-
-def profile_id(area: str, identifier: str) -> str:
-    """Return the id of the profile that Bedrock defines for a base model in an area."""
-    return f"{area}.{on_demand_id(identifier)}"
 
 
 def answers_in_region(model: Model, region: str) -> bool:

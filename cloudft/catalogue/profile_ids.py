@@ -13,6 +13,8 @@ AREAS = ("us", "eu", "apac", "jp", "au", "ca", "us-gov", "global")
 """Areas of the profiles that Bedrock defines: the first parts of their ids."""
 GLOBAL = "global"
 """The area that sends requests to any commercial Region."""
+IN_REGION = "in-region"
+"""What a job file writes for a call by the model's own id, without a profile."""
 SYSTEM, APPLICATION = "inference-profile", "application-inference-profile"
 """Resource types in the ARNs of profiles: those that Bedrock defines, those of an account."""
 _ARN = re.compile(
@@ -54,3 +56,15 @@ def parse_profile(identifier: str) -> ProfileName | None:
     if found is None:
         return None
     return ProfileName(identifier, found["area"], found["model"], arn["region"] if arn else "")
+
+
+def on_demand_id(identifier: str) -> str:
+    """Return a base model's id on demand: its id or ARN without customization's context suffix."""
+    name = identifier.rpartition("/")[2]
+    head, _, suffix = name.rpartition(":")
+    return head if suffix.endswith("k") else name
+
+
+def profile_id(area: str, identifier: str) -> str:
+    """Return the id of the profile that Bedrock defines for a base model in an area."""
+    return f"{area}.{on_demand_id(identifier)}"

@@ -30,7 +30,8 @@ from cloudft.types import Finding, Severity
 
 MAX_NAMED_MODELS = 3
 _MODEL_ARN = re.compile(
-    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
+    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:"
+    r"(custom-model|inference-profile|application-inference-profile))/."
 )
 
 

@@ -142,7 +142,10 @@ class BatchInferenceSession(InferenceSession):
             failure, "bedrock", operation, "invocationJobSummaries", nameContains=name
         )
         prefix = self._location.uri(self._location.prefix)
-        of_job = [b for b in batches if b["modelId"] == model and _output_uri(b).startswith(prefix)]
+        # The list may have the ARN of a model that the request named by its id.
+        name = model.rpartition("/")[2]
+        of_model = [batch for batch in batches if batch["modelId"].rpartition("/")[2] == name]
+        of_job = [batch for batch in of_model if _output_uri(batch).startswith(prefix)]
         return sorted(of_job, key=lambda batch: str(batch["submitTime"]))
 
     def _run_batch(self, model: str, records: Records) -> BatchJob:

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.jobs import follow_job, open_job
+from cloudft.cli.jobs import follow_job, open_job, use_inference_profile
 from cloudft.cli.number_format import format_interval, format_number, format_signed
-from cloudft.cli.options import Console, aws_options, console_options, job_argument
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    console_options,
+    inference_profile_option,
+    job_argument,
+)
 from cloudft.cli.param_types import RECORDS, TOKENS
 from cloudft.cli.progress import task_progress
 from cloudft.storage.home import Home
@@ -32,7 +38,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     "evaluate",
     epilog="\b\nExamples:\n  cloudft evaluate -\n"
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
-    "  cloudft evaluate ticket-router --batch\n"
+    "  cloudft evaluate ticket-router --batch --inference-profile us\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json",
 )
@@ -87,6 +93,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
 )
+@inference_profile_option
 @aws_options
 @console_options
 def evaluate_command(
@@ -103,6 +110,7 @@ def evaluate_command(
     suites: tuple[str, ...],
     suite_path: Path | None,
     yes: bool,
+    inference_profile: str | None,
     console: Console,
 ) -> int:
     """Compare base and tuned model on the same held-out records: did tuning help?
@@ -117,6 +125,7 @@ def evaluate_command(
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
+    use_inference_profile(backend, inference_profile, console)
     home = Home.from_environ()
     held = load_held_out_data(record, home, data, limit or 0)
     # Before anything is paid for; check and submit have warned of it too.
