@@ -38,11 +38,11 @@ from cloudft.catalogue.model import (
     Lifecycle,
     Limits,
     Model,
-    Prices,
-    Source,
     Weights,
 )
+from cloudft.catalogue.prices import Price, Prices
 from cloudft.catalogue.profile_ids import ProfileName, on_demand_id, parse_profile, profile_id
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -58,6 +58,7 @@ __all__ = [
     "Lifecycle",
     "Limits",
     "Model",
+    "Price",
     "Prices",
     "ProfileName",
     "Source",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
-from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
+from cloudft.catalogue.model import Lifecycle, Model, Weights
 from cloudft.catalogue.profile_ids import on_demand_id, parse_profile, profile_id
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import with_stated_prices
 from cloudft.errors import UnknownModel
 
