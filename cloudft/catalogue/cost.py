@@ -8,12 +8,12 @@ from datetime import date
 
 from cloudft.catalogue import Model, Prices
 from cloudft.catalogue.prices import PairName
+from cloudft.catalogue.profile_ids import GLOBAL, parse_profile
 from cloudft.types import DataVolume, Estimate, MissingPrice
 
 NO_PRICE_KNOWN = "no price is known"
 PRICING_PAGE = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
-BOTH_MODELS: tuple[PairName, ...] = ("base_per_1k_tokens", "tuned_per_1k_tokens")
 MAX_DIGITS = 12
 WINDOW_MINUTES = 5
 """Length in minutes of the windows in which an imported model's copies are billed."""
@@ -80,16 +80,33 @@ def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
     return format_usd(amount, digits), f"{bound:,.{whole}f} USD"
 
 
-def inference_usd(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
+def inference_usd(
+    prices: Prices | None, input_tokens: int, output_tokens: int, *, base_id: str = ""
+) -> float | None:
     """Return the price of so many tokens through the base and the tuned model on demand.
 
-    None where their prices are not known.
+    `base_id` is the id that the base model is called by. None where their prices are not known.
     """
-    both = [prices.pair(name) for name in BOTH_MODELS] if prices else [None]
+    if prices is None:
+        return None
+    both = [prices.pair(base_price_name(prices, base_id)), prices.pair("tuned_per_1k_tokens")]
     amounts = [
         input_tokens * pair[0] + output_tokens * pair[1] for pair in both if pair is not None
     ]
-    return sum(amounts) / 1000 if len(amounts) == len(BOTH_MODELS) else None
+    return sum(amounts) / 1000 if len(amounts) == len(both) else None
+
+
+def base_price_name(prices: Prices, base_id: str) -> PairName:
+    """Return the name of the price of a base model that is called by an id.
+
+    A geographic profile has the price of the Region that it is called in; the global one may be
+    cheaper. Source: Bedrock user guide, "Global cross-Region inference", 2026-10.
+    """
+    profile = parse_profile(base_id)
+    is_global = profile is not None and profile.area == GLOBAL
+    if is_global and prices.pair("global_per_1k_tokens") is not None:
+        return "global_per_1k_tokens"
+    return "base_per_1k_tokens"
 
 
 def with_list_prices(estimate: Estimate, model: Model, prices: Prices) -> Estimate:

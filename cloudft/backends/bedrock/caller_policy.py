@@ -9,6 +9,7 @@ from cloudft.aws.permissions import ArnContext, Policy, RequiredPermission, Stat
 from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, required_permissions, state_machine
+from cloudft.backends.bedrock.inference_profiles import INVOKE, profile_arn
 from cloudft.spec.load import LoadedJob
 from cloudft.types import job_id
 
@@ -33,20 +34,67 @@ LIST_ACTIONS = (
     "pricing:GetProducts",
 )
 """Actions that are about no single resource of the account."""
+CREATE_BATCH = "bedrock:CreateModelInvocationJob"
+LIST_INFERENCE_ACTIONS = (
+    "bedrock:GetModelInvocationJob",
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListInferenceProfiles",
+    "bedrock:ListModelInvocationJobs",
+    "bedrock:ListProvisionedModelThroughputs",
+)
+"""Actions that find what answers: the deployments of a model, profiles, batches."""
 FOLLOW_ACTIONS = ("bedrock:GetModelCustomizationJob", "bedrock:ListTagsForResource")
 NETWORK_ACTIONS = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcEndpoints")
 
 
-def caller_policy(staged: StagedJob) -> Policy:
-    """Return the policy document. Wildcards replace the parts of keys that follow from content."""
+def caller_policy(
+    staged: StagedJob,
+    *,
+    with_inference: bool = False,
+    profile_models: Mapping[str, tuple[str, ...]] | None = None,
+) -> Policy:
+    """Return the policy document. Wildcards replace the parts of keys that follow from content.
+
+    With `with_inference` it also allows to ask the job's models, as `generate`, `evaluate` and
+    `advise` do. `profile_models` has the ARNs of the models behind each inference profile, where
+    they could be read; else the policy names them in any Region.
+    """
     job, arns = staged.job, required_permissions.arn_context(staged.job)
     statements = [
         *_object_statements(staged, arns),
         *_submit_statements(required_permissions.caller_permissions(job)),
         *_job_statements(arns),
         *_check_statements(job, arns),
+        *(_inference_statements(job, arns, profile_models) if with_inference else ()),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _inference_statements(
+    job: LoadedJob, arns: ArnContext, profile_models: Mapping[str, tuple[str, ...]] | None
+) -> Iterator[Statement]:
+    """Yield statements to ask the base model, by its profile where it has one, and tuned models.
+
+    The condition limits the base model to requests through the profile, as AWS recommends.
+    """
+    by_context: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for one in required_permissions.base_invoke_permissions(job, profile_models):
+        context = tuple((key, str(value)) for key, value in one.context_keys.items())
+        by_context.setdefault(context, []).append(one.statement_resource or one.resource)
+    for context, resources in by_context.items():
+        name = "AskBaseModelThroughProfile" if context else "AskBaseModel"
+        yield _allow_statement(name, (INVOKE, CREATE_BATCH), resources, dict(context))
+    kinds = ("custom-model-deployment", "provisioned-model")
+    tuned = _allow_statement(
+        "AskTunedModels", (INVOKE,), [arns.arn("bedrock", f"{k}/*") for k in kinds]
+    )
+    tuned["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
+    yield tuned
+    batches = [
+        arns.arn("bedrock", f"{kind}/*") for kind in ("custom-model", "model-invocation-job")
+    ]
+    yield _allow_statement("AskInBatches", (CREATE_BATCH,), batches)
+    yield _allow_statement("FindInferenceProfiles", LIST_INFERENCE_ACTIONS, ["*"])
 
 
 def _allow_statement(
@@ -118,6 +166,10 @@ def _check_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:
     caller = f"arn:{arns.partition}:iam::{arns.account}:user/${{aws:username}}"
     yield _allow_statement("CheckRole", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), role)
     yield _allow_statement("CheckCaller", ("iam:SimulatePrincipalPolicy",), [caller])
+    profiles = required_permissions.profiles_in_use(job)
+    if profiles:
+        arn_list = [profile_arn(name, arns) for name in profiles]
+        yield _allow_statement("ReadInferenceProfiles", ("bedrock:GetInferenceProfile",), arn_list)
     if spec.stack is not None:
         names = [spec.stack, *([f"{spec.stack}-jobs"] if spec.via_stack else [])]
         stacks = [arns.arn("cloudformation", f"stack/{name}/*") for name in names]

@@ -71,6 +71,14 @@ def named_model_id(identifier: str, requested: str) -> str:
     return catalogue.profile_id(requested, identifier) if requested in AREAS else requested
 
 
+def expected_model_id(model: catalogue.Model, region: str | None, requested: str | None) -> str:
+    """Return the id that a base model is called by, as far as that is known without AWS."""
+    identifier = model.bedrock_id or model.alias
+    if requested is not None:
+        return named_model_id(identifier, requested)
+    return catalogue.inference_id(identifier, region or "")
+
+
 def choose_model_id(
     aws: Aws, identifier: str, region: str, requested: str | None = None
 ) -> ChosenModelId:

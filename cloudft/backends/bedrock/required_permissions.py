@@ -14,8 +14,8 @@ from cloudft.aws.permissions import ArnContext, RequiredPermission
 from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.bedrock.inference_profiles import (
     ProfileArnContext,
+    expected_model_id,
     invoke_permissions,
-    named_model_id,
     requested_profile,
 )
 from cloudft.spec.load import LoadedJob
@@ -148,11 +148,7 @@ def base_inference_id(job: LoadedJob) -> str:
     """Return the id or ARN that the base model is called by: what the job file requests, else by
     the catalogue.
     """
-    identifier = str(job.model.bedrock_id)
-    requested = base_profile(job)
-    if requested is not None:
-        return named_model_id(identifier, requested)
-    return catalogue.inference_id(identifier, str(job.spec.bedrock.region))
+    return expected_model_id(job.model, job.spec.bedrock.region, base_profile(job))
 
 
 def base_invoke_permissions(

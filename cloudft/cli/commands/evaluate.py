@@ -133,7 +133,9 @@ def evaluate_command(
     _print_warnings(early, console)
     if answers is None and backend.inference_is_billed:
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
-        confirm_cost(record, held, decoding, yes, console, batches=batches)
+        confirm_cost(
+            record, held, decoding, yes, console, batches=batches, profile=inference_profile
+        )
     options = evaluate_job.EvaluationOptions(
         task=task,
         max_new_tokens=max_new_tokens,
@@ -211,6 +213,7 @@ def confirm_cost(
     console: Console,
     *,
     batches: bool,
+    profile: str | None = None,
 ) -> None:
     """Print the tokens and the price of the answers, and confirm. Raise click.Abort."""
     from cloudft.data.token_estimate import estimate_tokens
@@ -219,7 +222,7 @@ def confirm_cost(
     size = sum(len(message_text(m)) for item in held.examples for m in item.prompt.messages)
     answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
     input_tokens, output_tokens = estimate_tokens(size), estimate_tokens(answers)
-    price = _price_text(record, input_tokens, output_tokens)
+    price = _price_text(record, input_tokens, output_tokens, profile)
     console.note(
         f"{len(held.examples)} records for two models on {record.backend}: about"
         f" {2 * input_tokens:,} input tokens, and {2 * output_tokens:,} or more output tokens:"
@@ -236,9 +239,15 @@ def confirm_cost(
         click.confirm("generate them?", abort=True, err=True)
 
 
-def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str:
-    """Return as text what so many tokens of both models cost on demand."""
+def _price_text(
+    record: JobRecord, input_tokens: int, output_tokens: int, profile: str | None
+) -> str:
+    """Return as text what so many tokens of both models cost on demand.
+
+    `profile` is the inference profile that the command requests for the base model.
+    """
     from cloudft import catalogue
+    from cloudft.backends.bedrock.inference_profiles import expected_model_id, requested_profile
     from cloudft.catalogue import cost
     from cloudft.errors import UnknownModel
 
@@ -247,11 +256,15 @@ def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str
     except UnknownModel:
         return cost.NO_PRICE_KNOWN
     place: Mapping[str, str | None] = record.request.get("place", {})
-    prices = model.prices_in(place.get("region"))
-    usd = cost.inference_usd(prices, input_tokens, output_tokens)
+    region = place.get("region")
+    prices = model.prices_in(region)
+    base_id = expected_model_id(model, region, profile or requested_profile(record.spec))
+    usd = cost.inference_usd(prices, input_tokens, output_tokens, base_id=base_id)
     if usd is None or prices is None:
         return cost.NO_PRICE_KNOWN
-    return f"{usd:.4f} USD or more on demand ({prices.source_of('tuned_per_1k_tokens')})"
+    called = f", the base model by {base_id}" if catalogue.parse_profile(base_id) else ""
+    source = prices.source_of("tuned_per_1k_tokens")
+    return f"{usd:.4f} USD or more on demand{called} ({source})"
 
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
