@@ -37,6 +37,8 @@ TERMINAL_STATUSES = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Ex
 STATUSES_WITH_OUTPUT = {"Completed", "PartiallyCompleted"}
 POLL_S, LONGEST_POLL_S = 0.2, 60.0
 JOB_NAME_PREFIX = "cloudft-ask"
+BATCHES = "batches"
+"""Folder of a job's batches, beside that of its output."""
 Records = Mapping[str, ConverseRequest]
 """Requests by record id."""
 
@@ -75,7 +77,7 @@ class BatchLocation:
 def batch_location(job: CustomizationJob, bucket_owner: str | None) -> BatchLocation:
     """Return the location of batches, next to the output of a customization job."""
     bucket, output_prefix = request.output_location(job["outputDataConfig"])
-    prefix = f"{output_prefix.removesuffix('output/')}batches/"
+    prefix = f"{output_prefix.removesuffix('output/')}{BATCHES}/"
     return BatchLocation(bucket, prefix, bucket_owner, job["roleArn"])
 
 
