@@ -183,10 +183,10 @@ def test_a_model_that_needs_a_profile_here_refuses_its_own_id(
     assert ask(f"{PROFILE_ARN}/us.{model}")
 
 
-def test_the_answers_say_which_profile_gave_them(
+def test_evaluate_calls_the_requested_profile(
     endpoint: Endpoint, cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`evaluate` asks by the requested profile, in batches: no deployment is needed."""
+    """Call the requested profile in batches, which need no deployment."""
     for name, value in endpoint.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

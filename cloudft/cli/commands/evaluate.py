@@ -141,9 +141,7 @@ def evaluate_command(
         max_new_tokens=max_new_tokens,
         answers=answers,
         batches=batches,
-        diagnostics=DiagnosticOptions(
-            forgetting=not quick, memorization=not quick, consistency=consistency
-        ),
+        diagnostics=DiagnosticOptions(not quick, not quick, consistency=consistency),
     )
     with task_progress(console) as progress:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, progress)

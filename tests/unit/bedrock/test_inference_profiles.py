@@ -455,7 +455,7 @@ def statements(job: LoadedJob, **options: Any) -> dict[str, Any]:
     return {str(statement.get("Sid")): statement for statement in policy["Statement"]}
 
 
-def test_the_policy_of_a_submit_asks_no_model(tmp_path: Path) -> None:
+def test_the_policy_of_a_submit_invokes_no_model(tmp_path: Path) -> None:
     assert "InvokeModel" not in str(statements(loaded(tmp_path)))
     by_teacher = statements(distilling(tmp_path, "us.amazon.nova-pro-v1:0"))
     assert by_teacher["ReadInferenceProfiles"]["Resource"] == [
