@@ -135,6 +135,7 @@ def _to_model(
         ),
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
+        former_teachers=tuple(row.get("former_teachers", ())),
         inference_profiles=_to_tuples(row.get("inference_profiles", {})),
         in_region=tuple(row["in_region"]) if "in_region" in row else None,
         successor=row.get("successor"),

@@ -17,7 +17,6 @@ from cloudft.catalogue import (
     Hyperparameter,
     Model,
     find_model,
-    living_teachers,
     load_models,
     trains_on,
 )
@@ -114,8 +113,8 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
 
 def _lost_teachers(model: Model) -> str:
     """Return, as the end of a message, that a model's teachers are past their end of life."""
-    teachers = [find_model(name) for name in model.teachers]
-    if not teachers or living_teachers(model):
+    teachers = [find_model(name) for name in model.former_teachers]
+    if model.teachers or not teachers:
         return ""
     if len(teachers) == 1:
         [teacher] = teachers

@@ -119,4 +119,5 @@ def test_llama_3_is_legacy_with_its_last_day(alias: str) -> None:
 def test_the_teachers_that_still_answer(student: str, living: list[str]) -> None:
     model = catalogue.find_model(student)
     assert [one.alias for one in catalogue.living_teachers(model)] == living
-    assert model.teachers
+    former = [catalogue.find_model(name).lifecycle.state for name in model.former_teachers]
+    assert former == ([] if living else ["end-of-life"])
