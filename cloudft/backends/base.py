@@ -17,6 +17,7 @@ from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
+    VALIDATION,
     DataVolume,
     Estimate,
     Finding,
@@ -48,7 +49,9 @@ class StagedJob:
 
 def with_placeholder_data(job: LoadedJob) -> StagedJob:
     """Return the job with a placeholder for its staged data, to build its request for a check."""
-    roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
+    data = job.spec.data
+    held_out = data.validation_files or ([VALIDATION] if data.validation is not None else [])
+    roles = ("train", *held_out)
     files = {
         role: StagedFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
     }

@@ -41,6 +41,7 @@ from cloudft.spec.sections import (
     job_sections,
     section_field,
 )
+from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.backends.bedrock.job_section import BedrockSpec, Distillation, Reinforcement
@@ -86,7 +87,8 @@ class DataSpec(Section):
     train: Paths = Field(description="Training data: file, folder, glob, list of them, or s3://.")
     validation: Validation = Field(
         default=None,
-        description="A share of train (0.1) to hold out by the seed, or a file like train's.",
+        description="A share of train (0.1) to hold out by the seed, a file like train's, or"
+        " several sets by name: {german: de.jsonl, english: en.jsonl}.",
     )
     test: Paths | None = Field(default=None, description="Never trained on; for evaluate.")
     mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_check_shares)] = Field(
@@ -106,6 +108,24 @@ class DataSpec(Section):
         default=True,
         description="Hold out the same share of every label, where the answers are labels.",
     )
+
+    @property
+    def validation_files(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of the validation data by role; nothing where a share is held out.
+
+        One set has the role `validation`; named sets have a role each, in the order of the names.
+        """
+        if isinstance(self.validation, tuple):
+            return {VALIDATION: self.validation}
+        if isinstance(self.validation, dict):
+            return {validation_role(name): paths for name, paths in self.validation.items()}
+        return {}
+
+    @property
+    def held_out_files(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of validation and test data by role."""
+        test = {} if self.test is None else {"test": self.test}
+        return self.validation_files | test
 
 
 def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:

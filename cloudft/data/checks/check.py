@@ -25,7 +25,7 @@ from cloudft.data.sources.file_parts import count_cores, split_file
 from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.staging.mix import general_record_counts
-from cloudft.types import DataVolume, Finding, ManifestSource
+from cloudft.types import DataVolume, Finding, ManifestSource, role_field
 
 if TYPE_CHECKING:
     from cloudft.data.checks.parallel_check import WholeFile
@@ -88,9 +88,8 @@ class _DataCheck:
         """Return the findings, and the volumes if none of them is an error."""
         data, findings = self._data, self._findings
         counters = {"train": self._count("train", "data.train", data.train)}
-        for role, paths in (("validation", data.validation), ("test", data.test)):
-            if isinstance(paths, tuple):
-                counters[role] = self._count(role, f"data.{role}", paths)
+        for role, paths in data.held_out_files.items():
+            counters[role] = self._count(role, role_field(role), paths)
         general = [
             self._count("mix", f"data.mix.{index}.path", part.path)
             for index, part in enumerate(data.mix)

@@ -35,6 +35,11 @@ SPLITS |= {"--validation": "validation", "--test": "test"}
 """The split that a field or option takes from a data set's folder; others take `train`."""
 
 
+def _split_of_field(field: str) -> str:
+    """Return the split that a field takes; each of several validation sets takes the same."""
+    return SPLITS.get("data.validation" if field.startswith("data.validation.") else field, "train")
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file to read. `display_name` is its name in messages, `name` the one in the manifest."""
@@ -75,7 +80,7 @@ class SourceResolver:
 
         Of a data set's folder it is the files of one split, by default that of the field.
         """
-        split = split or SPLITS.get(field, "train")
+        split = split or _split_of_field(field)
         files: list[SourceFile] = []
         for pattern in patterns:
             if pattern.startswith("s3://"):

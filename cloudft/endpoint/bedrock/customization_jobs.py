@@ -36,9 +36,16 @@ from cloudft.endpoint.state import (
     require_unused_job_name,
 )
 from cloudft.endpoint.training.loss_trend import describe_flat_loss
-from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
+from cloudft.endpoint.training.run import (
+    FailedRun,
+    RunStatus,
+    TrainingRequest,
+    TrainingRun,
+    validator_uris,
+)
 from cloudft.endpoint.training.trainers import PHASES, Trainer
-from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
+from cloudft.types import validation_set_of
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -160,9 +167,7 @@ class CustomizationJobs:
             folder = self._folder(job)
             folder.mkdir(parents=True, exist_ok=True)
             data = {"train": job.request["trainingDataConfig"]["s3Uri"]}
-            validators = job.request.get("validationDataConfig", {}).get("validators", ())
-            if validators:
-                data["validation"] = validators[0]["s3Uri"]
+            data |= validator_uris(cast(CreateCustomizationJobRequest, job.request))
             s3 = self._s3(job)
             files = {
                 role: self._download(s3, uri, folder / f"{role}.jsonl")
@@ -265,7 +270,8 @@ class CustomizationJobs:
         if status.status == "Completed":
             job.training_loss = curves["train"][-1]
             job.note = describe_flat_loss(curves["train"])
-            job.validation_losses = tuple(curves[r][-1] for r in ("validation",) if r in curves)
+            # In the order of the validators, by which the caller tells them apart.
+            job.validation_losses = tuple(c[-1] for role, c in curves.items() if role != "train")
             self._create_model(job)
         # Last: whoever reads Completed without the lock finds the model's ARN.
         job.status = status.status
@@ -282,7 +288,10 @@ class CustomizationJobs:
         """Write the output files to S3. Return the loss curves, by role."""
         bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
         curves, s3 = {}, self._s3(job)
-        for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
+        roles = validator_uris(cast(CreateCustomizationJobRequest, job.request))
+        files = {"train": TRAINING_CSV}
+        files |= {role: validation_csv(validation_set_of(role)) for role in roles}
+        for role, name in files.items():
             path = artifacts / name
             if not path.is_file():
                 continue

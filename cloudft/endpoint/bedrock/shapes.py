@@ -53,7 +53,7 @@ class TrainingDataConfig(TypedDict, total=False):
 
 
 class ValidationDataConfig(TypedDict, total=False):
-    """Validation files. At most one is read here."""
+    """Validation files, each with its own metric."""
 
     validators: Sequence[S3Location]
 
