@@ -127,7 +127,8 @@ def build_endpoint(
         warn=warn,
     )
     deployments = Deployments(state, models, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
-    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
+    logging = InvocationLogging(state, lambda: clients("s3"), warn)
+    runtime = BedrockRuntime(state, profiles, customization, deployments, inference, logging.log)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
     batches = BatchInference(state, s3, runtime)
@@ -138,7 +139,7 @@ def build_endpoint(
         state,
         (
             *(models, customization, deployments, imports, copies, batches, runtime, training),
-            *(profiles, created, InvocationLogging(state)),
+            *(profiles, created, logging),
         ),
         replay_log,
         faults,

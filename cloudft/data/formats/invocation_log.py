@@ -2,8 +2,9 @@
 
 Source: Bedrock user guide, "Monitor model invocation using CloudWatch Logs and Amazon S3" (log
 entry format, read 2026-10), and a record of ConverseStream in
-dheerajoruganty/aws-bedrock-logs-mcp-server (setup.md, 2025-03). The bodies are those of the operations: Converse's, or the model family's own
-in InvokeModel ("Inference request parameters and response fields for foundation models").
+dheerajoruganty/aws-bedrock-logs-mcp-server (setup.md, 2025-03). The bodies are those of the
+operations: Converse's, or the model family's own in InvokeModel ("Inference request parameters and
+response fields for foundation models").
 """
 
 from __future__ import annotations

@@ -35,12 +35,14 @@ from cloudft.endpoint.state import (
     require_resource,
     require_unused_job_name,
 )
+from cloudft.endpoint.training.logged_data import require_one_data_source, write_selected_logs
 from cloudft.endpoint.training.loss_trend import describe_flat_loss
 from cloudft.endpoint.training.run import (
     FailedRun,
     RunStatus,
     TrainingRequest,
     TrainingRun,
+    training_uri,
     validator_uris,
 )
 from cloudft.endpoint.training.trainers import PHASES, Trainer
@@ -145,9 +147,7 @@ class CustomizationJobs:
         kind = request.get("customizationType", "FINE_TUNING")
         if kind not in self.trainer.customization_types:
             raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
-        if "s3Uri" not in request["trainingDataConfig"]:
-            what = "trainingDataConfig.s3Uri is required: this endpoint keeps no invocation logs."
-            raise ServiceError("ValidationException", what)
+        require_one_data_source(request["trainingDataConfig"], kind)
         # Before the quota: a retry of a job that exists must not be answered with a used-up quota.
         require_unused_job_name(state.jobs, request["jobName"])
         busy = [job.request["customModelName"] for job in state.running_jobs()]
@@ -166,10 +166,14 @@ class CustomizationJobs:
         try:
             folder = self._folder(job)
             folder.mkdir(parents=True, exist_ok=True)
-            data = {"train": job.request["trainingDataConfig"]["s3Uri"]}
-            data |= validator_uris(cast(CreateCustomizationJobRequest, job.request))
-            s3 = self._s3(job)
-            files = {
+            s3, given = self._s3(job), cast(CreateCustomizationJobRequest, job.request)
+            config, data = given["trainingDataConfig"], validator_uris(given)
+            files: dict[str, Path] = {}
+            if "s3Uri" in config:
+                data = {"train": config["s3Uri"], **data}
+            else:
+                files["train"] = write_selected_logs(s3, given, folder / "train.jsonl")
+            files |= {
                 role: self._download(s3, uri, folder / f"{role}.jsonl")
                 for role, uri in data.items()
             }
@@ -464,13 +468,15 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
 
 def s3_failure_message(job: Job, error: Exception) -> str:
     """Return Bedrock's own failure message for a job that could not read or write in S3."""
+    if isinstance(error, ServiceError):
+        return error.message
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
-    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"])
+    bucket, key = split_s3_uri(training_uri(cast(CreateCustomizationJobRequest, job.request)))
     return (
         "Could not validate GetObject permissions to access Amazon S3 bucket:"
         f" {bucket} at key {key}: {response['Error'].get('Code')}"

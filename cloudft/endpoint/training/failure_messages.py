@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from cloudft import catalogue
 from cloudft.data.sources.json_layout import detect_layout
 from cloudft.data.sources.line_blocks import SMALL_FILE
-from cloudft.endpoint.training.run import TrainingRequest, validator_uris
+from cloudft.endpoint.training.run import TrainingRequest, training_uri, validator_uris
 from cloudft.errors import CheckFailed
 from cloudft.types import Finding
 
@@ -77,7 +77,7 @@ def find_blank_line(training: TrainingRequest, findings: Iterable[Finding]) -> s
 def _uris(training: TrainingRequest) -> dict[str, str]:
     """Return a job's files in S3 by role."""
     request = training.request
-    uris = {"train": request["trainingDataConfig"]["s3Uri"]}
+    uris = {"train": training_uri(request)}
     return uris | validator_uris(request)
 
 

@@ -38,6 +38,14 @@ class TrainingRequest:
         return self.request.get("customizationType", "FINE_TUNING")
 
 
+def training_uri(request: CreateCustomizationJobRequest) -> str:
+    """Return where a request's training data is in S3: the file, or the invocation logs."""
+    config = request["trainingDataConfig"]
+    if "s3Uri" in config:
+        return config["s3Uri"]
+    return config["invocationLogsConfig"]["invocationLogSource"]["s3Uri"]
+
+
 def validator_uris(request: CreateCustomizationJobRequest) -> dict[str, str]:
     """Return a request's validation files in S3 by role, in the request's order.
 
