@@ -87,6 +87,8 @@ def render_data(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rend
     if not isinstance(backend, SupportsChatTemplate) or not backend.has_template(job):
         return None
     findings = Findings()
+    if not job.spec.data.train:  # logs: what is trained on is not here
+        return None
     roles = {"train": job.spec.data.train, **job.spec.data.held_out_files}
     tokens = {
         role: _RoleRendering(job, backend, role, findings).run(paths, observer)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
@@ -252,8 +252,14 @@ _S3_DATA = re.compile(r"s3://[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}(?:/.*)?", re.DOTAL
 """Old buckets of us-east-1 may have names that new ones can't have."""
 
 
+MISSING = object()
+"""Stands for a key that is not there and must be: validation reports it as missing."""
+
+
 def _paths(value: object) -> tuple[str, ...]:
     """Return the paths of one or a list. Raises for anything else, and for empty ones."""
+    if value is MISSING:
+        raise PydanticKnownError("missing")
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
         raise field_error(

@@ -12,7 +12,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock import account_checks, customizations, request
+from cloudft.backends.bedrock import account_checks, customizations, invocation_logs, request
 from cloudft.backends.findings import FindingFactory
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -33,6 +33,7 @@ REQUEST_FIELDS = {
     "jobTags": "tags",
     "customModelTags": "tags",
     "trainingDataConfig": "bedrock.s3_uri",
+    "trainingDataConfig.invocationLogsConfig": "data.invocation_logs",
     "validationDataConfig": "bedrock.s3_uri",
     "outputDataConfig": "bedrock.s3_uri",
     "hyperParameters": "hyperparameters",
@@ -67,6 +68,7 @@ def check_offline(job: LoadedJob) -> list[Finding]:
         *request_checks.check_arn_regions(_regional_arns(job), region, finding),
         *_check_model(job, finding),
         *customizations.check_customization(job, finding),
+        *invocation_logs.check_type(job, finding),
     ]
 
 

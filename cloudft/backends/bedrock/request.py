@@ -22,7 +22,7 @@ from cloudft.backends.aws_base.api_call import (
 )
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import customizations
-from cloudft.backends.bedrock.api_shapes import CreateCustomizationJob, S3Uri
+from cloudft.backends.bedrock.api_shapes import CreateCustomizationJob, S3Uri, TrainingData
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import StagedFile, is_validation_role, job_id
@@ -180,7 +180,7 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
         "baseModelIdentifier": base_model_identifier(job),
         "customizationType": job.spec.customization_type,
         "hyperParameters": {k: to_api_text(v) for k, v in resolve_hyperparameters(job).items()},
-        "trainingDataConfig": {"s3Uri": by_role["train"]},
+        "trainingDataConfig": _training_data(job, by_role),
         "outputDataConfig": {"s3Uri": f"s3://{bucket}/{prefix}jobs/{name}/output/"},
         "jobTags": tags,
         "customModelTags": tags,
@@ -203,6 +203,14 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
         }
     # What the job file has under bedrock.request wins: members that cloudft does not know, too.
     return cast("CreateCustomizationJob", {**request, **spec.request})
+
+
+def _training_data(job: LoadedJob, by_role: Mapping[str, str]) -> TrainingData:
+    """Return trainingDataConfig: the staged file, or the logs, which are read where they are."""
+    logs = job.spec.data.invocation_logs
+    if logs is None:
+        return {"s3Uri": by_role["train"]}
+    return {"invocationLogsConfig": logs.to_api()}
 
 
 def base_model_identifier(job: LoadedJob) -> str:

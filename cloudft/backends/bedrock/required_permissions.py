@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.permissions import ArnContext, RequiredPermission
+from cloudft.backends.aws_base import requests
 from cloudft.backends.bedrock import customizations, request
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.sections import Vpc
@@ -38,8 +39,14 @@ def role_permissions(
     data, data_prefix = request.s3_prefix(job)
     output, output_prefix = request.output_s3_prefix(job)
     data_keys, output_keys = f"{data_prefix}data/*", f"{output_prefix}jobs/*"
-    yield RequiredPermission("s3:ListBucket", arns.bucket_arn(data), {"s3:prefix": data_keys})
-    yield RequiredPermission("s3:GetObject", arns.bucket_arn(data, data_keys))
+    logs = job.spec.data.invocation_logs
+    read = [(data, data_keys)] if logs is None or job.spec.data.validation_files else []
+    if logs is not None:
+        bucket, prefix = requests.split_prefix(logs.s3_uri)
+        read.append((bucket, f"{prefix}*"))
+    for bucket, readable in read:
+        yield RequiredPermission("s3:ListBucket", arns.bucket_arn(bucket), {"s3:prefix": readable})
+        yield RequiredPermission("s3:GetObject", arns.bucket_arn(bucket, readable))
     if output != data:
         prefix = {"s3:prefix": output_keys}
         yield RequiredPermission("s3:ListBucket", arns.bucket_arn(output), prefix)

@@ -72,6 +72,7 @@ class Collector:
             )
         else:
             pool = None
+        if pool is None and data.train:
             final["train"] = self._write_role(folder, "train", "data.train", data.train)
         for role, paths in data.held_out_files.items():
             final[role] = self._write_role(folder, role, role_field(role), paths)
@@ -91,7 +92,8 @@ class Collector:
         files = {
             role: final[role].to_data_file(_file_name(role)) for role in roles if role in final
         }
-        note_dataset_size(self.findings, self._limits, files)
+        if data.train:
+            note_dataset_size(self.findings, self._limits, files)
         return None if self.findings.count_errors() else files
 
     def _write_role(
