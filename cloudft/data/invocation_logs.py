@@ -22,7 +22,7 @@ from cloudft.data.sources.gzip_stream import GzipStream
 
 Filter = Mapping[str, object]
 """`requestMetadataFilters`, by the API's names: equals, notEquals, andAll or orAll."""
-LOG_KEY = re.compile(r"(?!.*/data/[^/]*$).*\.json(\.gz)?")
+LOG_KEY = re.compile(r"(?!(?:.*/)?data/[^/]+_(?:input|output)\.json\.gz$).*\.json(\.gz)?")
 """Key of a log file: not that of a large body, which is under `data/`, nor of the object by which
 AWS checks its permission, `amazon-bedrock-logs-permission-check`."""
 MAX_LINE = 8 * 1024 * 1024

@@ -94,7 +94,8 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     limits = _dataset_limits(job, backend)
     data = _check_data(job, observer, limits)
     report = _check_backend(job, backend)
-    if job.spec.data.invocation_logs is not None and not _has_errors(report.findings):
+    can_read = isinstance(backend, SupportsInvocationLogs) and not _has_errors(report.findings)
+    if can_read or not isinstance(backend, SupportsInvocationLogs):
         data = _with_logs(data, _try_logs(report.job or job, backend, observer, limits))
     media = _check_media(report, backend, limits.media)
     rendering, volumes = Rendering((), {}), data.volumes
@@ -332,12 +333,17 @@ def estimate_all(
     backend_name: str | None = None,
 ) -> list[Estimate]:
     """Estimate the job on every backend, or on one. Raise CheckFailed for data with errors."""
-    data = _check_data(job, observer, _dataset_limits(job))
+    limits = _dataset_limits(job)
+    data = _check_data(job, observer, limits)
+    names = TRAINING_BACKENDS if backend_name is None else [backend_name]
+    backends = [make_backend(name, home).for_job(job) for name in names]
+    if job.spec.data.invocation_logs is not None:
+        able = [backend for backend in backends if isinstance(backend, SupportsInvocationLogs)]
+        backends = list(able) or backends
+        data = _with_logs(data, _read_logs(job, backends[0], observer, limits))
     if data.volumes is None:
         errors = [f for f in data.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, data.findings)
-    names = TRAINING_BACKENDS if backend_name is None else [backend_name]
-    backends = [make_backend(name, home).for_job(job) for name in names]
     # The backends that render records train the same model: once is enough.
     rendering = next(filter(None, (_try_rendering(job, b, observer) for b in backends)), None)
     return [_estimate(job, backend, data.volumes, rendering) for backend in backends]

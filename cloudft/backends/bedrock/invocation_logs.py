@@ -79,8 +79,10 @@ def check_logging(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Fi
         fix = "leave it if the logs are complete; else turn it on in Bedrock's settings."
         yield finding("LoggingOff", LOGS, message, fix, "warning")
         return
-    own = s3_uri(s3_config["bucketName"], str(s3_config.get("keyPrefix") or "").strip("/"))
-    if not logs.s3_uri.startswith(own.rstrip("/")):
+    prefix = str(s3_config.get("keyPrefix") or "").strip("/")
+    own = f"{s3_uri(s3_config['bucketName'], prefix).rstrip('/')}/"
+    named = f"{logs.s3_uri.rstrip('/')}/"
+    if not named.startswith(own) and not own.startswith(named):
         message = f"calls in this Region are logged to {own}, and the job reads {logs.s3_uri}"
         fix = f"correct {LOGS}.s3_uri, or leave it if these are the logs you mean."
         yield finding("OtherLogs", LOGS, message, fix, "warning")

@@ -42,8 +42,8 @@ def role_permissions(
     logs = job.spec.data.invocation_logs
     read = [(data, data_keys)] if logs is None or job.spec.data.validation_files else []
     if logs is not None:
-        bucket, prefix = requests.split_prefix(logs.s3_uri)
-        read.append((bucket, f"{prefix}*"))
+        logged, log_prefix = requests.split_prefix(logs.s3_uri)
+        read.append((logged, f"{log_prefix}*"))
     for bucket, readable in read:
         yield RequiredPermission("s3:ListBucket", arns.bucket_arn(bucket), {"s3:prefix": readable})
         yield RequiredPermission("s3:GetObject", arns.bucket_arn(bucket, readable))
@@ -53,7 +53,7 @@ def role_permissions(
     yield RequiredPermission("s3:GetObject", arns.bucket_arn(output, output_keys))
     yield RequiredPermission("s3:PutObject", arns.bucket_arn(output, output_keys))
     via_s3 = {"kms:ViaService": f"s3.{arns.region}.amazonaws.com"}
-    encrypted = [bucket for bucket in (data, output) if bucket in bucket_keys]
+    encrypted = [bucket for bucket, _ in (*read, (output, "")) if bucket in bucket_keys]
     for key in dict.fromkeys(bucket_keys[bucket] for bucket in encrypted):
         yield RequiredPermission("kms:Decrypt", key, via_s3, "warning")
     if output in bucket_keys:
