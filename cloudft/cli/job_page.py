@@ -29,7 +29,7 @@ def job_page(job: Job) -> str:
         ("type", record.customization_type),
         ("base model", _base_model_text(record.base_model, summary.get("model"))),
         ("settings", ", ".join(f"{k} {v:g}" for k, v in record.hyper_parameters.items())),
-        ("data", _data_text(record.manifest)),
+        ("data", _logs_text(record.spec) or _data_text(record.manifest)),
         ("queued", summary.get("queuedIn")),
         ("model", _imported_model_text(summary)),
         ("activity", summary.get("activity") if state.ended_at is None else None),
@@ -80,6 +80,12 @@ def _imported_model_text(summary: Mapping[str, Any]) -> str | None:
 
 def _base_model_text(base: str, trained: str | None) -> str:
     return base if trained in (None, base) else f"{base} (trained here: {trained})"
+
+
+def _logs_text(spec: Mapping[str, Any]) -> str | None:
+    """Return which invocation logs a job trains on; None for a job with files."""
+    logs = (spec.get("data") or {}).get("invocation_logs")
+    return f"invocation logs at {logs['s3_uri']}" if logs else None
 
 
 def _data_text(manifest: Mapping[str, Any]) -> str:
