@@ -103,7 +103,9 @@ class DataSpec(Section):
     )
 
     train: Paths = Field(
-        default=(), description="Training data: file, folder, glob, list of them, or s3://."
+        default=(),
+        description="Training data: file, folder, glob, list of them, or s3://. Required without"
+        " invocation_logs.",
     )
     validation: Validation = Field(
         default=None,

@@ -33,7 +33,8 @@ def warn_leaks(findings: Findings, keys: Mapping[str, RecordKeys]) -> None:
     `keys` are those of the roles' records. Inputs are compared without case and white space, as
     in analysis/leakage.py, where all of them were hashed so; else exactly.
     """
-    for role in [role for role in keys if role not in TRAINED_ROLES]:
+    held_out_roles = [role for role in keys if role not in TRAINED_ROLES]
+    for role in sorted(held_out_roles, key=is_validation_role):  # the test set first
         code, reason = CONSEQUENCES["validation" if is_validation_role(role) else "test"]
         held_out = keys[role]
         for name in TRAINED_ROLES:
