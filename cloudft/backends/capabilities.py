@@ -122,6 +122,17 @@ class SupportsInference(ABC):
         """Open only the base model that this job would tune: the variant `base`."""
 
 
+class SupportsInferenceProfiles(ABC):
+    """A backend whose base models are called by inference profiles in some Regions."""
+
+    @abstractmethod
+    def use_inference_profile(self, profile: str | None, note: Callable[[str], None]) -> None:
+        """Call base models by a profile: an area, an id or an ARN; chosen if None.
+
+        `note` gets what people should know about the choice, when a model is opened.
+        """
+
+
 class SupportsBatchInference(ABC):
     """A backend that answers many prompts as a batch job, without a deployment."""
 
@@ -192,7 +203,7 @@ class DerivesModels(ABC):
 
     @abstractmethod
     def policy_of(self, staged: StagedJob) -> Policy:
-        """Return the IAM policy that whoever submits the job needs."""
+        """Return the IAM policy that the submitting identity needs."""
 
 
 class SupportsExport(ABC):

@@ -203,6 +203,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
         _build_trainer(options, parts.backend, _build_teacher(profiles, inference)),
         s3,
         max_concurrent_jobs=options.max_concurrent_jobs,
+        invoke_requests=profiles.invoke_requests,
         folder=folder,
         faults=parts.faults,
         warn=parts.warn,
@@ -276,7 +277,7 @@ def _build_teacher(profiles: InferenceProfiles, inference: LocalInference) -> Te
 
     def answer(identifier: str, requests: Sequence[InferenceRequest]) -> Iterable[str]:
         models = profiles.foundation
-        base = profiles.find_model(identifier) or models.find_model(identifier)
+        base = profiles.find_model(identifier) or models.require_on_demand(identifier)
         name = models.stand_in(base.identifier)
         results = inference.generate_batch(ModelRef(None, name, "base"), requests)
         return [result.text for result in results]

@@ -81,6 +81,11 @@ def _check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Fin
     """
     if job.model.lifecycle.state == "end-of-life":
         yield finding("ModelEndOfLife", "base_model", _end_of_life_message(job), alternatives(job))
+    elif job.model.lifecycle.state == "legacy":
+        life = job.model.lifecycle
+        message = f"{job.model.alias} is Legacy and ends on {life.date} ({life.source}):"
+        message += " AWS documents that such a model takes no new customization job"
+        yield finding("ModelLegacy", "base_model", message, alternatives(job), "warning")
 
 
 def _check_model(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
@@ -249,6 +254,7 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("the buckets' public access", "bedrock.s3_uri", _check_public_access),
     ("the logging of invocations", LOGS, check_logging),
     ("the role", "bedrock.role_arn", _check_role),
+    ("the inference profiles", "bedrock", permission_checks.check_profiles),
     ("the role's permissions", "bedrock.role_arn", permission_checks.check_role_permissions),
     ("your permissions", "bedrock", permission_checks.check_caller_permissions),
     ("the key", "bedrock.kms_key_id", _check_keys),

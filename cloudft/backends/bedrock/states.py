@@ -10,13 +10,7 @@ from typing import Literal
 
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.storage.store import to_iso_time
-from cloudft.types import (
-    TRAINING_BEGAN,
-    JobState,
-    LogLine,
-    StatusDetails,
-    validation_set_of,
-)
+from cloudft.types import TRAINING_BEGAN, JobState, LogLine, StatusDetails, validation_set_of
 
 PhaseMember = Literal["validationDetails", "dataProcessingDetails", "trainingDetails"]
 PHASES: Mapping[PhaseMember, tuple[str, str]] = {
@@ -91,6 +85,14 @@ def to_job_state(
     )
 
 
+def _training_began(job: CustomizationJob) -> str | None:
+    """Return when training began; None before it did, and where the account returns no phases."""
+    phase = (job.get("statusDetails") or {}).get("trainingDetails") or {}
+    if phase.get("status", "NotStarted") == "NotStarted":
+        return None
+    return iso_format(phase.get("creationTime"))
+
+
 def validation_set_names(job: CustomizationJob) -> list[str | None]:
     """Return the name of each of the job's validators, in order; None for one that has none.
 
@@ -109,14 +111,6 @@ def _set_losses(job: CustomizationJob, losses: list[float]) -> dict[str, float]:
     if len(names) != len(losses):
         return {}
     return {name: loss for name, loss in zip(names, losses, strict=True) if name is not None}
-
-
-def _training_began(job: CustomizationJob) -> str | None:
-    """Return when training began; None before it did, and where the account returns no phases."""
-    phase = (job.get("statusDetails") or {}).get("trainingDetails") or {}
-    if phase.get("status", "NotStarted") == "NotStarted":
-        return None
-    return iso_format(phase.get("creationTime"))
 
 
 def log_lines(job: CustomizationJob) -> Iterator[LogLine]:

@@ -6,7 +6,7 @@ import csv
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +24,7 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
+from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     RUNNING,
@@ -74,6 +75,7 @@ class CustomizationJobs:
         s3: RoleClientFactory,
         *,
         max_concurrent_jobs: int,
+        invoke_requests: Callable[[str], Iterable[AccessRequest]],
         folder: Path,
         faults: FaultInjector,
         warn: Callable[[str], object],
@@ -84,6 +86,7 @@ class CustomizationJobs:
         self.trainer = trainer
         self.s3 = s3
         self.max_concurrent_jobs = max_concurrent_jobs
+        self.invoke_requests = invoke_requests
         self.folder = folder
         self.faults = faults
         self.runs: dict[str, TrainingRun] = {}
@@ -182,6 +185,7 @@ class CustomizationJobs:
             # Bedrock checks its write permission before it trains, not when the job is done.
             bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
+            self._require_teacher(job)
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             request = cast(CreateCustomizationJobRequest, job.request)
@@ -207,6 +211,16 @@ class CustomizationJobs:
                 if merged is not None:
                     return merged
         return self.foundation.stand_in(job.base_model_arn)
+
+    def _require_teacher(self, job: Job) -> None:
+        """Raise ClientError unless the job's role may invoke its teacher by a profile.
+
+        Source: Bedrock user guide, "Model customization access and security".
+        """
+        config = job.request.get("customizationConfig", {}).get("distillationConfig")
+        if config is not None:
+            teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
+            self.s3.require_allowed(job.request["roleArn"], self.invoke_requests(teacher))
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
@@ -469,12 +483,17 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
 
 
 def s3_failure_message(job: Job, error: Exception) -> str:
-    """Return Bedrock's own failure message for a job that could not read or write in S3."""
+    """Return Bedrock's own failure message for a job that could not read or write in S3.
+
+    Of a teacher that may not be invoked, the message of the refusal: Bedrock's own is not known.
+    """
     if isinstance(error, ServiceError):
         return error.message
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
+    if getattr(error, "operation_name", "") == "InvokeModel":
+        return str(response["Error"].get("Message"))
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
