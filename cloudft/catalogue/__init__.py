@@ -4,6 +4,7 @@
 or a hub id.
 """
 
+from cloudft.catalogue.copy_rules import CopyRules, load_copy_rules
 from cloudft.catalogue.customization_types import (
     CUSTOMIZATION_TYPES,
     DEFAULT_CUSTOMIZATION_TYPE,
@@ -51,6 +52,7 @@ __all__ = [
     "DEFAULT_CUSTOMIZATION_TYPE",
     "STATED_SOURCE",
     "Architecture",
+    "CopyRules",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",
@@ -77,6 +79,7 @@ __all__ = [
     "is_labeled",
     "is_text_only",
     "living_teachers",
+    "load_copy_rules",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",
