@@ -203,7 +203,7 @@ class DerivesModels(ABC):
 
     @abstractmethod
     def policy_of(self, staged: StagedJob) -> Policy:
-        """Return the IAM policy that whoever submits the job needs."""
+        """Return the IAM policy that the submitting identity needs."""
 
 
 class SupportsExport(ABC):
