@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
 from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
+from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import DamagedJob
 from cloudft.inference import (
     Answer,
@@ -119,6 +122,17 @@ class SupportsInference(ABC):
         """Open only the base model that this job would tune: the variant `base`."""
 
 
+class SupportsInferenceProfiles(ABC):
+    """A backend whose base models are called by inference profiles in some Regions."""
+
+    @abstractmethod
+    def use_inference_profile(self, profile: str | None, note: Callable[[str], None]) -> None:
+        """Call base models by a profile: an area, an id or an ARN; chosen if None.
+
+        `note` gets what people should know about the choice, when a model is opened.
+        """
+
+
 class SupportsBatchInference(ABC):
     """A backend that answers many prompts as a batch job, without a deployment."""
 
@@ -165,6 +179,33 @@ class ModelImporter(ABC):
         """
 
 
+class ImportsStoredModels(ABC):
+    """A backend that imports a model which lies in S3 already."""
+
+    @abstractmethod
+    def prepare_stored_model(
+        self, job: LoadedJob, manifest: Manifest, uri: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Check the model in the folder `uri` without downloading its weights; change nothing.
+
+        Raise UsageError where there is none, CloudRefused and CloudUnreachable.
+        """
+
+
+class DerivesModels(ABC):
+    """A backend that makes a model out of another one. Its `plan` takes what `derive` returns."""
+
+    @abstractmethod
+    def derive(
+        self, job: LoadedJob, manifest: Manifest, source: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Return the job that makes a model out of `source`, and what Bedrock would refuse."""
+
+    @abstractmethod
+    def policy_of(self, staged: StagedJob) -> Policy:
+        """Return the IAM policy that the submitting identity needs."""
+
+
 class SupportsExport(ABC):
     """A backend that exports a job's merged weights."""
 
@@ -190,6 +231,19 @@ class SupportsMedia(ABC):
     @abstractmethod
     def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
         """Return what is wrong with the objects that the records of a job name. Reads only."""
+
+
+class SupportsInvocationLogs(ABC):
+    """A backend whose jobs can train on invocation logs, which stay where they are."""
+
+    @abstractmethod
+    def read_invocation_logs(
+        self, job: LoadedJob, limits: DatasetLimits, progress: Callable[[int], None]
+    ) -> DataReport:
+        """Return what a job would train on of its logs, as the volume of `train`. Reads only.
+
+        `progress` gets the number of records read so far. Raise CloudRefused and CloudUnreachable.
+        """
 
 
 class SupportsTokenize(ABC):
