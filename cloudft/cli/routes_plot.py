@@ -16,7 +16,7 @@ MAX_ROUTES = 8
 """Routes of a picture; the dearest at the given traffic are left out of it."""
 POINTS_PER_DECADE = 40
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
-"""The palette of Okabe and Ito, which color-blind people can tell apart."""
+"""The palette of Okabe and Ito, which differ for color-blind people too."""
 STYLES = {
     "bedrock-distillation": (0, (5, 2)),
     "local-import": (0, (1, 1)),

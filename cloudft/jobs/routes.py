@@ -39,7 +39,7 @@ from cloudft.storage.home import Home
 from cloudft.types import DataVolume, Estimate
 
 SAMPLE = 1000
-"""Records whose lengths and formats are looked at."""
+"""Records whose lengths and formats are read."""
 IMPORT_REGION = "us-east-1"
 NO_TIME = "AWS publishes no time of a job"
 BYTES_PER_WEIGHT = 2
@@ -243,10 +243,10 @@ def _bedrock_routes(
 
 
 def _trainable(kind: str) -> Iterator[Model]:
-    """Yield the active models that Bedrock's own API customizes by that type."""
+    """Yield the models before their end of life that Bedrock's own API customizes so."""
     for model in catalogue.load_models():
-        is_active = model.bedrock_id is not None and model.lifecycle.state == "active"
-        if is_active and model.customization_api == "bedrock" and kind in model.customization_types:
+        is_there = model.bedrock_id is not None and model.lifecycle.state != "end-of-life"
+        if is_there and model.customization_api == "bedrock" and kind in model.customization_types:
             yield catalogue.find_model(model.alias)
 
 
@@ -263,7 +263,7 @@ def _refusal(job: LoadedJob, model: Model, train: DataVolume) -> str | None:
 
 def _job_for(job: LoadedJob, model: Model, kind: str) -> tuple[LoadedJob, tuple[str, ...]]:
     """Return the job with another model and type, in a Region of the model, and what is changed."""
-    notes = []
+    notes = list(_life_notes(model))
     region = job.spec.bedrock.region
     if region not in model.regions:
         if region is not None:
@@ -285,6 +285,11 @@ def _job_for(job: LoadedJob, model: Model, kind: str) -> tuple[LoadedJob, tuple[
         }
     )
     return replace(job, spec=spec, model=model), tuple(notes)
+
+
+def _life_notes(model: Model) -> Iterable[str]:
+    if model.lifecycle.state == "legacy":
+        yield f"{model.alias} is Legacy, its end of life is {model.lifecycle.date or 'not known'}"
 
 
 def _distillation_routes(

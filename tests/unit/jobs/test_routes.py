@@ -103,7 +103,8 @@ def test_regions_and_epochs_that_a_model_lacks_are_said(tmp_path: Path) -> None:
     more = {"bedrock": {"region": "us-east-1"}, "hyperparameters": {"epochCount": 5}}
     comparison = compared(tmp_path, **more)
     [llama] = [r for r in comparison.routes if r.model == "llama-3.3-70b"]
-    assert llama.region == "us-west-2" and "does not train it in us-east-1" in llama.notes[0]
+    assert llama.region == "us-west-2" and "does not train it in us-east-1" in llama.notes[1]
+    assert llama.notes[0] == "llama-3.3-70b is Legacy, its end of life is 2027-03-30"
 
 
 def test_the_text_says_what_is_assumed_and_what_is_unknown(tmp_path: Path) -> None:
