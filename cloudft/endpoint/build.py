@@ -126,7 +126,8 @@ def build_endpoint(
         faults=faults,
         warn=warn,
     )
-    deployments = Deployments(state, models, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
+    seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
+    deployments = Deployments(state, models, seconds, faults)
     runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)

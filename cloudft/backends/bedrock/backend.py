@@ -34,14 +34,15 @@ from cloudft.backends.bedrock import (
     preflight,
     price_list,
     request,
+    serving_update,
     stack,
     state_machine,
     states,
 )
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
-from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -52,10 +53,17 @@ from cloudft.backends.capabilities import (
     SupportsMedia,
     SupportsPricing,
     SupportsServing,
+    SupportsServingUpdate,
 )
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
-from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
+from cloudft.backends.resources import (
+    CloudResource,
+    ServingPlan,
+    ServingUpdatePlan,
+    committed_error,
+    not_owned_error,
+)
 from cloudft.catalogue import cost
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.errors import (
@@ -96,6 +104,7 @@ class BedrockBackend(
     SupportsDiscovery,
     SupportsPricing,
     SupportsServing,
+    SupportsServingUpdate,
     SupportsGenerate,
     SupportsInference,
     SupportsBatchInference,
@@ -393,16 +402,43 @@ class BedrockBackend(
         return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def plan_serving(
-        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+        self,
+        job_id: str,
+        *,
+        provisioned: bool,
+        units: int,
+        hours: float | None,
+        commitment: str | None = None,
     ) -> ServingPlan:
         """Return a deployment's plan: on demand where the model allows it, else provisioned."""
         job = self._require_completed(job_id)
-        plan = deploy.plan_deployment(job, provisioned=provisioned, units=units, hours=hours)
-        return deploy.with_existing_resource(self.aws, plan)
+        plan = deploy.plan_deployment(
+            job, provisioned=provisioned, units=units, hours=hours, commitment=commitment
+        )
+        plan = deploy.with_existing_resource(self.aws, plan)
+        deploy.require_not_legacy(self.aws, plan, job)
+        return plan
 
     def deploy(self, plan: ServingPlan) -> CloudResource:
         """Create the deployment, or return the one that exists; see deploy.py."""
         return deploy.deploy(self.aws, plan, DeploymentAttempts(self.home.servings))
+
+    def plan_update(
+        self, job_id: str, deployment: str, deployed_jobs: Collection[str]
+    ) -> ServingUpdatePlan:
+        """Return the plan that puts the job's model behind a deployment; see serving_update.py."""
+        job = self._require_completed(job_id)
+        resource = serving_update.find_deployment(self.aws, deployment, deployed_jobs)
+        return serving_update.plan_update(self.aws, resource, job["outputModelArn"], job["jobName"])
+
+    def plan_rollback(self, deployment: str, deployed_jobs: Collection[str]) -> ServingUpdatePlan:
+        """Return the plan that puts back the model of before a deployment's last update."""
+        resource = serving_update.find_deployment(self.aws, deployment, deployed_jobs)
+        return serving_update.plan_rollback(self.aws, resource)
+
+    def update_serving(self, plan: ServingUpdatePlan) -> CloudResource:
+        """Update a deployment once, and wait until its model answers."""
+        return serving_update.apply_update(self.aws, plan, self.home.servings)
 
     def list_servings(self, job_id: str) -> list[CloudResource]:
         """Return the deployments and throughputs of the job's model."""
@@ -412,13 +448,17 @@ class BedrockBackend(
     def undeploy(self, job_id: str) -> list[CloudResource]:
         """Delete what cloudft created to serve the job's model; wait until each is gone.
 
-        Raise UsageError where others created all of it.
+        Raise UsageError where others created all of it, and JobStateConflict for a commitment that
+        has not ended: before anything is deleted.
         """
         name = self._get_job(job_id)["jobName"]
         servings = self.list_servings(job_id)
         owned = [serving for serving in servings if serving.job == name]
         if servings and not owned:
             raise not_owned_error(servings[0])
+        for serving in owned:
+            if serving.is_committed():
+                raise committed_error(serving)
         for serving in owned:
             inventory.delete_resource(self.aws, serving)
             DeploymentAttempts(self.home.servings).delete(serving.name)

@@ -15,7 +15,13 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, split_s3_uri
 from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
-from cloudft.backends.bedrock import removal_conflicts, request, states
+from cloudft.backends.bedrock import (
+    removal_conflicts,
+    request,
+    serving_prices,
+    serving_state,
+    states,
+)
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.bedrock.model_import import staged_models
@@ -43,8 +49,7 @@ DELETE_OPERATIONS = {
 }
 """Operation that deletes a resource of each kind, and its parameter."""
 GET_OPERATIONS = {
-    "deployment": ("get_custom_model_deployment", "customModelDeploymentIdentifier"),
-    "provisioned-throughput": ("get_provisioned_model_throughput", "provisionedModelId"),
+    **serving_state.GET_OPERATIONS,
     "custom-model": ("get_custom_model", "modelIdentifier"),
     "imported-model": ("get_imported_model", "modelIdentifier"),
 }
@@ -134,8 +139,13 @@ def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
     failure, key = "the provisioned throughputs can't be listed", "provisionedModelSummaries"
     for summary in aws.paginate(failure, "bedrock", "list_provisioned_model_throughputs", key):
         model = _catalogue_model(summary["foundationModelArn"])
-        hour = _throughput_usd_per_hour(model, int(summary["modelUnits"]))
-        month = None if hour is None else hour * cost.HOURS_PER_MONTH
+        commitment, ends = (
+            summary.get("commitmentDuration"),
+            summary.get("commitmentExpirationTime"),
+        )
+        usd = serving_prices.usd_of_serving(
+            model, "provisioned", int(summary["modelUnits"]), commitment
+        )
         yield _with_tags(
             read_tags,
             CloudResource(
@@ -144,9 +154,11 @@ def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
                 name=summary["provisionedModelName"],
                 status=_status(summary["status"]),
                 created_at=str(states.iso_format(summary["creationTime"])),
-                usd={"perHour": hour, "perMonth": month},
+                usd=usd,
                 model=summary["modelArn"],
-                basis=_price_source(model, hour),
+                basis=_price_source(model, usd["perHour"]),
+                commitment=commitment,
+                committed_until=states.iso_format(ends) if ends else None,
             ),
         )
 
@@ -159,11 +171,6 @@ def _price_source(model: catalogue.Model | None, amount: float | None) -> str:
     """Return the source of a catalogue price."""
     prices = model.prices if model else None
     return cost.NO_PRICE_KNOWN if prices is None or amount is None else str(prices.source)
-
-
-def _throughput_usd_per_hour(model: catalogue.Model | None, units: int) -> float | None:
-    price = model.prices.provisioned_unit_hour if model and model.prices else None
-    return None if price is None else price * units
 
 
 def _catalogue_model(arn: str) -> catalogue.Model | None:
@@ -348,11 +355,14 @@ def _with_tags(read_tags: ReadTags, resource: CloudResource) -> CloudResource:
     """Return the resource with its job and time to live, which are in its tags."""
     tags = read_tags(resource.id, resource.name)
     known = tags or {}
+    before, after = serving_state.models_before_and_after(known, resource.model)
     return replace(
         resource,
-        job=known.get(request.TAG_JOB),
+        job=serving_state.job_served(known, resource.model),
         expires_at=known.get(EXPIRES_TAG),
         job_known=tags is not None,
+        previous_model=before,
+        next_model=after,
     )
 
 
