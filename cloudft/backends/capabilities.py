@@ -261,8 +261,11 @@ class SupportsServing(ABC):
         """
 
     @abstractmethod
-    def list_servings(self, job_id: str) -> list[CloudResource]:
-        """Return what serves the job's model now."""
+    def list_servings(self, job_id: str, *, with_rollbacks: bool = False) -> list[CloudResource]:
+        """Return what serves the job's model now.
+
+        With `with_rollbacks` also what an update or a rollback would make serve it.
+        """
 
     @abstractmethod
     def undeploy(self, job_id: str) -> list[CloudResource]:

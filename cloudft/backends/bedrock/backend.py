@@ -143,7 +143,13 @@ class BedrockBackend(
 
         AWS does not document whether validation data is billed.
         """
-        return cost.estimate_cost(self.name, job.model, volumes["train"], request.count_epochs(job))
+        return cost.estimate_cost(
+            self.name,
+            job.model,
+            volumes["train"],
+            request.count_epochs(job),
+            job.spec.bedrock.region,
+        )
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Return the estimate by AWS's Price List, or as it is where the list can't be read."""
@@ -440,10 +446,15 @@ class BedrockBackend(
         """Update a deployment once, and wait until its model answers."""
         return serving_update.apply_update(self.aws, plan, self.home.servings)
 
-    def list_servings(self, job_id: str) -> list[CloudResource]:
+    def list_servings(self, job_id: str, *, with_rollbacks: bool = False) -> list[CloudResource]:
         """Return the deployments and throughputs of the job's model."""
         model = self._get_job(job_id).get("outputModelArn")
-        return [s for s in inventory.list_servings(self.aws) if model and s.model == model]
+
+        def is_user(serving: CloudResource) -> bool:
+            others = (serving.previous_model, serving.next_model) if with_rollbacks else ()
+            return model in (serving.model, *others)
+
+        return [s for s in inventory.list_servings(self.aws) if model and is_user(s)]
 
     def undeploy(self, job_id: str) -> list[CloudResource]:
         """Delete what cloudft created to serve the job's model; wait until each is gone.
@@ -501,7 +512,9 @@ class BedrockBackend(
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
         servings = self.list_servings(job_id)
-        ready = [serving.id for serving in servings if serving.status == "ready"]
+        # While it is updated from this model to another one, this one answers.
+        statuses = ("ready", "Updating")
+        ready = [serving.id for serving in servings if serving.status in statuses]
         if "tuned" in variants and not ready:
             pending = [serving.name for serving in servings if serving.status in PENDING_STATUSES]
             if pending:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import (
     EXPIRES_TAG,
@@ -92,7 +93,8 @@ def plan_deployment(
         "operation": operation,
         "parameters": parameters,
     }
-    usd = serving_prices.usd_of_serving(model, kind, units, commitment)
+    prices = model.prices_in(parse_arn(arn).region) if model else None
+    usd = serving_prices.usd_of_serving(prices, kind, units, commitment)
     term = serving_prices.plan_commitment(commitment, usd) if commitment else None
     return ServingPlan(kind, name, call, usd, expires, commitment=term)
 

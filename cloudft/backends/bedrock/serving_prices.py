@@ -6,35 +6,28 @@ from calendar import monthrange
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from cloudft import catalogue
 from cloudft.backends.resources import Commitment, ServingPlan
-from cloudft.catalogue import cost
+from cloudft.catalogue import Prices, cost
+from cloudft.catalogue.prices import COMMITMENTS, AmountName
 from cloudft.errors import QuotaExceeded
 
 COMMITMENT_MONTHS = {"OneMonth": 1, "SixMonths": 6}
 """Months of each `commitmentDuration` of CreateProvisionedModelThroughput."""
-UNIT_HOUR_PRICES = {
-    "OneMonth": "provisioned_unit_hour_one_month",
-    "SixMonths": "provisioned_unit_hour_six_months",
-}
-"""Price of the hour of a model unit, by commitment: the name of the catalogue's field."""
 SUPPORT_CENTER = "https://console.aws.amazon.com/support/home#/case/create"
 
 
-def unit_hour_price(prices: catalogue.Prices | None, commitment: str | None) -> float | None:
-    """Return the hourly price of a model unit under a commitment; None where none is known."""
-    name = UNIT_HOUR_PRICES[commitment] if commitment else "provisioned_unit_hour"
-    price: float | None = getattr(prices, name, None)
-    return price
+def unit_hour_name(commitment: str | None) -> AmountName:
+    """Return the name of the hourly price of a model unit under a commitment."""
+    return COMMITMENTS.get(commitment or "", "provisioned_unit_hour")
 
 
 def usd_of_serving(
-    model: catalogue.Model | None, kind: str, units: int, commitment: str | None
+    prices: Prices | None, kind: str, units: int, commitment: str | None
 ) -> dict[str, float | None]:
     """Return the price per hour and month of a deployment or of model units."""
     hour: float | None = 0.0
     if kind != "on-demand":
-        unit = unit_hour_price(model.prices if model else None, commitment)
+        unit = prices.usd(unit_hour_name(commitment)) if prices else None
         hour = None if unit is None else unit * units
     month = None if hour is None else hour * cost.HOURS_PER_MONTH
     return {"perHour": hour, "perMonth": month}
