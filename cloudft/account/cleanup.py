@@ -149,8 +149,8 @@ def find_garbage(listing: Listing[CloudResource], home: Home, criteria: GarbageC
     """Select the removable resources of a listing of every backend: one may read another's data.
 
     Raise UsageError for a named resource that cloudft did not create, and JobStateConflict for one
-    that runs, or whose commitment has not ended. For a name that matches nothing, raise UsageError; or CloudRefused or
-    CloudUnreachable where it may be in a part that can't be read.
+    that runs, or whose commitment has not ended. For a name that matches nothing, raise UsageError;
+    or CloudRefused or CloudUnreachable where it may be in a part that can't be read.
     """
     if criteria.backend not in (None, *backends_with_account()):
         raise _no_account_error(str(criteria.backend))

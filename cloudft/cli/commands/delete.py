@@ -85,7 +85,8 @@ def _refuse_while_served(record: JobRecord, backend: Backend) -> None:
     job_id = record.backend_job_id or record.id
     try:
         users = backend.list_servings(job_id, with_rollbacks=True)
-        serving = backend.list_servings(job_id) if users else []
+        # The others serve the model of another job; what cloudft did not create has none.
+        serving = [user for user in users if user.job in (record.id, None)]
     except JobNotFound:  # the deletion itself says so
         return
     except (CloudRefused, CloudUnreachable) as error:
