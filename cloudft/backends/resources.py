@@ -75,7 +75,8 @@ def committed_error(resource: CloudResource) -> JobStateConflict:
     return JobStateConflict(
         f"{resource.kind} {resource.name} has a commitment ({resource.commitment}) until"
         f" {resource.committed_until}: AWS bills it, and refuses to remove it, until then",
-        fix="remove it after that; `cloudft deploy JOB --update` can put another model behind it.",
+        fix="remove it after that; `cloudft deploy JOB --update DEPLOYMENT` puts another model"
+        " behind it.",
     )
 
 

@@ -115,8 +115,7 @@ def _check_combination(options: DeployOptions) -> None:
     if given and (options.update is not None or options.rollback is not None):
         raise UsageError(
             f"{', '.join(given)} can't be changed by {change}",
-            fix=f"remove {' and '.join(given)}"
-            " (`cloudft deploy JOB --ttl HOURS` renews the time to live).",
+            fix=f"remove {' and '.join(given)}; `cloudft deploy JOB` renews a time to live.",
         )
     if options.max_cost is not None and options.commitment is None:
         raise UsageError(
