@@ -14,6 +14,7 @@ import tiny
 import yaml
 from endpoint import Endpoint, running_endpoint
 from processes import Cli
+from served_models import count_updates, model_of, read_serving, tags_of
 
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -196,31 +197,8 @@ def test_what_is_in_use_says_what_has_to_go_first(
     assert "its commitment (OneMonth) ends at 20" in remedy(month)
 
 
-def tags_of(aws: Endpoint, arn: str) -> dict[str, str]:
-    tags = aws.client("bedrock").list_tags_for_resource(resourceARN=arn)["tags"]
-    return {tag["key"]: tag["value"] for tag in tags}
-
-
 def served_model(aws: Endpoint, arn: str) -> str:
-    bedrock = aws.client("bedrock")
-    if ":provisioned-model/" in arn:
-        return str(bedrock.get_provisioned_model_throughput(provisionedModelId=arn)["modelArn"])
-    got = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
-    return str(got["modelArn"])
-
-
-def model_of(aws: Endpoint, job: str) -> str:
-    got = aws.client("bedrock").get_model_customization_job(jobIdentifier=job)
-    return str(got["outputModelArn"])
-
-
-UPDATES = ("UpdateCustomModelDeployment", "UpdateProvisionedModelThroughput")
-
-
-def updates(aws: Endpoint, arn: str) -> int:
-    """Return how many updates of a deployment were sent."""
-    calls = [call for operation in UPDATES for call in aws.calls(operation)]
-    return sum(arn in call.values() for call in calls)
+    return str(read_serving(aws, arn)["modelArn"])
 
 
 @pytest.mark.parametrize("model", [ON_DEMAND, BY_THE_HOUR])
@@ -238,7 +216,7 @@ def test_a_new_model_behind_a_deployment_and_back(
     assert done.returncode == 0 and f"serves {second}" in done.stdout
     assert f"now   {first}" in done.stderr and f"then  {second}" in done.stderr
     again = value(cli("deploy", second, "--update", arn, "--yes", "--output", "json"))
-    assert again["job"] == second and updates(aws, arn) == 1
+    assert again["job"] == second and count_updates(aws, arn) == 1
     assert served_model(aws, arn) == model_of(aws, second)
     [listed] = [t for t in value(cli("ps", "--output", "json"))["things"] if t["id"] == arn]
     assert listed["job"] == second and listed["expiresAt"] == made["expiresAt"]
@@ -253,9 +231,10 @@ def test_a_new_model_behind_a_deployment_and_back(
     assert served.returncode == 2 and f"cloudft undeploy {second}" in served.stderr
     value(cli("deploy", "--rollback", name, "--yes", "--output", "json"))
     assert served_model(aws, arn) == model_of(aws, first)
-    assert tags_of(aws, arn)["cloudft:job"] == first and updates(aws, arn) == 2
-    value(cli("deploy", "--rollback", arn, "--yes", "--output", "json"))  # and forth again
-    value(cli("undeploy", second, "--yes", "--output", "json"))
+    assert tags_of(aws, arn)["cloudft:job"] == first and count_updates(aws, arn) == 2
+    again = value(cli("deploy", "--rollback", arn, "--yes", "--output", "json"))
+    assert again["job"] == first and count_updates(aws, arn) == 2
+    value(cli("undeploy", first, "--yes", "--output", "json"))
     assert servings(aws, first) == []
 
 
@@ -286,9 +265,9 @@ def test_an_update_that_is_refused_changes_nothing(cli: Cli, aws: Endpoint, tmp_
         refused = cli("deploy", *words, "--yes")
         assert refused.returncode == code and message in refused.stderr, refused.stderr
         assert served_model(aws, arn) == model_of(aws, first)
-    assert updates(aws, arn) == 1 and updates(aws, theirs) == 0
+    assert count_updates(aws, arn) == 1 and count_updates(aws, theirs) == 0
     back = cli("deploy", "--rollback", first, "--yes")
-    assert back.returncode == 0 and "already" in back.stderr and updates(aws, arn) == 1
+    assert back.returncode == 0 and "already" in back.stderr and count_updates(aws, arn) == 1
     value(cli("deploy", second, "--update", first, "--yes", "--output", "json"))
     assert served_model(aws, arn) == model_of(aws, second)
 
@@ -299,10 +278,13 @@ def test_an_update_whose_answer_is_lost_is_sent_once(
     first = trained(cli, aws, tmp_path, "lost-a", ON_DEMAND)
     second = trained(cli, aws, tmp_path, "lost-b", ON_DEMAND)
     arn = deployed(cli, first)["id"]
-    aws.fault({"operation": UPDATES[0], "do": "throttle"}, {"operation": UPDATES[0], "do": "drop"})
+    aws.fault(
+        {"operation": "UpdateCustomModelDeployment", "do": "throttle"},
+        {"operation": "UpdateCustomModelDeployment", "do": "drop"},
+    )
     value(cli("deploy", second, "--update", first, "--yes", "--output", "json"))
     assert served_model(aws, arn) == model_of(aws, second)
-    assert updates(aws, arn) == 2  # the first was throttled: it did nothing
+    assert count_updates(aws, arn) == 2  # the first was throttled: it did nothing
 
 
 def test_a_commitment_is_bought_with_its_price_and_stays_to_its_end(

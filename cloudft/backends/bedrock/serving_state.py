@@ -96,8 +96,8 @@ def models_before_and_after(
 ) -> tuple[str | None, str | None]:
     """Return the model that a rollback puts back, and that of an update under way."""
     before, after = tags.get(UPDATE_FROM_TAG), tags.get(UPDATE_TO_TAG)
-    is_under_way = tags.get(UPDATE_TAG) in ("update", "rollback")
+    kind = tags.get(UPDATE_TAG)
     return (
-        before if before != model else None,
-        after if is_under_way and after != model else None,
+        before if kind in ("update", "updated") and before != model else None,
+        after if kind in ("update", "rollback") and after != model else None,
     )

@@ -59,6 +59,8 @@ UPDATE_OPERATIONS = {
     ),
 }
 """Operation that updates a resource of each kind; its parameters for resource and model."""
+FINISHED = {"update": "updated", "rollback": "rolled-back"}
+"""Value of UPDATE_TAG after an update of each kind."""
 IMPORTED = "imported"
 """In place of the base model in the ARN of a custom model that no customization job made."""
 
@@ -99,14 +101,15 @@ def plan_update(aws: Aws, resource: CloudResource, model: str, job_id: str) -> S
 def plan_rollback(aws: Aws, resource: CloudResource) -> ServingUpdatePlan:
     """Return the plan that puts back the model that a deployment served before its last update.
 
-    A rollback that was interrupted is continued. Raise JobStateConflict where no update is
-    recorded, or where that model was removed.
+    A rollback that was interrupted is continued, and one that has ended is not undone by another:
+    the plan does nothing until the next update. Raise JobStateConflict where no update is recorded,
+    or where that model was removed.
     """
     tags = get_tags(aws, resource.id, resource.name)
-    is_interrupted = tags.get(tag_names.UPDATE_TAG) == "rollback"
+    is_rolled_back = tags.get(tag_names.UPDATE_TAG) in ("rollback", FINISHED["rollback"])
     arn_tag, job_tag = (
         (tag_names.UPDATE_TO_TAG, tag_names.UPDATE_TO_JOB_TAG)
-        if is_interrupted
+        if is_rolled_back
         else (tag_names.UPDATE_FROM_TAG, tag_names.UPDATE_FROM_JOB_TAG)
     )
     model, job = tags.get(arn_tag), tags.get(job_tag)
@@ -172,7 +175,14 @@ def _begin_call(plan: ServingUpdatePlan) -> ServingCall:
 
 
 def _finish_call(plan: ServingUpdatePlan) -> ServingCall:
-    return _tag_call(plan.resource, {tag_names.JOB_TAG: plan.to_job, tag_names.UPDATE_TAG: "done"})
+    # With the model once more: an update that was begun and never sent may have left another one.
+    tags = {
+        tag_names.JOB_TAG: plan.to_job,
+        tag_names.UPDATE_TAG: FINISHED[plan.kind],
+        tag_names.UPDATE_TO_TAG: plan.to_model,
+        tag_names.UPDATE_TO_JOB_TAG: plan.to_job,
+    }
+    return _tag_call(plan.resource, tags)
 
 
 def _tag_call(resource: CloudResource, tags: dict[str, str]) -> ServingCall:
@@ -209,7 +219,7 @@ def apply_update(
         return replace(resource, status="Updating", next_model=plan.to_model)
     if state.target != plan.to_model:
         if state.failure is not None:
-            _call(aws, plan, _tag_call(resource, {tag_names.UPDATE_TAG: "done"}))
+            _call(aws, plan, _tag_call(resource, {tag_names.UPDATE_TAG: FINISHED[plan.kind]}))
         raise _failed_error(plan, state)
     with _update_continues(plan), _lock(resource, folder):
         # Read again under the lock: another process may have begun the next update.
@@ -220,9 +230,7 @@ def apply_update(
         status="ready",
         model=plan.to_model,
         job=plan.to_job,
-        previous_model=(
-            plan.from_model if plan.from_model != plan.to_model else resource.previous_model
-        ),
+        previous_model=plan.from_model if plan.kind == "update" and plan.calls[1:] else None,
         next_model=None,
     )
 

@@ -148,14 +148,15 @@ def test_the_old_model_answers_until_the_new_one_does(
     assert served(endpoint, arn) == model_of(endpoint, NEW)
     assert count_updates(endpoint, arn) == 1
     tags = tags_of(endpoint, arn)
-    assert tags["cloudft:job"] == NEW and tags["cloudft:update"] == "done"
+    assert tags["cloudft:job"] == NEW and tags["cloudft:update"] == "updated"
     assert tags["cloudft:expires"]
     assert [one.id for one in backend.list_servings(NEW)] == [arn]
     assert backend.list_servings(OLD) == []
     assert [one.id for one in backend.list_servings(OLD, with_rollbacks=True)] == [arn]
     roll_back(backend, arn)
-    roll_back(backend, arn)
-    assert served(endpoint, arn) == model_of(endpoint, NEW)
+    roll_back(backend, arn)  # again: it does not undo itself
+    assert served(endpoint, arn) == model_of(endpoint, OLD)
+    assert count_updates(endpoint, arn) == 2
 
 
 @pytest.mark.parametrize("kind", ["update", "rollback"])
@@ -171,7 +172,7 @@ def test_what_is_interrupted_is_finished_by_another_machine(
     kind: str,
     tmp_path: Path,
 ) -> None:
-    """The rollback has the trap: sent again as a new one, it would undo itself."""
+    """A rollback that is sent again must not undo itself."""
     if kind == "rollback":
         update(backend, arn)
     sent, work = count_updates(endpoint, arn), update if kind == "update" else roll_back
@@ -192,6 +193,7 @@ def test_an_interrupted_update_can_be_rolled_back_instead(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         update(interrupted(backend, endpoint, "tag_resource", after=stop), arn)
+    roll_back(backend, arn)
     roll_back(backend, arn)
     assert served(endpoint, arn) == model_of(endpoint, OLD)
     assert count_updates(endpoint, arn) == 0
@@ -326,7 +328,11 @@ def test_a_rollback_needs_a_model_that_is_there(
     ):
         backend.plan_update(OTHER_BASE, arn, [])
     gone = "arn:aws:bedrock:us-east-1:000000000000:custom-model/amazon.nova-lite-v1:0/aaaaaaaaaaaa"
-    tags = {"cloudft:update": "done", "cloudft:update-from": gone, "cloudft:update-from-job": "x"}
+    tags = {
+        "cloudft:update": "updated",
+        "cloudft:update-from": gone,
+        "cloudft:update-from-job": "x",
+    }
     endpoint.client("bedrock").tag_resource(
         resourceARN=arn, tags=[{"key": key, "value": value} for key, value in tags.items()]
     )
