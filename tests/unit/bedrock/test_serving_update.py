@@ -5,6 +5,7 @@ The endpoint's clock is real: a deployment is `Updating` for a second.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -144,6 +145,10 @@ def test_the_old_model_answers_until_the_new_one_does(
         backend.plan_update(THIRD, arn, [])
     with pytest.raises(JobStateConflict, match="is being updated to this model"):
         backend.plan_serving(NEW, provisioned=":prov" in arn, units=1, hours=None)
+    while served(endpoint, arn) == model_of(endpoint, OLD):
+        time.sleep(0.1)
+    # Its end is in no tag yet, and it belongs to the new job all the same.
+    assert [one.job for one in backend.list_servings(NEW)] == [NEW]
     update(backend, arn)  # the same command follows it
     assert served(endpoint, arn) == model_of(endpoint, NEW)
     assert count_updates(endpoint, arn) == 1
@@ -310,6 +315,8 @@ def test_a_failed_update_says_which_model_is_served(
         assert f"--rollback {arn}" in str(failed.value.fix)
     else:
         assert got["status"] == "Active" and f"it still serves that of {OLD}" in str(failed.value)
+    [seen] = [one for one in backend.list_servings(OLD) if one.id == arn]
+    assert (seen.job, seen.next_model) == (OLD, None)
     roll_back(backend, arn)
     got = read_serving(endpoint, arn)
     assert got["status"] in ("Active", "InService") and got["modelArn"] == model_of(endpoint, OLD)
