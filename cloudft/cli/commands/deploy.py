@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--commitment",
     type=click.Choice(["OneMonth", "SixMonths"], case_sensitive=False),
+    metavar="[OneMonth|SixMonths]",
     help="Buy provisioned throughput for a term: a lower price, billed to the end of the term.",
 )
 @click.option(
