@@ -7,8 +7,8 @@ name or a flag.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Literal
 
@@ -16,7 +16,13 @@ from cloudft.backends import TRAINING_BACKENDS, backend_class, make_backend
 from cloudft.backends.base import Location
 from cloudft.backends.capabilities import SupportsInventory
 from cloudft.backends.partial_listing import ListingBuilder
-from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource, not_owned_error
+from cloudft.backends.resources import (
+    IN_USE,
+    IN_USE_PART_SUFFIX,
+    CloudResource,
+    committed_error,
+    not_owned_error,
+)
 from cloudft.errors import (
     CloudftError,
     CloudRefused,
@@ -29,7 +35,7 @@ from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import Store
 from cloudft.types import Listing, UnavailablePart
 
-KeptReason = Literal["live", "another-home", "use-unknown"]
+KeptReason = Literal["live", "another-home", "use-unknown", "committed"]
 RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""
 RUNNING_KINDS = {"training-job"}
@@ -127,19 +133,24 @@ class GarbageCriteria:
 
 @dataclass(frozen=True)
 class Garbage:
-    """The resources that may be removed, and cloudft's resources that are kept, with the reason."""
+    """The resources that may be removed, and cloudft's resources that are kept, with the reason.
+
+    `rollbacks` has, by ARN of a model that may be removed, the deployments that could be rolled
+    back to it.
+    """
 
     removable: tuple[CloudResource, ...]
     kept: tuple[tuple[CloudResource, KeptReason], ...]
     unavailable: tuple[UnavailablePart, ...]
+    rollbacks: Mapping[str, tuple[CloudResource, ...]] = field(default_factory=dict)
 
 
 def find_garbage(listing: Listing[CloudResource], home: Home, criteria: GarbageCriteria) -> Garbage:
     """Select the removable resources of a listing of every backend: one may read another's data.
 
     Raise UsageError for a named resource that cloudft did not create, and JobStateConflict for one
-    that runs. For a name that matches nothing, raise UsageError; or CloudRefused or
-    CloudUnreachable where it may be in a part that can't be read.
+    that runs, or whose commitment has not ended. For a name that matches nothing, raise UsageError;
+    or CloudRefused or CloudUnreachable where it may be in a part that can't be read.
     """
     if criteria.backend not in (None, *backends_with_account()):
         raise _no_account_error(str(criteria.backend))
@@ -165,7 +176,22 @@ def find_garbage(listing: Listing[CloudResource], home: Home, criteria: GarbageC
     parts = [
         p for p in listing.unavailable if all_backends or p.what.startswith(f"{criteria.backend}: ")
     ]
-    return Garbage(tuple(removable), tuple(kept), tuple(parts))
+    return Garbage(
+        tuple(removable), tuple(kept), tuple(parts), _rollbacks(listing.items, removable)
+    )
+
+
+def _rollbacks(
+    resources: Sequence[CloudResource], removable: Sequence[CloudResource]
+) -> dict[str, tuple[CloudResource, ...]]:
+    """Return the deployments that stay and could be rolled back to a model that is removed."""
+    staying = [resource for resource in resources if resource not in removable]
+    users = {
+        model.id: tuple(one for one in staying if one.previous_model == model.id)
+        for model in removable
+        if model.kind in MODEL_KINDS
+    }
+    return {model: deployments for model, deployments in users.items() if deployments}
 
 
 def _matches(resource: CloudResource, criteria: GarbageCriteria) -> bool:
@@ -208,6 +234,8 @@ def _check_names(listing: Listing[CloudResource], names: Collection[str]) -> Non
                 raise JobStateConflict(
                     f"{resource.name} is running", fix=f"`cloudft stop {resource.job}` ends it."
                 )
+            if resource.is_committed():
+                raise committed_error(resource)
         if not resources:
             what = f"no resource is named {name}"
             if listing.unavailable:
@@ -227,7 +255,12 @@ class _HomeKnowledge:
     def __init__(self, listing: Listing[CloudResource], home: Home) -> None:
         self._submitted = SubmittedJobs(home.jobs).job_ids()
         self._jobs = frozenset(Store(home.jobs).job_ids())
-        self._served = {resource.model for resource in listing.items}
+        # A model that a deployment could be rolled back to is needed, too.
+        self._served = {
+            model
+            for resource in listing.items
+            for model in (resource.model, resource.previous_model, resource.next_model)
+        }
         self._complete = not listing.unavailable
         parts = [part.what for part in listing.unavailable]
         self._use_is_known = not any(part.endswith(IN_USE_PART_SUFFIX) for part in parts)
@@ -240,6 +273,8 @@ class _HomeKnowledge:
         A job's name selects what it shares with jobs of other homes only where these are named too.
         """
         names = set(criteria.names)
+        if resource.is_committed():  # AWS refuses to remove it
+            return "committed"
         if _own_names(resource) & names:
             return None
         if not (criteria.all_homes or _owning_jobs(resource) <= self._submitted | names):
@@ -255,8 +290,8 @@ class _HomeKnowledge:
         """Return whether nothing needs the resource any more.
 
         Staged data is listed for ended jobs only; it is orphaned when the jobs of all backends
-        could be read. A model is orphaned when its job was deleted here and nothing serves it,
-        provided that everything could be read.
+        could be read. A model is orphaned when its job was deleted here, and nothing serves it or
+        could be rolled back to it, provided that everything could be read.
         """
         if resource.kind == "data":
             return resource.status != RESUMABLE and self._use_is_known

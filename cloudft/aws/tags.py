@@ -18,6 +18,13 @@ JOB_TAG, TOKEN_TAG = "cloudft:job", "cloudft:token"
 PLAN_TAG = "cloudft:plan"
 """Digest of the job's plan, by which another machine verifies the plan that it finds in S3."""
 EXPIRES_TAG = "cloudft:expires"
+UPDATE_TAG = "cloudft:update"
+"""The last update of a deployment: `update` or `rollback` while it is under way, then `updated` or
+`rolled-back`."""
+UPDATE_FROM_TAG, UPDATE_TO_TAG = "cloudft:update-from", "cloudft:update-to"
+"""The ARNs of the models before and after the last update."""
+UPDATE_FROM_JOB_TAG, UPDATE_TO_JOB_TAG = "cloudft:update-from-job", "cloudft:update-to-job"
+"""The ids of the jobs that made these models."""
 
 
 def with_cloudft_tags(tags: Mapping[str, str], job: str, token: str) -> dict[str, str]:

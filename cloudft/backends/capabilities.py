@@ -13,7 +13,12 @@ from typing import Any
 
 from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
-from cloudft.backends.resources import CloudResource, ModelShare, ServingPlan
+from cloudft.backends.resources import (
+    CloudResource,
+    ModelShare,
+    ServingPlan,
+    ServingUpdatePlan,
+)
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
@@ -292,11 +297,18 @@ class SupportsServing(ABC):
 
     @abstractmethod
     def plan_serving(
-        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+        self,
+        job_id: str,
+        *,
+        provisioned: bool,
+        units: int,
+        hours: float | None,
+        commitment: str | None = None,
     ) -> ServingPlan:
         """Plan the cheapest deployment that the model allows, or provisioned throughput.
 
-        Changes nothing. Raise JobStateConflict where another deployment serves the model already.
+        `commitment` is the term of the throughput, `OneMonth` or `SixMonths`. Changes nothing.
+        Raise JobStateConflict where another deployment serves the model already.
         """
 
     @abstractmethod
@@ -308,14 +320,49 @@ class SupportsServing(ABC):
         """
 
     @abstractmethod
-    def list_servings(self, job_id: str) -> list[CloudResource]:
-        """Return what serves the job's model now."""
+    def list_servings(self, job_id: str, *, with_rollbacks: bool = False) -> list[CloudResource]:
+        """Return what serves the job's model now.
+
+        With `with_rollbacks` also what an update or a rollback would make serve it.
+        """
 
     @abstractmethod
     def undeploy(self, job_id: str) -> list[CloudResource]:
         """Remove what serves the job's model and was created by cloudft; return what was removed.
 
-        The model stays. Raise UsageError where only deployments that others created serve it.
+        The model stays. Raise UsageError where only deployments that others created serve it,
+        JobStateConflict where one of them has a commitment that has not ended.
+        """
+
+
+class SupportsServingUpdate(ABC):
+    """A backend that puts another model behind a deployment, whose address stays.
+
+    A deployment is named by its id, its name, or one of `deployed_jobs`, whose model it serves.
+    """
+
+    @abstractmethod
+    def plan_update(
+        self, job_id: str, deployment: str, deployed_jobs: Collection[str]
+    ) -> ServingUpdatePlan:
+        """Plan that a deployment serve the model of a job. Changes nothing.
+
+        Raise UsageError for a deployment that does not exist or that cloudft did not create, and
+        for a model that it can't serve; JobStateConflict while another update is under way.
+        """
+
+    @abstractmethod
+    def plan_rollback(self, deployment: str, deployed_jobs: Collection[str]) -> ServingUpdatePlan:
+        """Plan that a deployment serve the model of before its last update. Changes nothing.
+
+        Raise the same errors, and JobStateConflict where there is no such model.
+        """
+
+    @abstractmethod
+    def update_serving(self, plan: ServingUpdatePlan) -> CloudResource:
+        """Update the deployment and wait until its model answers; the same plan twice updates once.
+
+        Raise JobStateConflict where it serves another model by now, and where the update failed.
         """
 
 

@@ -209,7 +209,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
         warn=parts.warn,
     )
     seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
-    deployments = Deployments(state, models, seconds)
+    deployments = Deployments(state, models, seconds, parts.faults)
     logging = InvocationLogging(state, lambda: parts.clients("s3"), parts.warn)
     runtime = BedrockRuntime(state, profiles, customization, deployments, inference, logging.log)
     created = CustomModels(state, s3, folder)

@@ -4,11 +4,13 @@
     Authorization: Bearer TOKEN
 
 `do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
-(AccessDeniedException), `drop` (perform the operation, then close the connection without a
-response) or `delay` (wait `seconds` first). `skip` lets that many calls of the operation pass
-first; operation `*` is any. `fail` fails the next customization job with `message` at a phase: the
-operation is `validationDetails`, `dataProcessingDetails` or `trainingDetails`; with
-`spotInterruption` it interrupts SageMaker's next spot job.
+(AccessDeniedException), `quota` (ServiceQuotaExceededException), `drop` (perform the operation,
+then close the connection without a response) or `delay` (wait `seconds` first). `skip` lets that
+many calls of the operation pass first; operation `*` is any. `fail` fails
+the next customization job with `message` at a phase: the operation is `validationDetails`,
+`dataProcessingDetails` or `trainingDetails`. With `updateDetails` it fails the next update of a
+deployment or of provisioned throughput; with `spotInterruption` it interrupts SageMaker's next spot
+job.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ ERRORS = {
     "unavailable": ("ServiceUnavailableException", "The service is unavailable."),
     "expire": ("ExpiredTokenException", "The security token included in the request is expired"),
     "deny": ("AccessDeniedException", "User is not authorized to perform this action"),
+    "quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
 """Action -> code and message of the error that it raises before the operation."""
 ACTIONS = {*ERRORS, "drop", "delay", "fail"}

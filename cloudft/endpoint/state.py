@@ -182,6 +182,30 @@ class ModelDeployment:
     description: str | None = None
     units: int = 0
     commitment: str | None = None
+    desired_model_arn: str | None = None
+    """The model of the last update; None if its model was never updated."""
+    update_ends: datetime | None = None
+    """When the last update takes effect: `model_arn` is served until then."""
+    update_failure: str | None = None
+    """Why the last update fails: `model_arn` is served after it, too."""
+
+    @property
+    def is_updating(self) -> bool:
+        """Return whether an update of its model is under way."""
+        return self.update_ends is not None and now() < self.update_ends
+
+    @property
+    def served_model_arn(self) -> str:
+        """Return the ARN of the model that answers now: during an update, the one before it."""
+        if self.desired_model_arn is None or self.is_updating or self.update_failure:
+            return self.model_arn
+        return self.desired_model_arn
+
+    @property
+    def used_model_arns(self) -> set[str]:
+        """Return the ARNs of the models that must not be deleted."""
+        desired = self.desired_model_arn if self.is_updating else None
+        return {self.served_model_arn, *([desired] if desired else [])}
 
 
 @dataclass

@@ -14,6 +14,7 @@ import tiny
 import yaml
 from endpoint import Endpoint, running_endpoint
 from processes import Cli
+from served_models import count_updates, model_of, read_serving, tags_of
 
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -194,3 +195,126 @@ def test_what_is_in_use_says_what_has_to_go_first(
     )
     [month] = [t for t in backend.list_resources().items if t.name == "month"]
     assert "its commitment (OneMonth) ends at 20" in remedy(month)
+
+
+def served_model(aws: Endpoint, arn: str) -> str:
+    return str(read_serving(aws, arn)["modelArn"])
+
+
+@pytest.mark.parametrize("model", [ON_DEMAND, BY_THE_HOUR])
+def test_a_new_model_behind_a_deployment_and_back(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path, model: str
+) -> None:
+    first = trained(cli, aws, tmp_path, f"old-{model}", model)
+    second = trained(cli, aws, tmp_path, f"new-{model}", model)
+    made = deployed(cli, first, "--ttl", "5")
+    arn, name = made["id"], made["name"]
+    plan = value(cli("deploy", second, "--update", name, "--dry-run", "--output", "json"))
+    assert [call["operation"] for call in plan["calls"]][::2] == ["tag_resource"] * 2
+    assert served_model(aws, arn) == model_of(aws, first)
+    done = cli("deploy", second, "--update", first, "--yes")
+    assert done.returncode == 0 and f"serves {second}" in done.stdout
+    assert f"now   {first}" in done.stderr and f"then  {second}" in done.stderr
+    again = value(cli("deploy", second, "--update", arn, "--yes", "--output", "json"))
+    assert again["job"] == second and count_updates(aws, arn) == 1
+    assert served_model(aws, arn) == model_of(aws, second)
+    [listed] = [t for t in value(cli("ps", "--output", "json"))["things"] if t["id"] == arn]
+    assert listed["job"] == second and listed["expiresAt"] == made["expiresAt"]
+    # A deployment of the new job is this one; the old job has none, and its name is in use.
+    assert deployed(cli, second)["id"] == arn
+    refused = cli("deploy", first, "--yes")
+    assert refused.returncode == 4 and f"cloudft deploy {first} --update {name}" in refused.stderr
+    assert "could be rolled back to the model" in cli("delete", first, "--yes").stderr
+    kept = value(cli("gc", "--yes", "--output", "json"))
+    assert model_of(aws, first) in [one["thing"]["id"] for one in kept["left"]]
+    served = cli("delete", second, "--yes")
+    assert served.returncode == 2 and f"cloudft undeploy {second}" in served.stderr
+    value(cli("deploy", "--rollback", name, "--yes", "--output", "json"))
+    assert served_model(aws, arn) == model_of(aws, first)
+    assert tags_of(aws, arn)["cloudft:job"] == first and count_updates(aws, arn) == 2
+    again = value(cli("deploy", "--rollback", arn, "--yes", "--output", "json"))
+    assert again["job"] == first and count_updates(aws, arn) == 2
+    value(cli("undeploy", first, "--yes", "--output", "json"))
+    assert servings(aws, first) == []
+
+
+def test_an_update_that_is_refused_changes_nothing(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
+    first = trained(cli, aws, tmp_path, "base-a", ON_DEMAND)
+    other = trained(cli, aws, tmp_path, "base-b", "nova-micro")
+    second = trained(cli, aws, tmp_path, "base-c", ON_DEMAND)
+    arn = deployed(cli, first)["id"]
+    theirs = aws.client("bedrock").create_custom_model_deployment(
+        modelDeploymentName="theirs-alone", modelArn=model_of(aws, second)
+    )["customModelDeploymentArn"]
+    # botocore: `failureMessage` is that of a creation that failed.
+    aws.fault({"operation": "updateDetails", "do": "fail", "message": "no capacity"})
+    for words, code, message in (
+        ((other, "--update", first), 2, "customized from amazon.nova-micro"),
+        ((second, "--update", "theirs-alone"), 2, "update it with the tool that created it"),
+        ((second, "--update", "nothing"), 2, "no deployment is named nothing"),
+        ((second, "--update", first, "--ttl", "3"), 2, "--ttl can't be changed by --update"),
+        ((second, "--rollback", first), 2, "--rollback takes no JOB"),
+        (("--rollback", first), 2, "has had no update"),
+        ((), 2, "no JOB is named"),
+        (
+            (second, "--update", first),
+            2,
+            "failed: AWS names no reason; it still serves that of " + first,
+        ),
+    ):
+        refused = cli("deploy", *words, "--yes")
+        assert refused.returncode == code and message in refused.stderr, refused.stderr
+        assert served_model(aws, arn) == model_of(aws, first)
+    assert count_updates(aws, arn) == 1 and count_updates(aws, theirs) == 0
+    back = cli("deploy", "--rollback", first, "--yes")
+    assert back.returncode == 0 and "already" in back.stderr and count_updates(aws, arn) == 1
+    value(cli("deploy", second, "--update", first, "--yes", "--output", "json"))
+    assert served_model(aws, arn) == model_of(aws, second)
+
+
+def test_an_update_whose_answer_is_lost_is_sent_once(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    first = trained(cli, aws, tmp_path, "lost-a", ON_DEMAND)
+    second = trained(cli, aws, tmp_path, "lost-b", ON_DEMAND)
+    arn = deployed(cli, first)["id"]
+    aws.fault(
+        {"operation": "UpdateCustomModelDeployment", "do": "throttle"},
+        {"operation": "UpdateCustomModelDeployment", "do": "drop"},
+    )
+    value(cli("deploy", second, "--update", first, "--yes", "--output", "json"))
+    assert served_model(aws, arn) == model_of(aws, second)
+    assert count_updates(aws, arn) == 2  # the first was throttled: it did nothing
+
+
+def test_a_commitment_is_bought_with_its_price_and_stays_to_its_end(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "term", ON_DEMAND)
+    words = ("--provisioned", "--commitment", "onemonth")
+    plan = value(cli("deploy", job, *words, "--dry-run", "--output", "json"))
+    assert plan["call"]["parameters"]["commitmentDuration"] == "OneMonth"
+    assert plan["usd"]["perHour"] == 55 and plan["commitment"]["usd"] == 55 * 730
+    for more, code, message in (
+        (("--yes",), 2, "--yes alone does not buy a commitment: the term costs 40,150.00 USD"),
+        (("--yes", "--max-cost", "40149"), 6, "above --max-cost"),
+        (("--yes", "--max-cost", "9"), 6, "fix: set a higher --max-cost"),
+    ):
+        refused = cli("deploy", job, *words, *more)
+        assert refused.returncode == code and message in refused.stderr, refused.stderr
+    aws.fault({"operation": "CreateProvisionedModelThroughput", "do": "quota"})
+    quota = cli("deploy", job, *words, "--yes", "--max-cost", "40150")
+    assert quota.returncode == 5 and "until AWS Support grants them" in quota.stderr
+    assert servings(aws, job) == []
+    made = deployed(cli, job, *words, "--max-cost", "40150")
+    assert deployed(cli, job, *words)["id"] == made["id"]  # it exists: nothing is bought
+    other = cli("deploy", job, "--provisioned", "--yes")
+    assert other.returncode == 2 and "set --commitment OneMonth" in other.stderr
+    listed = cli("ps", "--cost")
+    assert "COMMITTED UNTIL" in listed.stdout and "(OneMonth)" in listed.stdout
+    for command in (("undeploy", job), ("gc", made["name"])):
+        refused = cli(*command, "--yes")
+        assert refused.returncode == 2 and "has a commitment (OneMonth) until" in refused.stderr
+    left = cli("gc", "--live", "--yes", "--kind", "provisioned-throughput")
+    assert left.returncode == 0 and "a term that has not ended" in left.stderr
+    assert servings(aws, job) == [made["id"]]

@@ -19,6 +19,7 @@ from endpoint import AWS_KEYS, REGION, Endpoint, running_endpoint
 from job_files import write_job_file
 from kill_at_aws_call import SITECUSTOMIZE
 from processes import Cli
+from served_models import count_updates, model_of, read_serving
 from test_cli_killed import HOOK as THINGS_HOOK
 
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
@@ -229,6 +230,60 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
     value(cli("gc", "--yes", "--live", "--output", "json"))
     assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []
+
+
+UPDATE_CALLS = 24
+"""An upper bound of the calls of an update and of a rollback."""
+
+
+@pytest.fixture
+def updatable(cli: Cli, aws: Endpoint, tmp_path: Path, completed: str) -> tuple[str, str, str]:
+    """Return two completed jobs and the throughput that serves the first."""
+    path = job_file(tmp_path / "next", aws, f"n{completed}"[:40])
+    words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
+    other = str(value(cli(*words))["id"])
+    made = value(cli("deploy", completed, "--yes", "--output", "json"))
+    return completed, other, str(made["id"])
+
+
+def test_an_update_and_its_rollback_killed_at_any_call_are_sent_once(
+    cli: Cli, aws: Endpoint, tmp_path: Path, updatable: tuple[str, str, str]
+) -> None:
+    """Kill both at each moment in turn, on one deployment: the jobs take most of the time."""
+    first, second, arn = updatable
+    commands = [
+        (("deploy", second, "--update", arn, "--yes"), second),
+        (("deploy", "--rollback", arn, "--yes"), first),
+    ]
+    for at, when in moments(UPDATE_CALLS):
+        for words, wanted in commands:
+            sent = count_updates(aws, arn)
+            killed(tmp_path, at, when, *words)
+            assert count_updates(aws, arn) - sent <= 1
+            value(cli(*words, "--output", "json"))
+            assert count_updates(aws, arn) == sent + 1, (at, when, words)
+            assert read_serving(aws, arn)["modelArn"] == model_of(aws, wanted)
+            listed = value(cli("ps", "--output", "json"))["things"]
+            assert [t["job"] for t in listed if t["id"] == arn] == [wanted]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_update_killed_around_its_sending_is_followed_or_rolled_back(
+    cli: Cli,
+    aws: Endpoint,
+    tmp_path: Path,
+    updatable: tuple[str, str, str],
+    when: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, arn = updatable
+    monkeypatch.setenv("KILL_TARGET", f"PATCH {aws.url}/provisioned-model-throughput")
+    assert killed(tmp_path, 1, when, "deploy", second, "--update", arn, "--yes")
+    assert count_updates(aws, arn) == (when == "after")
+    value(cli("deploy", "--rollback", arn, "--yes", "--output", "json"))
+    assert read_serving(aws, arn)["modelArn"] == model_of(aws, first)
+    assert count_updates(aws, arn) == 2 * (when == "after")
+    value(cli("undeploy", first, "--yes", "--output", "json"))
 
 
 @pytest.mark.parametrize(("at", "when"), moments(COPY_CALLS))

@@ -35,19 +35,20 @@ from cloudft.backends.bedrock import (
     preflight,
     price_list,
     request,
+    serving_update,
     stack,
     state_machine,
     states,
 )
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
-from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
 from cloudft.backends.bedrock.inference_profiles import (
     ChosenModelId,
     choose_model_id,
     requested_profile,
 )
+from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
@@ -61,10 +62,17 @@ from cloudft.backends.capabilities import (
     SupportsMedia,
     SupportsPricing,
     SupportsServing,
+    SupportsServingUpdate,
 )
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
-from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
+from cloudft.backends.resources import (
+    CloudResource,
+    ServingPlan,
+    ServingUpdatePlan,
+    committed_error,
+    not_owned_error,
+)
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
@@ -107,6 +115,7 @@ class BedrockBackend(
     SupportsDiscovery,
     SupportsPricing,
     SupportsServing,
+    SupportsServingUpdate,
     SupportsGenerate,
     SupportsInference,
     SupportsInferenceProfiles,
@@ -418,32 +427,68 @@ class BedrockBackend(
         return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def plan_serving(
-        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+        self,
+        job_id: str,
+        *,
+        provisioned: bool,
+        units: int,
+        hours: float | None,
+        commitment: str | None = None,
     ) -> ServingPlan:
         """Return a deployment's plan: on demand where the model allows it, else provisioned."""
         job = self._require_completed(job_id)
-        plan = deploy.plan_deployment(job, provisioned=provisioned, units=units, hours=hours)
-        return deploy.with_existing_resource(self.aws, plan)
+        plan = deploy.plan_deployment(
+            job, provisioned=provisioned, units=units, hours=hours, commitment=commitment
+        )
+        plan = deploy.with_existing_resource(self.aws, plan)
+        deploy.require_not_legacy(self.aws, plan, job)
+        return plan
 
     def deploy(self, plan: ServingPlan) -> CloudResource:
         """Create the deployment, or return the one that exists; see deploy.py."""
         return deploy.deploy(self.aws, plan, DeploymentAttempts(self.home.servings))
 
-    def list_servings(self, job_id: str) -> list[CloudResource]:
+    def plan_update(
+        self, job_id: str, deployment: str, deployed_jobs: Collection[str]
+    ) -> ServingUpdatePlan:
+        """Return the plan that puts the job's model behind a deployment; see serving_update.py."""
+        job = self._require_completed(job_id)
+        resource = serving_update.find_deployment(self.aws, deployment, deployed_jobs)
+        return serving_update.plan_update(self.aws, resource, job["outputModelArn"], job["jobName"])
+
+    def plan_rollback(self, deployment: str, deployed_jobs: Collection[str]) -> ServingUpdatePlan:
+        """Return the plan that puts back the model of before a deployment's last update."""
+        resource = serving_update.find_deployment(self.aws, deployment, deployed_jobs)
+        return serving_update.plan_rollback(self.aws, resource)
+
+    def update_serving(self, plan: ServingUpdatePlan) -> CloudResource:
+        """Update a deployment once, and wait until its model answers."""
+        return serving_update.apply_update(self.aws, plan, self.home.servings)
+
+    def list_servings(self, job_id: str, *, with_rollbacks: bool = False) -> list[CloudResource]:
         """Return the deployments and throughputs of the job's model."""
         model = self._get_job(job_id).get("outputModelArn")
-        return [s for s in inventory.list_servings(self.aws) if model and s.model == model]
+
+        def is_user(serving: CloudResource) -> bool:
+            others = (serving.previous_model, serving.next_model) if with_rollbacks else ()
+            return model in (serving.model, *others)
+
+        return [s for s in inventory.list_servings(self.aws) if model and is_user(s)]
 
     def undeploy(self, job_id: str) -> list[CloudResource]:
         """Delete what cloudft created to serve the job's model; wait until each is gone.
 
-        Raise UsageError where others created all of it.
+        Raise UsageError where others created all of it, and JobStateConflict for a commitment that
+        has not ended: before anything is deleted.
         """
         name = self._get_job(job_id)["jobName"]
         servings = self.list_servings(job_id)
         owned = [serving for serving in servings if serving.job == name]
         if servings and not owned:
             raise not_owned_error(servings[0])
+        for serving in owned:
+            if serving.is_committed():
+                raise committed_error(serving)
         for serving in owned:
             inventory.delete_resource(self.aws, serving)
             DeploymentAttempts(self.home.servings).delete(serving.name)
@@ -504,7 +549,9 @@ class BedrockBackend(
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
         servings = self.list_servings(job_id)
-        ready = [serving.id for serving in servings if serving.status == "ready"]
+        # While it is updated from this model to another one, this one answers.
+        statuses = ("ready", "Updating")
+        ready = [serving.id for serving in servings if serving.status in statuses]
         if "tuned" in variants and not ready:
             pending = [serving.name for serving in servings if serving.status in PENDING_STATUSES]
             if pending:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import (
@@ -25,24 +24,24 @@ from cloudft.aws.tags import (
     to_tag_list,
     with_cloudft_tags,
 )
-from cloudft.backends.bedrock import inventory, request
+from cloudft.backends.bedrock import inventory, request, serving_prices
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempt, DeploymentAttempts
 from cloudft.backends.bedrock.inference import catalogue_model
+from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.resources import CloudResource, ServingCall, ServingPlan
-from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
     CredentialsExpired,
     JobStateConflict,
     PermissionDenied,
+    QuotaExceeded,
     ResourceConflict,
     ResourceNotFound,
     UsageError,
 )
 
-PENDING_STATUSES = {"Creating", "Updating"}
 RESOURCE_KINDS = {"on-demand": "deployment", "provisioned": "provisioned-throughput"}
 """Kind of the resource that a plan of each kind creates."""
 RESPONSE_ARN_KEYS = {"on-demand": "customModelDeploymentArn", "provisioned": "provisionedModelArn"}
@@ -53,11 +52,17 @@ LIST_DELAY_S = 3.0
 
 
 def plan_deployment(
-    job: CustomizationJob, *, provisioned: bool, units: int, hours: float | None
+    job: CustomizationJob,
+    *,
+    provisioned: bool,
+    units: int,
+    hours: float | None,
+    commitment: str | None = None,
 ) -> ServingPlan:
     """Return the plan that deploys a job's model, with the token of a new attempt.
 
-    Raise UsageError where Bedrock does not serve the model so, or where units have no meaning.
+    Raise UsageError where Bedrock does not serve the model so, or where units or a commitment have
+    no meaning.
     """
     model = catalogue_model(job)
     modes = model.serving if model else ()
@@ -67,11 +72,7 @@ def plan_deployment(
             f"Bedrock serves a tuned {model.alias if model else 'model'} by {' or '.join(modes)}",
             fix="remove --provisioned.",
         )
-    if kind == "on-demand" and units != 1:
-        raise UsageError(
-            f"a deployment on demand has no model units, but --units is {units}",
-            fix="add --provisioned, or remove --units.",
-        )
+    _require_no_throughput_options(kind, units, commitment)
     suffix = "-pt" if kind == "provisioned" else ""
     name = request.custom_model_name(f"{job['jobName']}{suffix}")[:63]
     arn, token = job["outputModelArn"], secrets.token_hex(16)
@@ -85,15 +86,33 @@ def plan_deployment(
     else:
         operation = "create_provisioned_model_throughput"
         parameters = {"provisionedModelName": name, "modelId": arn, "modelUnits": units}
+        parameters |= {"commitmentDuration": commitment} if commitment else {}
     parameters |= {"tags": tags, "clientRequestToken": token}
     call: ServingCall = {
         "service": "bedrock",
         "operation": operation,
         "parameters": parameters,
     }
-    return ServingPlan(
-        kind, name, call, _serving_price(model, parse_arn(arn).region, kind, units), expires
-    )
+    prices = model.prices_in(parse_arn(arn).region) if model else None
+    usd = serving_prices.usd_of_serving(prices, kind, units, commitment)
+    term = serving_prices.plan_commitment(commitment, usd) if commitment else None
+    return ServingPlan(kind, name, call, usd, expires, commitment=term)
+
+
+def _require_no_throughput_options(kind: str, units: int, commitment: str | None) -> None:
+    """Raise UsageError for options of provisioned throughput in a deployment on demand."""
+    if kind != "on-demand":
+        return
+    if units != 1:
+        raise UsageError(
+            f"a deployment on demand has no model units, but --units is {units}",
+            fix="add --provisioned, or remove --units.",
+        )
+    if commitment is not None:
+        raise UsageError(
+            f"a deployment on demand has no commitment, but --commitment is {commitment}",
+            fix="add --provisioned, or remove --commitment.",
+        )
 
 
 def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
@@ -104,6 +123,32 @@ def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
     existing = _find_existing(aws, plan)
     renewal = _renewal_call(plan, existing) if existing else None
     return replace(plan, existing=existing, renewal=renewal)
+
+
+def require_not_legacy(aws: Aws, plan: ServingPlan, job: CustomizationJob) -> None:
+    """Raise UsageError for new throughput of a model that the account lists as Legacy.
+
+    AWS refuses that: Bedrock user guide, "Model lifecycle". Where the list can't be read, AWS's own
+    answer has to do.
+    """
+    if plan.kind != "provisioned" or plan.existing is not None:
+        return
+    base = job["baseModelArn"].rpartition("/")[2]
+    try:
+        response = aws.call("models can't be listed", "bedrock", "list_foundation_models")
+    except CloudRefused:
+        return
+    states = {
+        model.get("modelLifecycle", {}).get("status")
+        for model in response["modelSummaries"]
+        if model["modelId"] == base
+    }
+    if "LEGACY" in states:
+        raise UsageError(
+            f"{base} is Legacy: AWS sells no new provisioned throughput for it",
+            fix=f"`cloudft deploy {job['jobName']} --update DEPLOYMENT` puts the model behind"
+            " throughput that exists; or customize another base model.",
+        )
 
 
 def _renewal_call(plan: ServingPlan, existing: CloudResource) -> ServingCall | None:
@@ -117,19 +162,6 @@ def _renewal_call(plan: ServingPlan, existing: CloudResource) -> ServingCall | N
 
 def _expiry_time(hours: float) -> str:
     return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat(timespec="seconds")
-
-
-def _serving_price(
-    model: catalogue.Model | None, region: str, kind: str, units: int
-) -> dict[str, float | None]:
-    prices = model.prices_in(region) if model else None
-    unit = prices.usd("provisioned_unit_hour") if prices else None
-    if kind == "on-demand":
-        hour: float | None = 0.0
-    else:
-        hour = None if unit is None else unit * units
-    month = None if hour is None else hour * cost.HOURS_PER_MONTH
-    return {"perHour": hour, "perMonth": month}
 
 
 def deploy(aws: Aws, plan: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
@@ -188,24 +220,45 @@ def _served_model(plan: ServingPlan) -> str:
 def _find_existing(aws: Aws, plan: ServingPlan) -> CloudResource | None:
     """Return the resource that serves the model exactly as the plan would, else None.
 
+    That is the one with the plan's name, or another one of its kind that was updated to the model.
     Raise JobStateConflict where another kind of resource serves the model, ResourceConflict where
     the plan's name is in use for something else.
     """
     model, kind = _served_model(plan), RESOURCE_KINDS[plan.kind]
     servings = list(inventory.list_servings(aws))
     same_name = [s for s in servings if s.kind == kind and s.name == plan.name]
-    if not same_name:
-        other = next((serving for serving in servings if serving.model == model), None)
-        if other is not None:
-            raise JobStateConflict(
-                f"{other.kind} {other.name} serves this model already; the plan creates a {kind}",
-                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it"
-                f"{_provisioned_flag_hint(other, kind)}.",
-            )
+    serving = [s for s in servings if s.model == model]
+    existing = next((s for s in same_name if s in serving), None) or next(
+        (s for s in serving if s.kind == kind and s.job == _job_of(plan)), None
+    )
+    if existing is None:
+        _raise_if_served_otherwise(plan, [s for s in servings if model in (s.model, s.next_model)])
+        for resource in same_name:
+            _raise_if_foreign(plan, resource)
         return None
-    _raise_if_foreign(plan, same_name[0])
-    _raise_if_other_units(aws, plan, same_name[0])
-    return same_name[0]
+    _raise_if_foreign(plan, existing)
+    _raise_if_other_terms(aws, plan, existing)
+    return existing
+
+
+def _job_of(plan: ServingPlan) -> str:
+    return from_tag_list(plan.call["parameters"]["tags"])[JOB_TAG]
+
+
+def _raise_if_served_otherwise(plan: ServingPlan, servings: Sequence[CloudResource]) -> None:
+    """Raise JobStateConflict where a resource serves the model, or is being updated to it."""
+    for other in servings:
+        if other.model != _served_model(plan):
+            raise JobStateConflict(
+                f"{other.kind} {other.name} is being updated to this model",
+                fix=f"`cloudft deploy {_job_of(plan)} --update {other.name}` follows that.",
+            )
+        kind = RESOURCE_KINDS[plan.kind]
+        raise JobStateConflict(
+            f"{other.kind} {other.name} serves this model already; the plan creates a {kind}",
+            fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it"
+            f"{_provisioned_flag_hint(other, kind)}.",
+        )
 
 
 def _provisioned_flag_hint(other: CloudResource, kind: str) -> str:
@@ -217,10 +270,17 @@ def _provisioned_flag_hint(other: CloudResource, kind: str) -> str:
 
 def _raise_if_foreign(plan: ServingPlan, resource: CloudResource) -> None:
     """Raise ResourceConflict where a resource has the plan's name but another model or job."""
-    tags = from_tag_list(plan.call["parameters"]["tags"])
+    job = _job_of(plan)
     if resource.model != _served_model(plan):
         difference = f"it serves another model ({resource.model})"
-    elif resource.job != tags[JOB_TAG]:
+        if resource.job not in (None, job):  # it was updated
+            raise ResourceConflict(
+                f"a {resource.kind} {resource.name} exists, and it serves the model of"
+                f" {resource.job}",
+                fix=f"`cloudft deploy {job} --update {resource.name}` puts the model of {job}"
+                f" behind it, `cloudft undeploy {resource.job}` removes it.",
+            )
+    elif resource.job != job:
         difference = "it has no tag of this job"
     else:
         return
@@ -230,9 +290,10 @@ def _raise_if_foreign(plan: ServingPlan, resource: CloudResource) -> None:
     )
 
 
-def _raise_if_other_units(aws: Aws, plan: ServingPlan, resource: CloudResource) -> None:
-    """Raise JobStateConflict for provisioned throughput with other model units than the plan."""
-    units = plan.call["parameters"].get("modelUnits")
+def _raise_if_other_terms(aws: Aws, plan: ServingPlan, resource: CloudResource) -> None:
+    """Raise JobStateConflict for throughput with other model units or another commitment."""
+    parameters = plan.call["parameters"]
+    units, term = parameters.get("modelUnits"), parameters.get("commitmentDuration")
     if units is None:
         return
     response = aws.call(
@@ -241,13 +302,22 @@ def _raise_if_other_units(aws: Aws, plan: ServingPlan, resource: CloudResource) 
         "get_provisioned_model_throughput",
         provisionedModelId=resource.id,
     )
+    undeploy = f"or `cloudft undeploy {resource.job or 'JOB'}` first"
     existing = response.get("desiredModelUnits", response["modelUnits"])
     if existing != units:
         raise JobStateConflict(
             f"{resource.kind} {resource.name} serves this model with {existing} model units,"
             f" and --units is {units}",
-            fix=f"set --units {existing} to keep it, or `cloudft undeploy {resource.job or 'JOB'}`"
-            " first.",
+            fix=f"set --units {existing} to keep it, {undeploy}.",
+        )
+    committed = response.get("commitmentDuration")
+    if committed != term:
+        has, flag = committed or "no commitment", term or "not set"
+        keep = f"set --commitment {committed}" if committed else "remove --commitment"
+        raise JobStateConflict(
+            f"{resource.kind} {resource.name} serves this model with {has},"
+            f" and --commitment is {flag}",
+            fix=f"{keep} to keep it, {undeploy}.",
         )
 
 
@@ -295,13 +365,15 @@ def _send(
         response = aws.call(
             f"can't create {plan.name}", "bedrock", attempt.operation, **attempt.parameters
         )
+    except QuotaExceeded as error:
+        raise serving_prices.quota_error(plan, error) from error
     except ResourceConflict:
         kind, name = RESOURCE_KINDS[plan.kind], plan.name
         resource = _wait_until_listed(aws, lambda one: one.kind == kind and one.name == name)
         if resource is None:
             raise
         _raise_if_foreign(plan, resource)
-        _raise_if_other_units(aws, plan, resource)
+        _raise_if_other_terms(aws, plan, resource)
         attempts.record_response(name, attempt, resource.id)
         return resource
     arn = str(response[RESPONSE_ARN_KEYS[plan.kind]])
@@ -313,7 +385,7 @@ def _send(
 @contextlib.contextmanager
 def _creation_continues(plan: ServingPlan) -> Iterator[None]:
     """Add to errors that the creation continues, although its progress can't be read."""
-    job = from_tag_list(plan.call["parameters"]["tags"])[JOB_TAG]
+    job = _job_of(plan)
     try:
         yield
     except (CloudRefused, CloudUnreachable) as error:

@@ -16,14 +16,20 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, split_s3_uri
 from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
-from cloudft.backends.bedrock import removal_conflicts, request, states
+from cloudft.backends.bedrock import (
+    removal_conflicts,
+    request,
+    serving_prices,
+    serving_state,
+    states,
+)
 from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.bedrock.model_import import staged_models
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.catalogue import Prices, UnitPrices, cost
-from cloudft.catalogue.prices import COMMITMENTS, PriceName
+from cloudft.catalogue.prices import PriceName
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -45,8 +51,7 @@ DELETE_OPERATIONS = {
 }
 """Operation that deletes a resource of each kind, and its parameter."""
 GET_OPERATIONS = {
-    "deployment": ("get_custom_model_deployment", "customModelDeploymentIdentifier"),
-    "provisioned-throughput": ("get_provisioned_model_throughput", "provisionedModelId"),
+    **serving_state.GET_OPERATIONS,
     "custom-model": ("get_custom_model", "modelIdentifier"),
     "imported-model": ("get_imported_model", "modelIdentifier"),
 }
@@ -136,11 +141,10 @@ def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
     failure, key = "the provisioned throughputs can't be listed", "provisionedModelSummaries"
     for summary in aws.paginate(failure, "bedrock", "list_provisioned_model_throughputs", key):
         prices = _catalogue_prices(summary["foundationModelArn"], summary["provisionedModelArn"])
-        commitment = summary.get("commitmentDuration", "")
-        name = COMMITMENTS.get(commitment, "provisioned_unit_hour")
-        unit = prices.usd(name) if prices else None
-        hour = None if unit is None else unit * int(summary["modelUnits"])
-        month = None if hour is None else hour * cost.HOURS_PER_MONTH
+        commitment = summary.get("commitmentDuration")
+        ends = summary.get("commitmentExpirationTime")
+        units = int(summary["modelUnits"])
+        usd = serving_prices.usd_of_serving(prices, "provisioned", units, commitment)
         yield _with_tags(
             read_tags,
             CloudResource(
@@ -149,9 +153,11 @@ def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
                 name=summary["provisionedModelName"],
                 status=_status(summary["status"]),
                 created_at=str(states.iso_format(summary["creationTime"])),
-                usd={"perHour": hour, "perMonth": month},
+                usd=usd,
                 model=summary["modelArn"],
-                basis=_price_source(prices, name),
+                basis=_price_source(prices, serving_prices.unit_hour_name(commitment)),
+                commitment=commitment,
+                committed_until=states.iso_format(ends) if ends else None,
             ),
         )
 
@@ -351,11 +357,14 @@ def _with_tags(read_tags: ReadTags, resource: CloudResource) -> CloudResource:
     """Return the resource with its job and time to live, which are in its tags."""
     tags = read_tags(resource.id, resource.name)
     known = tags or {}
+    before, after = serving_state.models_before_and_after(known, resource.model)
     return replace(
         resource,
-        job=known.get(request.TAG_JOB),
+        job=serving_state.job_served(known, resource.model),
         expires_at=known.get(EXPIRES_TAG),
         job_known=tags is not None,
+        previous_model=before,
+        next_model=after,
     )
 
 

@@ -30,7 +30,7 @@ def explain_conflict(
         if resource.kind == "custom-model":
             fix = _serving_fix(aws, resource, servings) or fix
         elif resource.kind == "provisioned-throughput":
-            fix = _commitment_fix(aws, resource) or fix
+            fix = _throughput_fix(aws, resource) or fix
     except (CloudRefused, CloudUnreachable):
         pass
     return ResourceConflict(error.message, fix=fix)
@@ -51,14 +51,16 @@ def _serving_fix(aws: Aws, model: CloudResource, servings: Iterable[CloudResourc
     return f"{names} uses it: {' and '.join(dict.fromkeys(commands))} first."
 
 
-def _commitment_fix(aws: Aws, throughput: CloudResource) -> str | None:
-    """Return when the throughput's commitment ends; None for one without a commitment."""
+def _throughput_fix(aws: Aws, throughput: CloudResource) -> str | None:
+    """Return when the throughput can be removed: after its update, or at its commitment's end."""
     response = aws.call(
         f"can't read {throughput.name}",
         "bedrock",
         "get_provisioned_model_throughput",
         provisionedModelId=throughput.id,
     )
+    if response["status"] == "Updating":
+        return "it is being updated: remove it when `cloudft ps` shows it as ready."
     ends = response.get("commitmentExpirationTime")
     if ends is None:
         return None

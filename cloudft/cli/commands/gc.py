@@ -96,6 +96,13 @@ def gc_command(
         "unavailable": garbage.unavailable,
     }
     _print_kept(garbage.kept, console)
+    for model in resources:
+        for deployment in garbage.rollbacks.get(model.id, ()):
+            click.echo(
+                f"warning: {deployment.kind} {deployment.name} served {model.name} before its last"
+                f" update: without it, `cloudft deploy --rollback {deployment.name}` is impossible",
+                err=True,
+            )
     print_unavailable(garbage.unavailable)
     code = Listing((), garbage.unavailable).exit_code
     listed = "\n".join(_resource_line(resource) for resource in resources)
@@ -121,6 +128,7 @@ def _print_kept(kept: tuple[tuple[CloudResource, KeptReason], ...], console: Con
         "live": "live: --live",
         "another-home": "of other machines: --all-homes",
         "use-unknown": "that a job may be reading: name the data by its id",
+        "committed": "bought for a term that has not ended: `cloudft ps` shows its end",
     }
     counts = Counter(why for _, why in kept)
     if counts:

@@ -464,7 +464,7 @@ class CustomizationJobs:
         with self.state.lock:
             model = self._model(request["modelIdentifier"])
             deployments = [*self.state.deployments.values(), *self.state.throughputs.values()]
-            if any(deployment.model_arn == model.arn for deployment in deployments):
+            if any(model.arn in deployment.used_model_arns for deployment in deployments):
                 raise ServiceError("ConflictException", "The model is in use")
             del self.state.models[model.arn]
             self.state.tags.pop(model.arn, None)

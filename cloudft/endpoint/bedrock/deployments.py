@@ -19,6 +19,7 @@ from cloudft.endpoint.bedrock.shapes import (
     UpdateDeploymentRequest,
     UpdateThroughputRequest,
 )
+from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
@@ -31,19 +32,29 @@ from cloudft.endpoint.state import (
 
 COMMITMENT_DAYS = {"OneMonth": 30, "SixMonths": 180}
 """Length of a commitment term, in days."""
+UPDATE_PHASE = "updateDetails"
+"""The operation of a fault that makes an update fail."""
 
 
 class Deployments:
     """Operations on deployments, provisioned throughput and tags.
 
-    A new or changed deployment becomes ready after `seconds`. The status is computed from the
-    time of the last change whenever it is read: there is no timer to lose in a restart.
+    A new or changed deployment becomes ready after `seconds`; until then an updated one serves the
+    model that it served before. The status is computed from the time of the last change whenever it
+    is read: there is no timer to lose in a restart.
     """
 
-    def __init__(self, state: State, foundation: FoundationModels, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        state: State,
+        foundation: FoundationModels,
+        seconds: float = 0.0,
+        faults: FaultInjector | None = None,
+    ) -> None:
         self.state = state
         self.foundation = foundation
         self.creation_time = timedelta(seconds=seconds)
+        self.faults = faults or FaultInjector()
 
     def _model(self, identifier: str) -> Model:
         model: Model = require_resource(self.state.models, identifier, "custom model")
@@ -88,7 +99,7 @@ class Deployments:
         return {
             "customModelDeploymentArn": deployment.arn,
             "modelDeploymentName": deployment.name,
-            "modelArn": deployment.model_arn,
+            "modelArn": deployment.served_model_arn,
             "createdAt": deployment.created,
             "lastUpdatedAt": _last_modified(deployment),
             "status": "Creating" if self._is_creating(deployment) else "Active",
@@ -100,19 +111,41 @@ class Deployments:
         return self._status(deployment, "Active") == "Creating"
 
     def _update_details(self, deployment: ModelDeployment) -> Response | None:
-        if deployment.modified is None:
+        if deployment.desired_model_arn is None:
             return None
-        status = self._status(deployment, "UpdateCompleted")
-        return {"modelArn": deployment.model_arn, "updateStatus": status}
+        status = "UpdateFailed" if deployment.update_failure else "UpdateCompleted"
+        status = "Updating" if deployment.is_updating else status
+        return {"modelArn": deployment.desired_model_arn, "updateStatus": status}
 
     def update_custom_model_deployment(self, request: UpdateDeploymentRequest) -> Response:
         """Replace the model of a deployment."""
         with self.state.lock:
             identifier = request["customModelDeploymentIdentifier"]
             deployment = self._require_serving(self.state.deployments, identifier)
-            deployment.model_arn = self._model(request["modelArn"]).arn
-            deployment.modified = now()
+            arn = self._model(request["modelArn"]).arn
+            self._require_not_pending(deployment)
+            self._begin_update(deployment, arn)
         return {"customModelDeploymentArn": deployment.arn}
+
+    def _require_not_pending(self, deployment: ModelDeployment) -> None:
+        """Raise ServiceError (ValidationException) while a deployment is made or updated.
+
+        Source, for provisioned throughput: Bedrock user guide, "Modify a Provisioned Throughput".
+        The service model lists no conflict among the errors of either update.
+        """
+        status = self._status(deployment, "ready")
+        if status != "ready":
+            raise ServiceError("ValidationException", f"The resource is {status}")
+
+    def _begin_update(self, deployment: ModelDeployment, model_arn: str) -> None:
+        """Have a deployment serve another model, from the end of the update on."""
+        fault = self.faults.take_due_fault(UPDATE_PHASE)
+        is_failing = fault is not None and fault.do == "fail"
+        deployment.model_arn = deployment.served_model_arn
+        deployment.desired_model_arn = model_arn
+        deployment.modified = now()
+        deployment.update_ends = deployment.modified + self.creation_time
+        deployment.update_failure = fault.message if fault and is_failing else None
 
     def list_custom_model_deployments(self, request: ListServingRequest) -> Response:
         """Return summaries of the deployments, paginated."""
@@ -123,7 +156,7 @@ class Deployments:
             {
                 "customModelDeploymentArn": deployment.arn,
                 "customModelDeploymentName": deployment.name,
-                "modelArn": deployment.model_arn,
+                "modelArn": deployment.served_model_arn,
                 "createdAt": deployment.created,
                 "status": "Creating" if self._is_creating(deployment) else "Active",
                 "lastUpdatedAt": _last_modified(deployment),
@@ -139,9 +172,15 @@ class Deployments:
             return [
                 deployment
                 for deployment in filter_by_name_and_time(deployments.values(), request)
-                if request.get("modelArnEquals", deployment.model_arn) == deployment.model_arn
-                and request.get("statusEquals") in (None, self._status(deployment, ready))
+                if request.get("modelArnEquals") in (None, deployment.served_model_arn)
+                and request.get("statusEquals") in (None, self._list_status(deployment, ready))
             ]
+
+    def _list_status(self, deployment: ModelDeployment, ready: str) -> str:
+        # Provisioned throughput alone has units: a deployment whose update failed is Active.
+        return self._status(
+            deployment, self._final_status(deployment) if deployment.units else ready
+        )
 
     def delete_custom_model_deployment(self, request: DeploymentIdentifier) -> Response:
         """Delete a deployment; the model stays."""
@@ -175,29 +214,38 @@ class Deployments:
         return self.foundation.arn_of(base.identifier)
 
     def _base_model_arn(self, throughput: ModelDeployment) -> str:
-        model = self.state.models.get(throughput.model_arn)
-        return model.base_model_arn if model else throughput.model_arn
+        model = self.state.models.get(throughput.served_model_arn)
+        return model.base_model_arn if model else throughput.served_model_arn
 
     def _throughput_response(self, throughput: ModelDeployment) -> Response:
         return {
             "provisionedModelName": throughput.name,
             "provisionedModelArn": throughput.arn,
-            "modelArn": throughput.model_arn,
-            "desiredModelArn": throughput.model_arn,
+            "modelArn": throughput.served_model_arn,
+            "desiredModelArn": throughput.desired_model_arn or throughput.model_arn,
             "foundationModelArn": self._base_model_arn(throughput),
             "modelUnits": throughput.units,
             "desiredModelUnits": throughput.units,
-            "status": self._status(throughput, "InService"),
+            "status": self._status(throughput, self._final_status(throughput)),
             "commitmentDuration": throughput.commitment,
             "commitmentExpirationTime": self._commitment_end(throughput),
             "creationTime": throughput.created,
             "lastModifiedTime": _last_modified(throughput),
         }
 
+    def _final_status(self, throughput: ModelDeployment) -> str:
+        """Return its status when nothing is under way.
+
+        Source of Failed after a failed update: Bedrock user guide, "Modify a Provisioned
+        Throughput".
+        """
+        return "Failed" if throughput.update_failure else "InService"
+
     def get_provisioned_model_throughput(self, request: ThroughputIdentifier) -> Response:
         """Return one provisioned throughput."""
         throughput = self._require_serving(self.state.throughputs, request["provisionedModelId"])
-        return self._throughput_response(throughput)
+        failure = None if throughput.is_updating else throughput.update_failure
+        return {**self._throughput_response(throughput), "failureMessage": failure}
 
     def list_provisioned_model_throughputs(self, request: ListServingRequest) -> Response:
         """Return summaries of provisioned throughput, paginated."""
@@ -218,8 +266,11 @@ class Deployments:
             name = request.get("desiredProvisionedModelName")
             if name and find_by_arn_or_name(self.state.throughputs, name):
                 raise ServiceError("ConflictException", f"The name {name} is in use")
+            self._require_not_pending(throughput)
             if "desiredModelId" in request:
-                throughput.model_arn = self._replacement(throughput, request["desiredModelId"])
+                self._begin_update(
+                    throughput, self._replacement(throughput, request["desiredModelId"])
+                )
             throughput.name = name or throughput.name
             throughput.modified = now()
         return {}
@@ -231,7 +282,7 @@ class Deployments:
         be changed (botocore's documentation of `desiredModelId`).
         """
         base = self._base_model_arn(throughput)
-        if throughput.model_arn == base:
+        if throughput.served_model_arn == base:
             message = "The model of provisioned throughput for a base model can't be changed"
             raise ServiceError("ValidationException", message)
         arn = self._provisioned_model_arn(identifier)
@@ -241,10 +292,15 @@ class Deployments:
         return arn
 
     def delete_provisioned_model_throughput(self, request: ThroughputIdentifier) -> Response:
-        """Delete provisioned throughput. Raises ConflictException within a commitment term."""
+        """Delete provisioned throughput. Raises ConflictException within a commitment term.
+
+        The same while it is being updated: Bedrock user guide, "Modify a Provisioned Throughput".
+        """
         with self.state.lock:
             identifier = request["provisionedModelId"]
             throughput = self._require_serving(self.state.throughputs, identifier)
+            if self._status(throughput, "ready") == "Updating":
+                raise ServiceError("ConflictException", "The provisioned throughput is Updating")
             end = self._commitment_end(throughput)
             if end and now() < end:
                 raise ServiceError("ConflictException", "The commitment term has not ended")

@@ -84,7 +84,7 @@ class BedrockRuntime:
         with self.state.lock:
             groups = (self.state.deployments, self.state.throughputs)
             deployment = next((g[identifier] for g in groups if identifier in g), None)
-            model = deployment and self.state.models.get(deployment.model_arn)
+            model = deployment and self.state.models.get(deployment.served_model_arn)
             model = model or self.state.imported.get(identifier)
         if deployment is not None and not self.deployments.is_ready(deployment):
             # botocore documents this error for a model that is not ready, and retries it.
@@ -93,7 +93,7 @@ class BedrockRuntime:
         if model is not None:
             return self.resolve_custom_model(model)
         if deployment is not None:
-            return self._base_model(self.foundation.find_model(deployment.model_arn))
+            return self._base_model(self.foundation.find_model(deployment.served_model_arn))
         return self._base_model(self._find_on_demand(identifier))
 
     def _find_on_demand(self, identifier: str) -> FoundationModel:

@@ -215,6 +215,7 @@ FORBIDDEN = (
     ("bedrock:DeleteCustomModel", "custom-model/x"),
     ("bedrock:DeleteProvisionedModelThroughput", "provisioned-model/x"),
     ("bedrock:CreateProvisionedModelThroughput", "provisioned-model/x"),
+    ("bedrock:UpdateProvisionedModelThroughput", "provisioned-model/x"),
     ("bedrock:StopModelCustomizationJob", "model-customization-job/x"),
 )
 
@@ -238,6 +239,8 @@ def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
         ("bedrock:DeleteCustomModelDeployment", "custom-model-deployment/x"),
         ("bedrock:DeleteImportedModel", "imported-model/x"),
         ("bedrock:DeleteProvisionedModelThroughput", "provisioned-model/x"),
+        ("bedrock:UpdateCustomModelDeployment", "custom-model-deployment/x"),
+        ("bedrock:UpdateProvisionedModelThroughput", "provisioned-model/x"),
         ("bedrock:StopModelCustomizationJob", "model-customization-job/x"),
         ("bedrock:StopModelInvocationJob", "model-invocation-job/x"),
         ("bedrock:InvokeModel", "custom-model-deployment/x"),

@@ -202,11 +202,19 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
         raise JobStateConflict(message, fix="download those of the trained job.")
 
     def plan_serving(
-        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+        self,
+        job_id: str,
+        *,
+        provisioned: bool,
+        units: int,
+        hours: float | None,
+        commitment: str | None = None,
     ) -> ServingPlan:
         """Return a deployment's plan. Raise UsageError where none is on demand in this Region."""
         self._require_served(self._require_completed(job_id), provisioned=provisioned)
-        return super().plan_serving(job_id, provisioned=provisioned, units=units, hours=hours)
+        return super().plan_serving(
+            job_id, provisioned=provisioned, units=units, hours=hours, commitment=commitment
+        )
 
     def _require_served(self, job: CustomizationJob, *, provisioned: bool) -> None:
         """Raise UsageError for an on-demand deployment outside the Regions that have it.
