@@ -32,6 +32,15 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
+from cloudft.catalogue.serverless import (
+    ServerlessModel,
+    describe_offer,
+    find_serverless_model,
+    load_serverless,
+    offer_fix,
+    owned_weights_route,
+    techniques_for,
+)
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -48,12 +57,15 @@ __all__ = [
     "Limits",
     "Model",
     "Prices",
+    "ServerlessModel",
     "Source",
     "UnitPrices",
     "WeightLocation",
     "Weights",
+    "describe_offer",
     "find_catalogue_model",
     "find_model",
+    "find_serverless_model",
     "find_weights",
     "get_unit_prices",
     "hourly_price",
@@ -65,8 +77,12 @@ __all__ = [
     "load_instances",
     "load_local_hyperparameters",
     "load_models",
+    "load_serverless",
+    "offer_fix",
     "on_demand_id",
+    "owned_weights_route",
     "profile_areas",
+    "techniques_for",
     "trains_on",
     "with_prices",
 ]
