@@ -43,6 +43,8 @@ from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
 from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.query_service import QueryService
+from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
+from cloudft.endpoint.sagemaker.serverless import ServerlessService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
@@ -116,10 +118,11 @@ def build_endpoint(
     profiles = InferenceProfiles(state, models)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
+    trainer = _build_trainer(options, backend, _build_teacher(profiles, inference))
     customization = CustomizationJobs(
         state,
         models,
-        _build_trainer(options, backend, _build_teacher(profiles, inference)),
+        trainer,
         s3,
         max_concurrent_jobs=options.max_concurrent_jobs,
         folder=folder,
@@ -131,14 +134,16 @@ def build_endpoint(
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
     batches = BatchInference(state, s3, runtime)
-    training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
+    registry = ModelRegistry(state)
+    serverless = ServerlessService(trainer, options.stand_in, registry)
+    training = _build_training_jobs(options, state, clients, authorizer, folder, faults, serverless)
     stacks, cloudformation = _build_cloudformation(state, clients)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
         (
             *(models, customization, deployments, imports, copies, batches, runtime, training),
-            *(profiles, created, InvocationLogging(state)),
+            *(profiles, created, InvocationLogging(state), registry),
         ),
         replay_log,
         faults,
@@ -182,13 +187,14 @@ def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Tea
     return LocalTrainer(backend, teacher, options.settings)
 
 
-def _build_training_jobs(
+def _build_training_jobs(  # noqa: PLR0913  # the parts of the endpoint that jobs use
     options: EndpointOptions,
     state: State,
     clients: ServiceClients,
     authorizer: PolicyAuthorizer | None,
     folder: Path,
     faults: FaultInjector,
+    serverless: ServerlessService,
 ) -> TrainingJobs:
     return TrainingJobs(
         state,
@@ -198,6 +204,7 @@ def _build_training_jobs(
         faults,
         options.seconds if options.fast else None,
         options.training_env / "bin" / "python" if options.training_env else None,
+        serverless,
     )
 
 

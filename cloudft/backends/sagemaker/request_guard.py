@@ -2,8 +2,8 @@
 
 A setting that silently does not reach SageMaker costs money or leaves data unencrypted. What the
 SageMaker SDK's trainers leave out on instances (sagemaker-train 1.27.0: both keys, spot, the model
-package group) is what this looks for in every request: of this build of cloudft, of an earlier one whose
-plan was recorded, or of the SDK.
+package group) is what this looks for in every request: of this build of cloudft, of an earlier
+one whose plan was recorded, or of the SDK.
 """
 
 from __future__ import annotations

@@ -20,14 +20,18 @@ RATE = re.compile(rf"(?<![a-z_])lr[=:]\s*{NUMBER}")
 
 
 def read_curve(lines: Iterable[LogLine], steps_per_epoch: int | None) -> Iterator[Metric]:
-    """Yield a point for each line with a step and a loss. Without steps per epoch, all are of 0."""
+    """Yield a point for each step with a loss. Without steps per epoch, all are of epoch 0.
+
+    A step that is logged again, on a machine that took over, counts as it was logged last.
+    """
+    points: dict[int, Metric] = {}
     for line in lines:
         step, loss = STEP.search(line.text), LOSS.search(line.text)
         if step is None or loss is None:
             continue
         rate = RATE.search(line.text)
         number, value = int(step[1]), float(loss[1])
-        yield Metric(
+        points[number] = Metric(
             step=number,
             epoch=number // steps_per_epoch if steps_per_epoch else 0,
             split="train",
@@ -37,3 +41,4 @@ def read_curve(lines: Iterable[LogLine], steps_per_epoch: int | None) -> Iterato
             tokens_per_second=None,
             timestamp="",
         )
+    yield from (points[number] for number in sorted(points))

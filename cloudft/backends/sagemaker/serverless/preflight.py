@@ -26,6 +26,8 @@ MACHINE_FIELDS = (
     *("max_wait_seconds", "keep_alive_seconds", "volume_gb", "network_isolation"),
 )
 """Fields of the section that say something of a machine: a serverless job has none."""
+LENGTHS = {"max_epochs", "max_steps"}
+"""Hyperparameters of recipes that say how long to train: Amazon Nova 2's count steps."""
 REQUEST_FIELDS = {
     "TrainingJobName": "name",
     "RoleArn": "sagemaker.role_arn",
@@ -131,6 +133,11 @@ def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
 
 def _check_hyperparameters(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     own = serverless.serverless_of(job).hyperparameters
+    if not LENGTHS & set(serverless.resolve_hyperparameters(job)):
+        message = "how long to train is not set: recipes differ in it, and it decides the price"
+        fix = f"set hyperparameters.epochCount, or {SECTION}.hyperparameters.max_steps"
+        fix += " for a recipe that counts steps."
+        yield finding("MissingValue", "hyperparameters.epochCount", message, fix)
     for name in job.spec.hyperparameters:
         field = f"hyperparameters.{name}"
         target = serverless.RECIPE_NAMES.get(name)
