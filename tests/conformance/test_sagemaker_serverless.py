@@ -6,6 +6,7 @@ and weights that stay in S3.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,14 +59,64 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         return {"model": tiny_model, "sagemaker": section}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", preloaded.interpreter_path())
+        patch.setattr(sys, "executable", preloaded.interpreter_path())  # the check's tokenizer
         yield from cloud_bench(
             tmp_path_factory, ServerlessBackend, tiny_model, job, adapt=without_warmup
         )
 
 
 class TestServerless(BackendSuite):
-    """The conformance suite on sagemaker.serverless."""
+    """The conformance suite on sagemaker.serverless; five tests say what the service lacks."""
+
+    def test_the_curve_has_every_step_once_in_order(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
+        """The training curve alone: no source shows how a validation loss is written."""
+        points = list(bench.backend.metrics(finished.id))
+        assert [(p.split, p.step, p.epoch) for p in points] == [
+            ("train", step, step // STEPS_PER_EPOCH) for step in range(STEPS)
+        ]
+        assert points[-1].loss < points[0].loss
+
+    def test_artifacts_have_the_one_layout(
+        self, bench: Workbench, finished: FinishedJob, tmp_path: Path
+    ) -> None:
+        folder = bench.backend.download_artifacts(finished.id, tmp_path / "out")
+        assert artifacts.is_complete(folder)
+        written = [(p.step, p.loss) for p in artifacts.read_metrics(folder)]
+        assert written == [(p.step, p.loss) for p in bench.backend.metrics(finished.id)]
+        assert json.loads((folder / artifacts.MANIFEST).read_bytes())["files"]["train"]["records"]
+        weights = json.loads((folder / artifacts.RESULT).read_bytes())["weights"]
+        assert weights == finished.states[-1].summary["weights"]
+
+    def test_a_stopped_job_resumes_where_it_was(self, bench: Workbench, running: str) -> None:
+        """SageMaker's customization has no checkpoint to go on from."""
+        with pytest.raises(JobStateConflict, match="never resumed"):
+            bench.backend.resume(running)
+
+    def test_the_tuned_model_and_its_base_answer(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
+        """The weights are in S3: they answer once they are imported."""
+        with pytest.raises(JobStateConflict) as refused:
+            list(
+                bench.backend.generate(
+                    finished.id, [Prompt(text="x")], ["tuned"], GenerationConfig()
+                )
+            )
+        assert f"cloudft import {finished.id}" in str(refused.value.fix)
+
+    def test_the_merged_model_is_proven_and_overwrites_nothing(
+        self, bench: Workbench, finished: FinishedJob, tmp_path: Path
+    ) -> None:
+        """SageMaker has merged the weights: they are downloaded as they are."""
+        got = bench.backend.export(finished.id, tmp_path / "merged", "float32")
+        assert (tmp_path / "merged" / "config.json").is_file()
+        files = [path for path in (tmp_path / "merged").rglob("*") if path.is_file()]
+        assert got["files"] == len(files)
+        assert got["bytes"] == sum(path.stat().st_size for path in files)
+        with pytest.raises(JobStateConflict):
+            bench.backend.export(finished.id, tmp_path / "merged", "float32")
 
 
 __all__ = ["finished", "keys"]

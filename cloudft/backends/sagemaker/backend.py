@@ -445,7 +445,10 @@ class SageMakerBackend(
 
     def resume(self, job_id: str) -> None:
         """Create another training job with the same request, which resumes from the checkpoints."""
-        attempts = self._list_attempts(job_id)
+        attempts, what = self._list_attempts(job_id), f"the job {job_id} can't be resumed"
+        if serverless.is_serverless(attempts[-1]):
+            fix = "submit it again with --force-new: SageMaker keeps no checkpoint to go on from."
+            raise JobStateConflict(f"{what}: SageMaker's customization is never resumed", fix=fix)
         status = states.STATES[attempts[-1]["TrainingJobStatus"]]
         if status in ("InProgress", "Stopping"):
             raise JobStateConflict(
@@ -456,10 +459,6 @@ class SageMakerBackend(
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        what = f"the job {job_id} can't be resumed"
-        if serverless.is_serverless(attempts[-1]):
-            fix = "submit it again with --force-new: SageMaker keeps no checkpoint to go on from."
-            raise JobStateConflict(f"{what}: SageMaker's customization is never resumed", fix=fix)
         parameters = request.resume_parameters(self._original_request(attempts[0]), len(attempts))
         record = Store(self.home.jobs).get_or_none(job_id)
         if record is not None:
