@@ -4,6 +4,7 @@
 or a hub id.
 """
 
+from cloudft.catalogue.copy_rules import CopyRules, load_copy_rules
 from cloudft.catalogue.customization_types import (
     CUSTOMIZATION_TYPES,
     DEFAULT_CUSTOMIZATION_TYPE,
@@ -28,10 +29,9 @@ from cloudft.catalogue.model import (
     Lifecycle,
     Limits,
     Model,
-    Prices,
-    Source,
     Weights,
 )
+from cloudft.catalogue.prices import Price, Prices
 from cloudft.catalogue.serverless import (
     ServerlessModel,
     describe_offer,
@@ -41,6 +41,7 @@ from cloudft.catalogue.serverless import (
     owned_weights_route,
     techniques_for,
 )
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -49,6 +50,7 @@ __all__ = [
     "DEFAULT_CUSTOMIZATION_TYPE",
     "STATED_SOURCE",
     "Architecture",
+    "CopyRules",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",
@@ -56,6 +58,7 @@ __all__ = [
     "Lifecycle",
     "Limits",
     "Model",
+    "Price",
     "Prices",
     "ServerlessModel",
     "Source",
@@ -73,6 +76,7 @@ __all__ = [
     "is_hub_id",
     "is_labeled",
     "is_text_only",
+    "load_copy_rules",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",

@@ -9,7 +9,8 @@ from functools import lru_cache
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.find import find_model
 from cloudft.catalogue.load import FOLDER, Yaml, read_sources, read_yaml
-from cloudft.catalogue.model import Model, Source
+from cloudft.catalogue.model import Model
+from cloudft.catalogue.source import Source
 from cloudft.errors import UnknownModel
 
 NOVA_GROUP = "nova"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import list_objects, s3_uri, split_s3_uri
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
@@ -128,12 +129,12 @@ def _hourly_basis(job: TrainingJob) -> tuple[str, float | None]:
     """Return what a job is billed for, and USD of an hour; None where that is not known."""
     if is_serverless(job):
         return "serverless: billed by what it trains, not by the hour; no price is known", None
-    config = job.get("ResourceConfig", {})
-    price = catalogue.hourly_price(config.get("InstanceType"))
+    config, region = job.get("ResourceConfig", {}), parse_arn(job["TrainingJobArn"]).region
+    price = catalogue.hourly_price(config.get("InstanceType"), region)
     machines = f"{config.get('InstanceCount', 1)} x {config.get('InstanceType', 'several types')}"
     if price is None:
         return f"{machines} (no price is known)", None
-    return f"{machines} ({price[1]})", price[0] * config.get("InstanceCount", 1)
+    return f"{machines} ({price.origin(region)})", price.usd * config.get("InstanceCount", 1)
 
 
 def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterator[CloudResource]:
