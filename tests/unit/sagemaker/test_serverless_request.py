@@ -170,7 +170,10 @@ def test_tokens_are_estimated_and_a_price_is_the_users_own(make: Make) -> None:
     prices = {"source": "an offer", "date": "2026-11-30", "training_per_1k_tokens": 0.5}
     known = job.estimate(make(prices=prices), volumes)
     assert known.usd["training"] == pytest.approx(volumes["train"].tokens / 1000 * 3 * 0.5)
-    assert known.unpriced is None and known.price_source == "an offer"
+    assert known.unpriced is None and known.price_source.startswith("an offer")
+    steps = {"hyperparameters": {"max_steps": 100}}
+    by_steps = job.estimate(make(own=steps, hyperparameters={}, prices=prices), volumes)
+    assert by_steps.usd["training"] is None and by_steps.unknown is not None
 
 
 class Hub(Aws):

@@ -14,12 +14,21 @@ from cloudft.backends.sagemaker import request
 from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.backends.sagemaker.serverless import request as serverless
 from cloudft.catalogue import cost, load_serverless
+from cloudft.catalogue.serverless import SERVICE
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
-from cloudft.types import DataVolume, Estimate, MissingPrice, Plan
+from cloudft.types import (
+    BilledPart,
+    DataVolume,
+    Estimate,
+    MissingPrice,
+    Plan,
+    UnknownAmount,
+)
 
 MARKS = {JOB_TAG: request.JOB_KEY, TOKEN_TAG: request.TOKEN_KEY, PLAN_TAG: request.PLAN_KEY}
 """Tag of a serverless job -> the hyperparameter that is the same mark of a trainer's job."""
+PRICE_NAME = "training_per_1k_tokens"
 FORMAT = "recordsAre"
 """Key of the plan's request: the format of the staged records, where they are converted."""
 
@@ -54,25 +63,34 @@ def epochs_of(job: LoadedJob) -> int | None:
 
 
 def estimate(job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-    """Return tokens and epochs. The price of a token is the job file's: no source has one."""
-    tokens, epochs, own = volumes["train"].tokens, epochs_of(job) or 1, job.spec.prices
-    price = None if own is None else own.training_per_1k_tokens
-    listed_at = load_serverless().price_list
-    what = f"training tokens of {serverless.hub_content(job)} by SageMaker's customization"
-    return Estimate(
+    """Return tokens and epochs. The price of a token is the job file's: no source has one.
+
+    Where the recipe counts steps, it is not known how many tokens are trained.
+    """
+    tokens, epochs, own = volumes["train"].tokens, epochs_of(job), job.spec.prices
+    usd = None if own is None else own.training_per_1k_tokens
+    what = f"training tokens of {serverless.hub_content(job)} by {SERVICE}"
+    part = BilledPart(
+        what, None if epochs is None else tokens * epochs, "token", None, price_name=PRICE_NAME
+    )
+    if usd is not None and own is not None:
+        price = cost.to_unit_price(usd, own.price_source, "stated", None)
+        part = cost.priced(part, price)
+    unknown = UnknownAmount(what, "hyperparameters.epochCount", "3") if epochs is None else None
+    blank = Estimate(
         backend="sagemaker",
         train_tokens=tokens,
-        epochs=epochs,
-        usd={
-            "training": None if price is None else tokens / 1000 * epochs * price,
-            "storagePerMonth": None,
-            "servingPerHour": 0.0,
-        },
+        epochs=epochs or 1,
+        usd={"training": None, "storagePerMonth": None, "servingPerHour": 0.0},
         seconds=None,
-        price_source=cost.NO_PRICE_KNOWN if price is None or own is None else own.source,
-        price_date="" if price is None or own is None else own.date,
-        unpriced=MissingPrice(what, "training_per_1k_tokens", listed_at) if price is None else None,
+        price_source="",
+        price_date="",
+        unpriced=MissingPrice(what, PRICE_NAME, load_serverless().price_list)
+        if usd is None
+        else None,
+        unknown=unknown,
     )
+    return cost.with_parts(blank, [part])
 
 
 def make_plan(staged: StagedJob) -> Plan:

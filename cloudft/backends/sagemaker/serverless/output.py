@@ -107,9 +107,11 @@ def export_merged(
         raise JobStateConflict(f"{out} exists already", fix="name a folder that does not.")
     name, source = description["TrainingJobName"], model_uri(aws, description)
     if source is None:
+        package = description.get("OutputModelPackageArn", "MODEL_PACKAGE")
         raise JobStateConflict(
             f"{name} has left no weights in your account: AWS keeps those of its own models",
-            fix="make it a custom model of Bedrock from its model package.",
+            fix=f"`cloudft import --from {package}"
+            " --name NAME --base-model MODEL` makes it a custom model of Bedrock.",
         )
     bucket, prefix = split_s3_uri(source + MERGED)
     owned = {"Bucket": bucket, "ExpectedBucketOwner": description["RoleArn"].split(":")[4]}
