@@ -18,7 +18,7 @@ from cloudft.backends.sagemaker.serverless import request as serverless
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import BadDocument, CloudRefused, ResourceNotFound
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding, Severity, validation_set_of
 
 SECTION = "sagemaker.serverless"
 MACHINE_FIELDS = (
@@ -102,6 +102,9 @@ def _check_settings(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding
         if getattr(spec, name) != default:
             message = f"sagemaker.{name} has no meaning with {SECTION}: SageMaker has the machines"
             yield finding("UnusedValue", f"sagemaker.{name}", message, "remove one of them.")
+    if any(validation_set_of(role) for role in with_placeholder_data(job).manifest.files):
+        message = f"{SECTION} takes one validation set: SageMaker's jobs have one channel for it"
+        yield finding("UnusedValue", "data.validation", message, "name one file or folder.")
     if job.spec.early_stopping is not None:
         message = f"early_stopping has no meaning with {SECTION}"
         yield finding("UnusedValue", "early_stopping", message, "remove it.")

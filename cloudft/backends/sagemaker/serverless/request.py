@@ -22,7 +22,6 @@ from cloudft.backends.aws_base.api_call import (
     put_file,
     put_generated,
 )
-from cloudft.backends.aws_base.requests import UPLOADED_ROLES
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import request
 from cloudft.backends.sagemaker.job_section import Serverless
@@ -101,7 +100,7 @@ def uses_messages(staged: StagedJob) -> bool:
 
 def staged_files(staged: StagedJob) -> dict[str, StagedFile]:
     """Return the staged files that are sent, by role."""
-    return {r: staged.manifest.files[r] for r in UPLOADED_ROLES if r in staged.manifest.files}
+    return requests.uploaded_files(staged.manifest)
 
 
 def _data_key(staged: StagedJob, role: str, file: StagedFile) -> str:
