@@ -298,3 +298,23 @@ def test_a_serverless_job_is_known_by_its_tags(make: Make, tmp_path: Path) -> No
     assert marked["cloudft-job"] == plan.job_id and marked["cloudft-token"] == plan.token
     other = dataclasses.replace(with_placeholder_data(loaded), attempt=1)
     assert serverless.request_token(other) != plan.token
+
+
+def test_a_running_serverless_job_is_listed_without_a_price_by_the_hour(make: Make) -> None:
+    """Also another tool's: its description has no ResourceConfig."""
+    from datetime import datetime, timezone
+
+    from cloudft.backends.sagemaker import inventory
+
+    parameters = created(make())
+    description: Any = {
+        **parameters,
+        "TrainingJobArn": "arn:aws:sagemaker:us-east-1:123456789012:training-job/x",
+        "CreationTime": datetime(2026, 11, 30, tzinfo=timezone.utc),
+    }
+    found = inventory._machine_resource(description, "training-job", "InProgress", 3600)
+    assert found.usd == {"perHour": None, "perMonth": None}
+    assert "serverless" in found.basis
+    [uri] = inventory._input_uris(description)
+    staged = inventory.STAGED_URI.fullmatch(uri)
+    assert staged is not None and uri == staged["folder"] + "train.jsonl"
