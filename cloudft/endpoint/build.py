@@ -118,8 +118,7 @@ def build_endpoint(
     state, faults = State(options.region, options.state), FaultInjector()
     # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
     # half a minute.
-    home = Home(folder, str(Home.from_environ().models))
-    backend = LocalBackend(home)
+    backend = LocalBackend(Home(folder, str(Home.from_environ().models)))
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
@@ -129,8 +128,8 @@ def build_endpoint(
         for name in options.other_regions
         if name != options.region
     ]
-    registry = ModelRegistry(state)
-    serverless = ServerlessService(bedrock.customization.trainer, options.stand_in, registry)
+    trainer, stand_in = bedrock.customization.trainer, options.stand_in
+    serverless = ServerlessService(trainer, stand_in, registry := ModelRegistry(state))
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults, serverless)
     stacks, cloudformation = _build_cloudformation(state, clients)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
