@@ -43,6 +43,15 @@ from cloudft.catalogue.model import (
 )
 from cloudft.catalogue.prices import Price, Prices
 from cloudft.catalogue.profile_ids import ProfileName, on_demand_id, parse_profile, profile_id
+from cloudft.catalogue.serverless import (
+    ServerlessModel,
+    describe_offer,
+    find_serverless_model,
+    load_serverless,
+    offer_fix,
+    owned_weights_route,
+    techniques_for,
+)
 from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
@@ -63,14 +72,17 @@ __all__ = [
     "Price",
     "Prices",
     "ProfileName",
+    "ServerlessModel",
     "Source",
     "UnitPrices",
     "WeightLocation",
     "Weights",
     "answers_in_region",
     "callable_areas",
+    "describe_offer",
     "find_catalogue_model",
     "find_model",
+    "find_serverless_model",
     "find_weights",
     "get_unit_prices",
     "hourly_price",
@@ -84,10 +96,14 @@ __all__ = [
     "load_instances",
     "load_local_hyperparameters",
     "load_models",
+    "load_serverless",
+    "offer_fix",
     "on_demand_id",
+    "owned_weights_route",
     "parse_profile",
     "profile_areas",
     "profile_id",
+    "techniques_for",
     "trains_on",
     "with_prices",
 ]

@@ -22,8 +22,8 @@ class CustomizationType:
     `trains_on` names backends. `section` is the job-file section that the type needs and no other
     type may have; `section_fix` says what to write there. `has_own_hyperparameters` is True where
     the hyperparameters are in that section too. `is_listed` is True where ListFoundationModels can
-    say that a model supports the type. `on_sagemaker_serverless` says what SageMaker's serverless
-    customization offers for the type, in the words of a warning.
+    say that a model supports the type. `sagemaker_techniques` are the techniques by which
+    SageMaker's serverless customization does the same.
     """
 
     name: str
@@ -36,7 +36,7 @@ class CustomizationType:
     section_fix: str = ""
     has_own_hyperparameters: bool = False
     is_listed: bool = True
-    on_sagemaker_serverless: str = ""
+    sagemaker_techniques: tuple[str, ...] = ()
 
 
 EVERYWHERE = frozenset({"local", "sagemaker", "bedrock"})
@@ -49,6 +49,7 @@ _TYPES = (
         trains_on=EVERYWHERE,
         open_weight_format="converse",
         open_weight_content=("tools", "reasoning", "weights"),
+        sagemaker_techniques=("SFT",),
     ),
     CustomizationType(
         name="CONTINUED_PRE_TRAINING",
@@ -75,7 +76,7 @@ _TYPES = (
         has_own_hyperparameters=True,
         # `customizationsSupported` has no name for it (botocore 1.44.5).
         is_listed=False,
-        on_sagemaker_serverless="tunes some models with rewards",
+        sagemaker_techniques=("RLVR", "RLAIF"),
     ),
 )
 CUSTOMIZATION_TYPES: dict[str, CustomizationType] = {row.name: row for row in _TYPES}

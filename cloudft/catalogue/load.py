@@ -117,7 +117,6 @@ def _to_model(
         title=row["title"],
         family=family["family"],
         customization_api=family.get("customization_api", "bedrock"),
-        sagemaker_serverless=tuple(family.get("sagemaker_serverless", ())),
         lifecycle=_to_lifecycle(row["lifecycle"], sources),
         bedrock_id=row.get("bedrock_id"),
         other_ids=tuple(row.get("other_ids", ())),

@@ -138,8 +138,6 @@ class Model:
 
     `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
     `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
-    `sagemaker_serverless` names the customization types that SageMaker's serverless customization
-    offers for it.
     """
 
     alias: str
@@ -166,7 +164,6 @@ class Model:
     in_region: tuple[str, ...] | None = None
     successor: str | None = None
     customization_api: CustomizationApi = "bedrock"
-    sagemaker_serverless: tuple[str, ...] = ()
     weights: tuple[Weights, ...] = ()
     license: str | None = None
     parameters: int | None = None

@@ -43,6 +43,8 @@ from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
 from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.query_service import QueryService
+from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
+from cloudft.endpoint.sagemaker.serverless import ServerlessService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
@@ -116,8 +118,7 @@ def build_endpoint(
     state, faults = State(options.region, options.state), FaultInjector()
     # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
     # half a minute.
-    home = Home(folder, str(Home.from_environ().models))
-    backend = LocalBackend(home)
+    backend = LocalBackend(Home(folder, str(Home.from_environ().models)))
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
@@ -127,12 +128,14 @@ def build_endpoint(
         for name in options.other_regions
         if name != options.region
     ]
-    training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
+    trainer, stand_in = bedrock.customization.trainer, options.stand_in
+    serverless = ServerlessService(trainer, stand_in, registry := ModelRegistry(state))
+    training = _build_training_jobs(options, state, clients, authorizer, folder, faults, serverless)
     stacks, cloudformation = _build_cloudformation(state, clients)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
-        (*bedrock.services, training),
+        (*bedrock.services, training, registry),
         replay_log,
         faults,
         AppOptions(
@@ -253,13 +256,14 @@ def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Tea
     return LocalTrainer(backend, teacher, options.settings)
 
 
-def _build_training_jobs(
+def _build_training_jobs(  # noqa: PLR0913  # the parts of the endpoint that jobs use
     options: EndpointOptions,
     state: State,
     clients: ServiceClients,
     authorizer: PolicyAuthorizer | None,
     folder: Path,
     faults: FaultInjector,
+    serverless: ServerlessService,
 ) -> TrainingJobs:
     return TrainingJobs(
         state,
@@ -269,6 +273,7 @@ def _build_training_jobs(
         faults,
         options.seconds if options.fast else None,
         options.training_env / "bin" / "python" if options.training_env else None,
+        serverless,
     )
 
 

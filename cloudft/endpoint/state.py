@@ -141,12 +141,34 @@ class TrainingJob:
     ended: datetime | None = None
     failure: str | None = None
     artifacts: str | None = None
+    package: str | None = None
+    """The ARN of the model package that a serverless job made."""
     transitions: list[tuple[str, datetime]] = field(default_factory=list)
 
     def enter_status(self, second: str) -> None:
         """Set the secondary status, and record the time."""
         self.second, self.modified = second, now()
         self.transitions.append((second, self.modified))
+
+
+@dataclass
+class ModelPackageGroup:
+    """A model package group of SageMaker."""
+
+    arn: str
+    name: str
+    created: datetime = field(default_factory=now)
+
+
+@dataclass
+class ModelPackage:
+    """A version in a model package group: the model in S3 that a serverless job made."""
+
+    arn: str
+    group: str
+    version: int
+    s3_uri: str
+    created: datetime = field(default_factory=now)
 
 
 @dataclass
@@ -272,6 +294,9 @@ class StateData:
     batches: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
     """SageMaker's training jobs, by name."""
+    model_package_groups: dict[str, ModelPackageGroup] = field(default_factory=dict)
+    """By name."""
+    model_packages: dict[str, ModelPackage] = field(default_factory=dict)
     profiles: dict[str, InferenceProfile] = field(default_factory=dict)
     """The account's own inference profiles."""
     logging: dict[str, Any] | None = None

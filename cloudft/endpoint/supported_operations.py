@@ -23,6 +23,7 @@ from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.templates import Templates
 from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.operations import snake_case
+from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 
 SERVICES: Sequence[type] = (
@@ -41,7 +42,7 @@ SERVICES: Sequence[type] = (
 PARTLY_LISTED: Mapping[str, Sequence[type]] = {
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
-    "sagemaker": (TrainingJobs,),
+    "sagemaker": (TrainingJobs, ModelRegistry),
 }
 """Services with many operations, of which only those that these classes offer are listed."""
 

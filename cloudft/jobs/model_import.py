@@ -130,7 +130,8 @@ def check_import(job: LoadedJob, backend: Backend, home: Home) -> tuple[LoadedJo
     if not isinstance(backend, SupportsExport):
         raise UsageError(
             f"the backend {backend.name} exports no weights",
-            fix="import a job that is trained with --backend local or --backend sagemaker.",
+            fix=catalogue.owned_weights_route(job.spec.base_model)
+            or "import a job that is trained with --backend local or --backend sagemaker.",
         )
     importer = import_backend(job, home)
     job = importer.with_stack_defaults(job)

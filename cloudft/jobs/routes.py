@@ -387,7 +387,9 @@ def _weights_usd(model: Model, region: str) -> float | None:
 
 def _serverless_routes(job: LoadedJob) -> Iterator[Route]:
     """Yield SageMaker's serverless customization of the base model, which has no listed price."""
-    if job.spec.customization_type not in job.model.sagemaker_serverless:
+    listed = catalogue.find_serverless_model(job.model)
+    techniques = catalogue.techniques_for(job.spec.customization_type)
+    if listed is None or not set(techniques) & set(listed.techniques):
         return
     yield Route(
         name=f"tune {job.model.alias} by SageMaker's serverless customization",

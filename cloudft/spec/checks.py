@@ -16,8 +16,12 @@ from cloudft.catalogue import (
     DEFAULT_CUSTOMIZATION_TYPE,
     Hyperparameter,
     Model,
+    describe_offer,
     find_model,
+    find_serverless_model,
     load_models,
+    offer_fix,
+    techniques_for,
     trains_on,
 )
 from cloudft.errors import UnknownModel
@@ -108,7 +112,19 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     path = ("customization_type",) if "customization_type" in tree else ("base_model",)
-    return [source_map.make_finding("UnsupportedCustomizationType", path, message, fix)]
+    refused = source_map.make_finding("UnsupportedCustomizationType", path, message, fix)
+    return [refused, *_serverless_offer(str(requested), model, path, source_map)]
+
+
+def _serverless_offer(
+    requested: str, model: Model, path: FieldPath, source_map: SourceMap
+) -> list[Finding]:
+    """Warn where SageMaker's serverless customization tunes the model in that way."""
+    techniques, listed = techniques_for(requested), find_serverless_model(model)
+    if listed is None or not set(techniques) & set(listed.techniques):
+        return []
+    offer, fix = describe_offer(listed, techniques), offer_fix(listed, techniques)
+    return [source_map.make_finding("ServerlessServes", path, offer, fix, "warning")]
 
 
 def _lost_teachers(model: Model) -> str:

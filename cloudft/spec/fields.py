@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.profile_ids import APPLICATION, AREAS, IN_REGION, SYSTEM
+from cloudft.catalogue.serverless import GUIDE, SERVICE, TECHNIQUES, TRAINERS
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
 if TYPE_CHECKING:
@@ -109,6 +110,29 @@ MODEL_NAME = _text(
     "1 to 63 letters and digits, with single '-' or '_' between (Bedrock's customModelName)",
     63,
     "ticket-router",
+)
+# SageMaker's published patterns for hub contents and groups backtrack exponentially in Python.
+HUB_CONTENT = _text(
+    r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}",
+    "the name of a model in SageMaker's hub: letters, digits and hyphens",
+    63,
+    "huggingface-reasoning-qwen3-8b",
+)
+MODEL_PACKAGE_GROUP = _text(
+    r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}"
+    r"|arn:aws[a-z-]*:sagemaker:[a-z0-9-]{9,16}:[0-9]{12}:model-package-group/[!-~]{1,2048}",
+    "the name or the ARN of a model package group",
+    2048,
+    "ticket-models",
+)
+SEQUENCE_LENGTH = _text(
+    r"[1-9][0-9]{0,3}K", "a length in thousands of tokens (1K to 1024K)", 5, "8K"
+)
+MLFLOW_ARN = _text(
+    r"arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:mlflow-[a-zA-Z-]+/[!-~]+",
+    "the ARN of an MLflow app or tracking server",
+    2048,
+    "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-ABC",
 )
 # The id is that of botocore's InferenceProfileId, which allows any such text, in Bedrock's form.
 _PROFILE = (
@@ -242,6 +266,10 @@ GraderSetting = Annotated[
 
 _OTHER_TYPES = ("IMPORTED",)
 """Values of Bedrock's enum that no job can have."""
+_TECHNIQUES = {
+    name: row.name for row in CUSTOMIZATION_TYPES.values() for name in row.sagemaker_techniques
+}
+"""Technique of SageMaker's serverless customization -> the type that is the same."""
 
 
 def _customization_type(value: object) -> str:
@@ -250,6 +278,12 @@ def _customization_type(value: object) -> str:
     fix = f"write {' or '.join(CUSTOMIZATION_TYPES)}"
     if value in _OTHER_TYPES:
         raise field_error("UnsupportedCustomizationType", f"{value} is not supported", fix)
+    if value in TECHNIQUES:
+        same = _TECHNIQUES.get(str(value))
+        message = f"{value} is a technique of {SERVICE}, no customization type"
+        use = f"use {TRAINERS[str(value)]} of `pip install sagemaker` ({GUIDE})"
+        fix = f"write {same}, or {use}" if same else f"{use}; cloudft trains {fix[6:]}"
+        raise field_error("BadValue", message, fix)
     raise field_error("BadValue", f"{str(value)[:100]!r} is not a customization type", fix)
 
 

@@ -54,10 +54,12 @@ def cloud_bench(
     model: Path,
     job: Callable[[Endpoint], Mapping[str, Any]],
     long: Mapping[str, Any] = LONG,
+    adapt: Callable[[Path], None] = lambda path: None,
 ) -> Iterator[Workbench]:
     """Yield a workbench with an AWS backend at an endpoint that trains `model` for real.
 
     `job` returns the parts of its job files besides data and hyperparameters, `model` among them.
+    `adapt` changes a job file that has been written.
     """
     root = shared_root(tmp_path_factory, f"conformance-{backend.__name__}")
     with pytest.MonkeyPatch.context() as patch:
@@ -70,6 +72,7 @@ def cloud_bench(
         def staged(name: str, options: Mapping[str, Any]) -> StagedJob:
             given = {**job(endpoint), **options, "name": name}
             path = write_job_file(tmp_path_factory.mktemp(name), **given)
+            adapt(path)
             os.environ.update(AWS_KEYS)  # another fixture clears them for each test
             ready, store = prepare.prepare(load_job(path), made, home)[0], Store(home.jobs)
             with store.create(

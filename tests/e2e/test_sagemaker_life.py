@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny
+import yaml
 from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
@@ -161,3 +162,45 @@ def test_other_code_is_not_run(aws: Endpoint) -> None:
         )
     with pytest.raises(client.exceptions.ClientError, match="resource not found"):
         client.describe_training_job(TrainingJobName="other")
+
+
+def test_sagemaker_itself_tunes_the_model_and_its_weights_are_exported_and_imported(
+    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, section = tmp_path / "job", {"role_arn": SAGEMAKER_ROLE, "s3_uri": SECTION["s3_uri"]}
+    own = {"model": "huggingface-reasoning-qwen3-06b", "model_package_group": "support"}
+    path = write(folder, tiny_model, "own", sagemaker={**section, "serverless": own})
+    spec = yaml.safe_load(path.read_text())
+    spec["hyperparameters"] = {"epochCount": 3, "batchSize": 4, "learningRate": 0.03}
+    path.write_text(yaml.safe_dump(spec))
+    words = ("submit", "--backend", "sagemaker", "--output", "json")
+    missing = json.loads(cli(*words, cwd=folder).stdout)["error"]
+    assert "create-model-package-group" in missing["fix"]
+    aws.client("sagemaker").create_model_package_group(ModelPackageGroupName="support")
+    dry = value(cli(*words, "--dry-run", cwd=folder))
+    job = value(cli(*words, "--wait", cwd=folder, timeout=600))
+    assert job["status"] == "Completed"
+    [requested] = created(aws, "own")
+    assert requested == dry["request"]["calls"][-1]["parameters"]
+    assert "ResourceConfig" not in requested
+    [data] = [k for k in aws.object_keys() if k.endswith("/train.jsonl") and "/data/" in k][-1:]
+    body = aws.client("s3").get_object(Bucket=BUCKET, Key=data)["Body"].read()
+    assert set(json.loads(body.splitlines()[0])) == {"messages"}
+    points = value(cli("metrics", job["id"], "--output", "json"))["metrics"]
+    assert [p["step"] for p in points] == list(range(9)) and points[-1]["loss"] < points[0]["loss"]
+    weights = job["summary"]["weights"]
+    assert weights.startswith(f"s3://{BUCKET}/team/jobs/{job['id']}/output/")
+    exported = value(cli("export", job["id"], str(tmp_path / "merged"), "--output", "json"))
+    assert exported["source"] == f"{weights}checkpoints/hf_merged/"
+    imported = value(cli("import", job["id"], "--wait", "--output", "json", timeout=600))
+    assert (imported["backend"], imported["status"]) == ("import", "Completed")
+    again = value(cli(*words, cwd=folder))
+    assert again["id"] == job["id"] and len(created(aws, "own")) == 1
+    refused = json.loads(cli("generate", job["id"], "--prompt", "x", "--output", "json").stdout)
+    assert "cloudft import" in refused["error"]["fix"]
+    found = value(cli("gc", "--dry-run", "--output", "json"))["found"]
+    staged = [one for one in found if one["kind"] == "data" and one["job"] == job["id"]]
+    assert {one["name"] for one in staged} == {"train.jsonl", "validation.jsonl"}
+    shutil.rmtree(tmp_path / "home" / "jobs" / job["id"])
+    listed = cli("list", "--backend", "sagemaker", "--output", "json")
+    assert job["id"] in [one["id"] for one in value(listed)], listed.stderr

@@ -21,7 +21,7 @@ from cloudft.backends.bedrock import (
     required_permissions,
 )
 from cloudft.backends.bedrock.inference_profiles import named_model_id
-from cloudft.backends.findings import FindingFactory
+from cloudft.backends.findings import FindingFactory, serverless_hint
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
@@ -115,9 +115,11 @@ def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     if model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
         message = f"Bedrock does not customize {model.alias}, an open-weight model"
         yield finding("NotOnBedrock", "base_model", message, IMPORT_ROUTE)
+        yield from serverless_hint(job, "base_model", finding)
     elif model.customization_api != "bedrock":
         message = f"{model.alias} is customized through another API (OpenAI's form), not this one"
         yield finding("NotOnBedrock", "base_model", message, "choose another base_model.")
+        yield from serverless_hint(job, "base_model", finding)
     region = job.spec.bedrock.region
     if region and model.regions and region not in model.regions:
         regions = " or ".join(model.regions)

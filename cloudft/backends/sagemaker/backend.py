@@ -18,7 +18,12 @@ import orjson
 from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
 from cloudft.backends.aws_base import discovered_plan
-from cloudft.backends.aws_base.api_call import AwsRequest, planned_request, recorded_request
+from cloudft.backends.aws_base.api_call import (
+    ApiCall,
+    AwsRequest,
+    planned_request,
+    recorded_request,
+)
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import Backend, Location, StagedJob, with_placeholder_data
 from cloudft.backends.capabilities import (
@@ -39,6 +44,7 @@ from cloudft.backends.sagemaker import (
     preflight,
     price_list,
     request,
+    request_guard,
     stack,
     states,
     trainer_archive,
@@ -46,6 +52,12 @@ from cloudft.backends.sagemaker import (
 )
 from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
 from cloudft.backends.sagemaker.responses import TrainingJob
+from cloudft.backends.sagemaker.serverless import job as serverless
+from cloudft.backends.sagemaker.serverless import output as serverless_output
+from cloudft.backends.sagemaker.serverless import preflight as serverless_preflight
+from cloudft.backends.sagemaker.serverless.metrics import read_curve
+from cloudft.backends.sagemaker.serverless.records import write_messages
+from cloudft.backends.sagemaker.serverless.request import CONVERTED
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -57,8 +69,10 @@ from cloudft.errors import (
     ResourceNotFound,
 )
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.model import parse_spec
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage import artifacts as layout
+from cloudft.storage.atomic_files import as_store_error, scratch_folder
 from cloudft.storage.store import Store
 from cloudft.types import (
     BilledPart,
@@ -109,6 +123,8 @@ class SageMakerBackend(
     def check(self, job: LoadedJob) -> list[Finding]:
         """Check the trainer's settings, the request, and the account."""
         here = self.aws_for(self.location_of(job))
+        if job.spec.sagemaker.serverless is not None:
+            return serverless_preflight.check_job(job, here)
         trainers = self.local_backend.check(_on_any_device(job))
         return preflight.check_job(
             job, here, trainers, lambda: self._job_inputs(with_placeholder_data(job), ())
@@ -116,6 +132,8 @@ class SageMakerBackend(
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an upper bound: training time is not known before a run, its limit is."""
+        if job.spec.sagemaker.serverless is not None:
+            return serverless.estimate(job, volumes)
         local_estimate = self.local_backend.estimate(job, volumes)
         price, name = instances.get_hourly_price(job), instances.choose_instance_type(job)
         hours = request.max_runtime_seconds(job) / 3600
@@ -141,6 +159,8 @@ class SageMakerBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List, where there is one: a self-hosted endpoint has none."""
+        if job.spec.sagemaker.serverless is not None:
+            return estimate
         aws, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         [part] = estimate.parts
         try:
@@ -162,6 +182,8 @@ class SageMakerBackend(
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""
+        if staged.job.spec.sagemaker.serverless is not None:
+            return serverless.make_plan(staged)
         model = trained_model(staged.job)
         assert model is not None, "preflight refuses a job without a model to train"
         inputs = self._job_inputs(staged, weights.list_weight_files(model))
@@ -200,6 +222,9 @@ class SageMakerBackend(
         known = self._find_training_job(plan)
         if known is not None:
             return known
+        create = planned_request(plan).planned.create
+        what = f"the job {plan.job_id} can't be created"
+        request_guard.require_complete(what, parse_spec(plan.spec), create.parameters)
         # The uploads are named by their content, so an interrupted submit repeats no upload.
         self._upload(plan, observer)
         return self._create(plan)
@@ -235,8 +260,22 @@ class SageMakerBackend(
                 role = call.file
                 sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
                 self.upload_file(call.parameters, plan.files[role], sha256, observer)
-            elif call.content is not None:
+            elif call.content in bodies:
                 self.put_object(call.parameters, bodies[call.content]())
+            elif call.content is not None:
+                self._upload_messages(plan, call, observer)
+
+    def _upload_messages(self, plan: Plan, call: ApiCall, observer: RunObserver) -> None:
+        """Convert the records of a role and upload them, unless they are there."""
+        role = str(call.content).removeprefix(CONVERTED)
+        with (
+            as_store_error("can't write the converted records", self.home.path),
+            scratch_folder(self.home.path, ".messages-") as folder,
+        ):
+            path = folder / f"{role}.jsonl"
+            sha256 = write_messages(plan.files[role], str(plan.request[serverless.FORMAT]), path)
+            marked = {**call.parameters, "Metadata": {"cloudft-sha256": sha256}}
+            self.upload_file(marked, path, sha256, observer)
 
     def _create(self, plan: Plan) -> str:
         what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
@@ -247,7 +286,8 @@ class SageMakerBackend(
         """Return one training job, or None where SageMaker has none of that name."""
         what, operation = f"can't read the job {name}", "describe_training_job"
         response = self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
-        return cast("TrainingJob | None", response)
+        job = cast("TrainingJob | None", response)
+        return None if job is None else serverless.with_marks(self.aws, job)
 
     def _list_attempts(self, job_id: str) -> list[TrainingJob]:
         """Return the job's training jobs, oldest first. Raise JobNotFound when there is none."""
@@ -264,6 +304,8 @@ class SageMakerBackend(
         """Return the state; the first call after completion downloads the artifacts."""
         attempts = self._list_attempts(job_id)
         description = attempts[-1]
+        if serverless.is_serverless(description):
+            return self._describe_serverless(description)
         trainer_state = logs.read_newest_state(self.aws, description["TrainingJobName"])
         region = parse_arn(description["TrainingJobArn"]).region
         price = catalogue.hourly_price(description["ResourceConfig"]["InstanceType"], region)
@@ -286,6 +328,59 @@ class SageMakerBackend(
         return states.to_job_state(
             description, trainer_state, artifacts, attempts=len(attempts), usd_per_hour=usd_per_hour
         )
+
+    def _describe_serverless(self, description: TrainingJob) -> JobState:
+        """Return the state of a serverless job; its curve and manifest are kept when it is done.
+
+        Its weights stay in S3.
+        """
+        job_id = _job_id_of(description)
+        folder = self.home.jobs / job_id / output.ARTIFACTS
+        if description["TrainingJobStatus"] != "Completed":
+            return states.to_job_state(description)
+        weights_uri = serverless_output.model_uri(self.aws, description)
+        if not layout.is_complete(folder):
+            manifest, result = self._manifest_of(description), {"weights": weights_uri}
+            points = list(self._serverless_curve(description))
+            serverless_output.write_artifacts(folder, points, manifest, result)
+        state = states.to_job_state(description, None, str(folder))
+        found = {} if weights_uri is None else {"weights": weights_uri}
+        return replace(state, summary={**state.summary, **found})
+
+    def _manifest_of(self, description: TrainingJob) -> Mapping[str, Any]:
+        """Return the staged data's manifest: this machine's record, else the plan in S3."""
+        record = Store(self.home.jobs).get_or_none(_job_id_of(description))
+        if record is not None:
+            return record.manifest
+        return cast("Mapping[str, Any]", to_json(output.read_plan(self.aws, description).manifest))
+
+    def _serverless_curve(self, description: TrainingJob) -> Iterator[Metric]:
+        files = self._manifest_of(description).get("files", {})
+        records = files.get("train", {}).get("records")
+        lines = logs.iter_log_lines(self.aws, [str(description["TrainingJobName"])])
+        yield from read_curve(lines, serverless.steps_per_epoch(description, records))
+
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Merge the weights and prove the result; download those that SageMaker has merged."""
+        description = self._list_attempts(job_id)[-1]
+        if not serverless.is_serverless(description):
+            return super().export(job_id, out, dtype)
+        if description["TrainingJobStatus"] != "Completed":
+            raise JobStateConflict(
+                f"{job_id} is {description['TrainingJobStatus']}: it has left no model",
+                fix=f"`cloudft watch {job_id}` waits for its end.",
+            )
+        return serverless_output.export_merged(self.aws, description, out)
+
+    def _downloaded_job(self, job_id: str) -> str:
+        """Return the job's id in the local backend, which has no weights of a serverless job."""
+        if serverless.is_serverless(self._list_attempts(job_id)[-1]):
+            raise JobStateConflict(
+                f"the weights of {job_id} are in S3, not on this machine",
+                fix=f"`cloudft import {job_id}` makes them a Bedrock model that answers;"
+                f" `cloudft export {job_id} DIR` downloads them.",
+            )
+        return super()._downloaded_job(job_id)
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """List the account's training jobs, a hundred a page; the newest of each job counts."""
@@ -331,6 +426,9 @@ class SageMakerBackend(
         An old log is gone; then the points are those of the artifacts.
         """
         attempts = self._list_attempts(job_id)
+        if serverless.is_serverless(attempts[-1]):
+            yield from self._serverless_curve(attempts[-1])
+            return
         points = logs.read_metrics(self.aws, _training_job_names(attempts))
         folder = self.home.jobs / _job_id_of(attempts[0]) / output.ARTIFACTS
         if not points and layout.is_complete(folder):
@@ -359,7 +457,10 @@ class SageMakerBackend(
 
     def resume(self, job_id: str) -> None:
         """Create another training job with the same request, which resumes from the checkpoints."""
-        attempts = self._list_attempts(job_id)
+        attempts, what = self._list_attempts(job_id), f"the job {job_id} can't be resumed"
+        if serverless.is_serverless(attempts[-1]):
+            fix = "submit it again with --force-new: SageMaker keeps no checkpoint to go on from."
+            raise JobStateConflict(f"{what}: SageMaker's customization is never resumed", fix=fix)
         status = states.STATES[attempts[-1]["TrainingJobStatus"]]
         if status in ("InProgress", "Stopping"):
             raise JobStateConflict(
@@ -371,7 +472,9 @@ class SageMakerBackend(
                 fix="submit another job with more epochs.",
             )
         parameters = request.resume_parameters(self._original_request(attempts[0]), len(attempts))
-        what = f"the job {job_id} can't be resumed"
+        record = Store(self.home.jobs).get_or_none(job_id)
+        if record is not None:
+            request_guard.require_complete(what, parse_spec(record.spec), parameters)
         try:
             self.aws.call(what, "sagemaker", request.CREATE, **parameters)
         except ResourceConflict:  # another resume beside this has made it

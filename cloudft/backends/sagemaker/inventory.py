@@ -17,12 +17,14 @@ from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.backends.sagemaker import request, states
 from cloudft.backends.sagemaker.responses import TrainingJob
+from cloudft.backends.sagemaker.serverless.job import is_serverless, with_marks
 from cloudft.catalogue import cost
 from cloudft.errors import JobStateConflict, PermissionDenied, ResourceNotFound
 from cloudft.types import Listing
 
-STAGED_URI = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
-"""Where cloudft puts data and weights for jobs; both are sent again when a job wants them."""
+STAGED_URI = re.compile(r"(?P<folder>s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/)([a-z]+\.jsonl)?")
+"""Where cloudft puts data and weights for jobs; both are sent again when a job wants them. Channels
+name the folder, those of a serverless job the file in it."""
 MONTH_S = cost.HOURS_PER_MONTH * 3600
 
 
@@ -69,7 +71,7 @@ def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
             continue
         what = f"can't read the job {name}"
         response = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-        job = cast("TrainingJob", response)
+        job = with_marks(aws, cast("TrainingJob", response))
         for uri in _input_uris(job) if running else ():  # also those of other tools
             staged.used.add(uri)
             created_at, usd = (
@@ -80,8 +82,8 @@ def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
                 "data", uri, uri, IN_USE, created_at, usd, _job_id_of(job), backend="sagemaker"
             )
         if _job_id_of(job) and not running:
-            for uri in filter(STAGED_URI.fullmatch, _input_uris(job)):
-                staged.ended.setdefault(uri, []).append(job)
+            for staged_uri in filter(None, map(STAGED_URI.fullmatch, _input_uris(job))):
+                staged.ended.setdefault(staged_uri["folder"], []).append(job)
         if running:
             longest = job["StoppingCondition"].get("MaxRuntimeInSeconds", MONTH_S)
             yield _machine_resource(job, "training-job", status, longest)
@@ -107,11 +109,7 @@ def _machine_resource(job: TrainingJob, kind: str, status: str, seconds: int) ->
 
     The cost of a month is that of the rest of these seconds.
     """
-    config = job["ResourceConfig"]
-    region = parse_arn(job["TrainingJobArn"]).region
-    price = catalogue.hourly_price(config.get("InstanceType"), region)
-    source = "no price is known" if price is None else price.origin(region)
-    usd_per_hour = None if price is None else price.usd * config["InstanceCount"]
+    basis, usd_per_hour = _hourly_basis(job)
     usd_per_month = None if usd_per_hour is None else usd_per_hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": usd_per_hour, "perMonth": usd_per_month}
     return CloudResource(
@@ -123,8 +121,20 @@ def _machine_resource(job: TrainingJob, kind: str, status: str, seconds: int) ->
         usd,
         _job_id_of(job),
         backend="sagemaker",
-        basis=f"{config['InstanceCount']} x {config['InstanceType']} ({source})",
+        basis=basis,
     )
+
+
+def _hourly_basis(job: TrainingJob) -> tuple[str, float | None]:
+    """Return what a job is billed for, and USD of an hour; None where that is not known."""
+    if is_serverless(job):
+        return "serverless: billed by what it trains, not by the hour; no price is known", None
+    config, region = job.get("ResourceConfig", {}), parse_arn(job["TrainingJobArn"]).region
+    price = catalogue.hourly_price(config.get("InstanceType"), region)
+    machines = f"{config.get('InstanceCount', 1)} x {config.get('InstanceType', 'several types')}"
+    if price is None:
+        return f"{machines} (no price is known)", None
+    return f"{machines} ({price.origin(region)})", price.usd * config.get("InstanceCount", 1)
 
 
 def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterator[CloudResource]:

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cloudft.spec.fields import (
     ACCOUNT,
+    HUB_CONTENT,
     IMAGE_URI,
     INSTANCE_TYPE,
     KMS_KEY,
+    MLFLOW_ARN,
+    MODEL_PACKAGE_GROUP,
     READ_NUMBER,
     REGION,
     ROLE_ARN,
     S3_URI,
+    SEQUENCE_LENGTH,
     STACK_NAME,
     URL,
     Bool,
+    GraderSetting,
     Int,
 )
 from cloudft.spec.sections import JobSection, Section, Vpc, register_section
+
+
+class Serverless(Section):
+    """SageMaker's own customization of a model of its public hub, without a machine of yours."""
+
+    model: HUB_CONTENT | None = Field(
+        default=None,
+        description="Name of the model's content in SageMakerPublicHub; base_model's if unset.",
+    )
+    model_package_group: MODEL_PACKAGE_GROUP = Field(
+        description="Model package group that gets the tuned model: its name or ARN."
+    )
+    method: Literal["lora", "full"] = Field(
+        default="lora", description="Tune an adapter, or all weights."
+    )
+    accept_eula: Bool = Field(
+        default=False, description="Accept the license of a model that has one to accept."
+    )
+    sequence_length: SEQUENCE_LENGTH | None = Field(
+        default=None,
+        description="Longest record in tokens, in thousands (8K): selects SageMaker's recipe.",
+    )
+    hyperparameters: dict[str, GraderSetting] = Field(
+        default_factory=dict, description="By the names of SageMaker's recipe (lora_rank, seed)."
+    )
+    mlflow_arn: MLFLOW_ARN | None = Field(
+        default=None, description="MLflow app that records the metrics; none is created if unset."
+    )
 
 
 class SageMakerSpec(Section):
@@ -70,6 +103,9 @@ class SageMakerSpec(Section):
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
     network_isolation: Bool = Field(
         default=False, description="No network: the image must have everything the trainer needs."
+    )
+    serverless: Serverless | None = Field(
+        default=None, description="Let SageMaker tune the model, instead of cloudft's trainer."
     )
     profile: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Profile of the AWS configuration; bedrock.profile if unset."

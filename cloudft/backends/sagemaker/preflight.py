@@ -8,10 +8,17 @@ from collections.abc import Callable, Iterator
 from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import load_service_model, validate_request
 from cloudft.backends.aws_base import request_checks
-from cloudft.backends.findings import FindingFactory
-from cloudft.backends.sagemaker import account_checks, images, instances, request, weights
+from cloudft.backends.findings import FindingFactory, serverless_hint
+from cloudft.backends.sagemaker import (
+    account_checks,
+    images,
+    instances,
+    request,
+    request_guard,
+    weights,
+)
 from cloudft.backends.trained_model import trained_model
-from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
@@ -22,15 +29,8 @@ TRAINER_FINDINGS = {
     *("TargetModules", "TokensWithoutEmbedding"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
-CUSTOMIZATION_GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
-NOVA_GUIDE = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
 NEURON_PREFIXES = ("ml.trn", "ml.inf")
 """Types of machines with Trainium and Inferentia (local_backend/container/environment.py)."""
-SERVERLESS = (
-    "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
-    " CreateTrainingJob with ServerlessJobConfig)"
-)
-"""The techniques are those of botocore's service model (1.44.5), which has no pre-training."""
 
 
 def check_job(
@@ -115,23 +115,13 @@ def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         yield finding(
             "NotOnSageMaker", "customization_type", f"the trainer does not support {kind}", fix
         )
-        if job_type.on_sagemaker_serverless:
-            yield _serverless_hint(finding, "customization_type", job_type.on_sagemaker_serverless)
+        yield from serverless_hint(job, "customization_type", finding)
     elif trained_model(job) is None:
         message = f"the weights of {job.model.alias} are not available: no container trains them"
         fix = "submit with --backend bedrock; or set an open model to train in its place:"
         fix += " `local: {model: smollm2-135m}`."
         yield finding("NoLocalModel", "local.model", message, fix)
-        if kind in job.model.sagemaker_serverless:
-            what = f"supports Amazon Nova too, and so do recipes in training jobs ({NOVA_GUIDE})"
-            yield _serverless_hint(finding, "base_model", what)
-
-
-def _serverless_hint(finding: FindingFactory, field: str, what: str) -> Finding:
-    fix = (
-        f"see whether its hub has your model ({CUSTOMIZATION_GUIDE}); cloudft starts no such jobs."
-    )
-    return finding("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
+        yield from serverless_hint(job, "base_model", finding)
 
 
 def _check_settings(  # a list of independent checks, one branch each
@@ -196,8 +186,7 @@ def _check_instance(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding
         if needed is not None:
             message = f"no known instance has a GPU with {needed / 2**30:.0f} GiB"
         yield finding("NoInstance", field, message, "set sagemaker.instance_type.")
-        if needed is not None and is_labeled(job.spec.customization_type):
-            yield _serverless_hint(finding, field, "needs no instance of yours")
+        yield from serverless_hint(job, field, finding)
         return
     yield from _check_instance_type(name, finding)
     known, processes = instances.find_instance(name), instances.count_processes(job)
@@ -237,9 +226,10 @@ def _check_request(
     job: LoadedJob, inputs: request.TrainingJobInputs, finding: FindingFactory
 ) -> Iterator[Finding]:
     """Check the request against the service model; check that each GPU gets a record."""
-    for problem in validate_request(
-        "sagemaker", "CreateTrainingJob", request.create_request(inputs)
-    ):
+    parameters = request.create_request(inputs)
+    for missing in request_guard.find_missing(job.spec, parameters):
+        yield finding("BadRequest", missing.field, missing.message, request_guard.FIX)
+    for problem in validate_request("sagemaker", "CreateTrainingJob", parameters):
         field = request_checks.field_for_member(problem, REQUEST_FIELDS, "sagemaker")
         yield finding("BadRequest", field, problem, f"correct {field}.")
     processes, batch = (

@@ -16,6 +16,8 @@ from cloudft.spec.load import LoadedJob
 
 SERVICE = "sagemaker.amazonaws.com"
 READ_FOLDERS = ("code", "data", "jobs", "models")
+SERVERLESS_READ_FOLDERS = ("data",)
+"""What SageMaker's own customization reads: no code and no weights of ours."""
 WRITE_LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 """Without them a job runs blind: its curve is in its log."""
 READ_LOG_ACTIONS = ("DescribeLogStreams", "GetLogEvents")
@@ -25,6 +27,10 @@ ECR_PULL_ACTIONS = (
     "ecr:BatchGetImage",
     "ecr:GetDownloadUrlForLayer",
 )
+MODEL_PACKAGE_ACTIONS = {
+    "DescribeModelPackageGroup": "model-package-group/*",
+    "DescribeModelPackage": "model-package/*",
+}
 NETWORK_INTERFACE_ACTIONS = (
     "CreateNetworkInterfacePermission",
     "DeleteNetworkInterface",
@@ -48,7 +54,8 @@ def role_permissions(
     """
     here = arn_context(job, region)
     bucket, prefix = request.s3_prefix(job)
-    for folder in READ_FOLDERS:
+    serverless = job.spec.sagemaker.serverless is not None
+    for folder in SERVERLESS_READ_FOLDERS if serverless else READ_FOLDERS:
         yield RequiredPermission(
             "s3:ListBucket", here.bucket_arn(bucket), {"s3:prefix": f"{prefix}{folder}/*"}
         )
@@ -100,7 +107,8 @@ def _key_permissions(
     for key in dict.fromkeys(keys.values()):
         yield RequiredPermission("kms:GenerateDataKey", key, via, "warning")
         yield RequiredPermission("kms:Decrypt", key, via, "warning")
-    disk = keys.get("output", "") if spec.kms_key_id and not (known and known.nvme) else ""
+    has_disk = spec.serverless is None and not (known and known.nvme)
+    disk = keys.get("output", "") if spec.kms_key_id and has_disk else ""
     if _is_arn(disk):
         yield RequiredPermission(
             "kms:CreateGrant", disk, {"kms:GrantIsForAWSResource": "true"}, "warning"
@@ -117,6 +125,8 @@ def caller_permissions(job: LoadedJob, region: str) -> Iterator[RequiredPermissi
     for action in ("CreateTrainingJob", "AddTags", "DescribeTrainingJob"):
         yield RequiredPermission(f"sagemaker:{action}", training_jobs)
     yield RequiredPermission("sagemaker:StopTrainingJob", training_jobs, severity="warning")
+    if spec.serverless is not None:
+        yield from _serverless_permissions(here, training_jobs)
     yield RequiredPermission("iam:PassRole", str(spec.role_arn), {"iam:PassedToService": SERVICE})
     group = here.arn("logs", f"log-group:{LOG_GROUP}:log-stream:*")
     yield from (
@@ -126,6 +136,20 @@ def caller_permissions(job: LoadedJob, region: str) -> Iterator[RequiredPermissi
         via = {"kms:ViaService": f"sagemaker.{here.region}.amazonaws.com"}
         for action in ("CreateGrant", "DescribeKey"):
             yield RequiredPermission(f"kms:{action}", spec.kms_key_id, via, "warning")
+
+
+def _serverless_permissions(here: ArnContext, training_jobs: str) -> Iterator[RequiredPermission]:
+    """Yield what the caller of a serverless job needs besides: tags, hub, group and package.
+
+    Without its tags a job is not recognized as cloudft's.
+    """
+    yield RequiredPermission("sagemaker:ListTags", training_jobs)
+    contents = f"arn:{here.partition}:sagemaker:{here.region}:aws:hub-content/*"
+    yield RequiredPermission("sagemaker:DescribeHubContent", contents, severity="warning")
+    for action, kind in MODEL_PACKAGE_ACTIONS.items():
+        yield RequiredPermission(
+            f"sagemaker:{action}", here.arn("sagemaker", kind), severity="warning"
+        )
 
 
 def _network_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredPermission]:

@@ -81,9 +81,12 @@ class TrainingJob(_TrainingJob, total=False):
     ModelArtifacts: ModelArtifacts
     ResourceConfig: ResourceConfig
     StoppingCondition: StoppingCondition
+    ServerlessJobConfig: dict[str, object]
+    OutputModelPackageArn: str
     RoleArn: str
     WarmPoolStatus: WarmPoolStatus
     FailureReason: str
     BillableTimeInSeconds: int
+    BillableTokenCount: int
     TrainingEndTime: datetime
     LastModifiedTime: datetime

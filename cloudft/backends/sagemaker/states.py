@@ -69,12 +69,16 @@ def to_job_state(
         "activity": ACTIVITIES[secondary],
         "attempts": attempts,
         "billableSeconds": billed,
+        "billableTokens": description.get("BillableTokenCount"),
+        "modelPackage": description.get("OutputModelPackageArn"),
         "usd": None if billed is None or usd_per_hour is None else billed / 3600 * usd_per_hour,
     }
     return JobState(
         id=str(description["HyperParameters"]["cloudft-job"]),
         status=status,
-        status_details=_details(status, secondary, trainer_state),
+        status_details=_serverless_details(status, secondary)
+        if description.get("ServerlessJobConfig")
+        else _details(status, secondary, trainer_state),
         created_at=str(iso_format(description["CreationTime"])),
         ended_at=iso_format(
             description.get("TrainingEndTime") or description.get("LastModifiedTime")
@@ -93,6 +97,8 @@ def to_job_state(
 def _failure_message(description: TrainingJob, status: str, secondary: str) -> str | None:
     if status == "Failed":
         return str(description.get("FailureReason") or "SageMaker gave no reason")
+    if secondary in TIMEOUTS and description.get("ServerlessJobConfig"):
+        return f"{ACTIVITIES[secondary]}; raise it, and submit with --force-new"
     if secondary in TIMEOUTS:
         return f"{ACTIVITIES[secondary]}; `cloudft resume` goes on from the last checkpoint"
     return None
@@ -111,3 +117,16 @@ def _details(status: str, secondary: str, trainer_state: TrainerState | None) ->
     if end:
         details = {name: end if word == "InProgress" else word for name, word in details.items()}
     return StatusDetails(**details)
+
+
+def _serverless_details(status: str, secondary: str) -> StatusDetails:
+    """Return the phases by the secondary status alone: no trainer of ours reports them.
+
+    A job that has ended was in training, as far as its description says.
+    """
+    if status == "Completed":
+        return StatusDetails("Completed", "Completed", "Completed")
+    if status == "InProgress" and secondary not in ("Training", "Uploading"):
+        return StatusDetails("Completed", "NotStarted", "NotStarted")
+    training: DetailStatus = ENDED_PHASES.get(status, "InProgress")
+    return StatusDetails("Completed", "Completed", training)

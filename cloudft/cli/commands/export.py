@@ -29,18 +29,24 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
 
     The merged weights are loaded again and run on held-out records: their logits must equal the
     tuned model's within a tolerance, and the greedy answers must be the same. Otherwise the export
-    fails and DIR is not written. transformers 4 and 5 read the same model from DIR.
+    fails and DIR is not written. transformers 4 and 5 read the same model from DIR. The weights of
+    a job with sagemaker.serverless are downloaded as SageMaker merged them, whatever --dtype says.
     """
     from cloudft.backends.capabilities import SupportsExport
+    from cloudft.catalogue import owned_weights_route
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):
         raise UsageError(
             f"a job on {record.backend} has no weights to export",
-            fix="name the job that was trained.",
+            fix=owned_weights_route(str(record.base_model)) or "name the job that was trained.",
         )
     console.note(f"merging {record.id} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, dtype)
+    if "source" in proof:  # SageMaker has merged them
+        text = f"{out}\n{proof['files']} files, {proof['bytes']} bytes, from {proof['source']}"
+        console.print_result({"path": out, **proof}, text)
+        return 0
     text = (
         f"{out}\nproof: largest logit difference {proof['maxLogitDifference']:.2g}"
         f" (allowed {proof['tolerance']:g}), equal greedy answers on"

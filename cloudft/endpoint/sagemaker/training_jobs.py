@@ -24,6 +24,12 @@ from cloudft.endpoint.sagemaker.container import (
     require_readable_channels,
     upload_model_archive,
 )
+from cloudft.endpoint.sagemaker.serverless import (
+    ServerlessRun,
+    ServerlessService,
+    group_of,
+    require_supported,
+)
 from cloudft.endpoint.state import ACCOUNT, State, TrainingJob, new_id, now
 from cloudft.endpoint.training.trainers import SimulatedRun
 
@@ -41,6 +47,7 @@ DESCRIBED_REQUEST_FIELDS = (
     *("HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig"),
     *("OutputDataConfig", "ResourceConfig", "VpcConfig", "StoppingCondition", "Environment"),
     *("EnableNetworkIsolation", "EnableManagedSpotTraining", "CheckpointConfig"),
+    *("ServerlessJobConfig", "ModelPackageConfig", "MlflowConfig"),
 )
 """Members of the request that DescribeTrainingJob returns."""
 DEFAULT_MAX_RUNTIME_S = 86_400
@@ -131,8 +138,10 @@ class TrainingJobs:
         faults: FaultInjector,
         seconds: float | None = None,
         python: Path | None = None,
+        serverless: ServerlessService | None = None,
     ) -> None:
         self.python = python
+        self.serverless = serverless
         self.state = state
         self.s3, self.logs = s3, logs
         self.folder = folder / "containers"
@@ -164,11 +173,16 @@ class TrainingJobs:
     def _start_thread(self, job: TrainingJob) -> None:
         self.active_runs[job.name] = ActiveRun()
         work = self._train if self.seconds is None else self._simulate
+        if job.request.get("ServerlessJobConfig"):
+            work = self._customize
         threading.Thread(target=work, args=(job,), daemon=True).start()
 
     def create_training_job(self, request: CreateTrainingJobRequest) -> Response:
-        """Run cloudft's trainer as cloudft packs it; any other code is refused."""
-        require_cloudft_command(request)
+        """Run cloudft's trainer as cloudft packs it, or serverless SFT; other code is refused."""
+        if request.get("ServerlessJobConfig"):
+            require_supported(request, self.state)
+        else:
+            require_cloudft_command(request)
         name = request["TrainingJobName"]
         arn = f"arn:aws:sagemaker:{self.state.region}:{ACCOUNT}:training-job/{name.lower()}"
         self._require_assumable_role(request["RoleArn"], arn)
@@ -259,6 +273,41 @@ class TrainingJobs:
             cluster.remove()
         return False
 
+    def _customize(self, job: TrainingJob) -> None:
+        """Run a serverless job to its end."""
+        run, service = self.active_runs[job.name], self.serverless
+        assert service is not None, "create_training_job needs one for such a job"
+        streams = HostLogStreams(self.logs(job.request["RoleArn"], job.arn), job.name)
+        customization = ServerlessRun(
+            job,
+            self.s3(job.request["RoleArn"], job.arn),
+            service.trainer,
+            service.stand_in,
+            self.folder / job.name,
+            streams.open_for_host(1),
+        )
+        try:
+            self._set_status(job, "Downloading")
+            training = customization.start()
+            self._set_status(job, "Stopping" if job.status == "Stopping" else "Training")
+            job.started = job.started or now()
+            status = customization.follow(training, self.closing)
+            if status is None:  # the endpoint ends, not the job
+                return
+            if status.status == "Completed":
+                self._set_status(job, "Uploading")
+                job.artifacts = customization.publish(training, status)
+                job.package = service.registry.add_package(group_of(job.request), job.artifacts)
+                self._end(job, "Completed")
+            else:
+                self._end(job, status.status, status.failure_message)
+            customization.remove()
+        except Exception as error:  # a thread has no caller: the job carries the failure
+            self._end(job, "Failed", f"ClientError: {getattr(error, 'message', str(error))}")
+        finally:
+            streams.close()
+            run.finished.set()
+
     def _watch_for_interruption(self, job: TrainingJob, run: ActiveRun) -> None:
         """Stop the machines of a spot job when an interruption was injected."""
         spot = job.request.get("EnableManagedSpotTraining")
@@ -330,6 +379,7 @@ class TrainingJobs:
                 **_summary(job),
                 "ModelArtifacts": {"S3ModelArtifacts": job.artifacts or ""},
                 "FailureReason": job.failure,
+                "OutputModelPackageArn": job.package,
                 "TrainingStartTime": job.started,
                 "TrainingTimeInSeconds": seconds,
                 "BillableTimeInSeconds": seconds,

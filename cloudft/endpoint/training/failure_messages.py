@@ -21,6 +21,8 @@ RECORD_SHAPES = {
     "input": '{"input": "<input text>"}',
     "converse": '{"messages": [{"role": "user", "content": [{"text": "<text>"}]}, {"role":'
     ' "assistant", "content": [{"text": "<text>"}]}]}',
+    "messages": '{"messages": [{"role": "user", "content": "<text>"}, {"role": "assistant",'
+    ' "content": "<text>"}]}',
     "distillation": '{"messages": [{"role": "user", "content": [{"text": "<text>"}]}]}',
     "claude-messages": '{"messages": [{"role": "user", "content": "<text>"}, {"role":'
     ' "assistant", "content": "<text>"}]}',

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
+    from cloudft.types import Metric
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class TrainingRequest:
     CreateModelCustomizationJob. `data` maps a role to its file: `train`, and
     those of `validator_uris`. `stand_in`
     is the open model that is trained. `folder` is the run's own. `stop_requested` is true if the
-    job was being stopped when the endpoint ended.
+    job was being stopped when the endpoint ended. `settings` are values of a job file, by dotted
+    name, that no hyperparameter of Bedrock has. `record_forms` are the record formats that the
+    service takes; those of the model's customization type if there are none.
     """
 
     name: str
@@ -31,6 +34,8 @@ class TrainingRequest:
     stand_in: str
     folder: Path
     stop_requested: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
+    record_forms: tuple[str, ...] = ()
 
     @property
     def customization_type(self) -> str:
@@ -78,6 +83,10 @@ class TrainingRun(ABC):
     def local_job_id(self) -> str | None:
         """Return the id of the local job whose model answers; None if there is none."""
         return None
+
+    def losses(self) -> Iterator[Metric]:
+        """Yield the points of the loss curves so far; none where nothing is trained."""
+        return iter(())
 
     @abstractmethod
     def poll(self) -> RunStatus:

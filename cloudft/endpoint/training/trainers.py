@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cloudft.endpoint.training.validation import find_refusal
 from cloudft.errors import CheckFailed, CloudftError
 from cloudft.jobs.prepare import prepare
 from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
-from cloudft.types import is_validation_role, to_json, validation_set_of
+from cloudft.types import Metric, is_validation_role, to_json, validation_set_of
 
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 """The phases of `statusDetails`, in order."""
@@ -136,6 +136,10 @@ class LocalRun(TrainingRun):
             Path(state.artifacts) if state.artifacts else None,
         )
 
+    def losses(self) -> Iterator[Metric]:
+        """Yield the points that the trainer has written."""
+        return self.backend.metrics(self.job_id)
+
     def stop(self) -> None:
         """Request a stop with a checkpoint."""
         self.backend.stop(self.job_id)
@@ -180,7 +184,8 @@ class LocalTrainer(Trainer):
         backend = self.backend
         try:
             all_weights = self.settings.get("local.method") == "full"
-            settings = {**stand_in_settings(request, all_weights=all_weights), **self.settings}
+            stand_in = stand_in_settings(request, all_weights=all_weights)
+            settings = {**stand_in, **self.settings, **request.settings}
             staged, _ = prepare(load_requested_job(request, settings), backend, backend.home)
             # The same data and settings are the same plan, and `submit` finds the plan's job. So
             # after a restart of the endpoint this line returns the job that was running.

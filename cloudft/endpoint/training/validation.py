@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -30,8 +30,8 @@ def find_refusal(request: TrainingRequest) -> str | None:
         return refused
     try:
         job = load_requested_job(request)
-        record_format = job.model.formats[request.customization_type]
-        refused = _find_other_form(request, record_format)
+        forms = request.record_forms or (job.model.formats[request.customization_type],)
+        refused = _find_other_form(request, forms)
         if refused is not None:
             return refused
         report = check_records(job)
@@ -46,14 +46,14 @@ def find_refusal(request: TrainingRequest) -> str | None:
     return failure_messages.find_blank_line(request, report.findings)
 
 
-def _find_other_form(request: TrainingRequest, record_format: str) -> str | None:
-    """Return the failure message for the first record in the form of another model; None if none.
+def _find_other_form(request: TrainingRequest, forms: Sequence[str]) -> str | None:
+    """Return the failure message for the first record in none of these forms; None if none.
 
     cloudft converts between forms before it uploads; the service does not. A line that is no JSON
     object is left to the check of the data.
     """
-    has_form = RECORD_FORMS.get(record_format)
-    if has_form is None:
+    tests = [RECORD_FORMS[name] for name in forms if name in RECORD_FORMS]
+    if len(tests) < len(forms):
         return None
     for role, path in request.data.items():
         with path.open("rb") as lines:
@@ -62,8 +62,8 @@ def _find_other_form(request: TrainingRequest, record_format: str) -> str | None
                     record = orjson.loads(line)
                 except ValueError:
                     continue
-                if isinstance(record, dict) and not has_form(record):
-                    return failure_messages.wrong_form(request, role, number, record_format)
+                if isinstance(record, dict) and not any(has_form(record) for has_form in tests):
+                    return failure_messages.wrong_form(request, role, number, forms[0])
     return None
 
 
@@ -108,6 +108,7 @@ RECORD_FORMS: Mapping[str, Callable[[Json], bool]] = {
     "prompt-completion": _has_texts("prompt", "completion"),
     "input": _has_texts("input"),
     "converse": _is_converse,
+    "messages": _is_claude,
     "distillation": _is_converse,
     "claude-messages": _is_claude,
     "reinforcement": _is_openai,

@@ -1,0 +1,1 @@
+"""SageMaker's serverless customization: CreateTrainingJob with a ServerlessJobConfig."""
