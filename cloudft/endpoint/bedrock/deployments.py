@@ -156,10 +156,12 @@ class Deployments:
         """Deploy a custom model on provisioned throughput."""
 
         def make() -> ModelDeployment:
+            model_arn = self._provisioned_model_arn(request["modelId"])
+            self._require_active_base(model_arn)
             return ModelDeployment(
                 self.state.arn("provisioned-model"),
                 request["provisionedModelName"],
-                self._provisioned_model_arn(request["modelId"]),
+                model_arn,
                 units=request["modelUnits"],
                 commitment=request.get("commitmentDuration"),
             )
@@ -170,9 +172,17 @@ class Deployments:
     def _provisioned_model_arn(self, identifier: str) -> str:
         """Return the ARN of what throughput is bought for: a custom model, or a base model."""
         if ":custom-model/" in identifier or not self.foundation.is_offered(identifier):
+            self.foundation.raise_if_ended(identifier)
             return self._model(identifier).arn
         base = self.foundation.find_model(identifier)
         return self.foundation.arn_of(base.identifier)
+
+    def _require_active_base(self, arn: str) -> None:
+        """Raise ServiceError for new throughput of a model, or of a tuned one, that is Legacy."""
+        model = self.state.models.get(arn)
+        base = model.base_model_arn if model else arn
+        if base:  # a model that CreateCustomModel made has none
+            self.foundation.require_active(self.foundation.find_model(base))
 
     def _base_model_arn(self, throughput: ModelDeployment) -> str:
         model = self.state.models.get(throughput.model_arn)
