@@ -71,9 +71,9 @@ class AppOptions:
 class App:
     """Routes each request to the service that its signature names.
 
-    The methods of `services` are the operations of bedrock, bedrock-runtime and sagemaker by their
-    names in snake case; `query_services` have operations of services that speak the query protocol.
-    `moto` answers everything else.
+    The methods of `services` are the operations of bedrock, bedrock-runtime, sagemaker and
+    service-quotas by their names in snake case; `query_services` have operations of services that
+    speak the query protocol. `moto` answers everything else.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class App:
             RestJsonProtocol("bedrock"),
             RestJsonProtocol("bedrock-runtime"),
         )
-        self.aws_json_protocols = {"sagemaker": AwsJsonProtocol("sagemaker")}
+        self.aws_json_protocols = {
+            "sagemaker": AwsJsonProtocol("sagemaker"),
+            "servicequotas": AwsJsonProtocol("service-quotas"),
+        }
         self.state = state
         self.services = services
         self.moto = moto

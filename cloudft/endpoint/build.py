@@ -44,6 +44,7 @@ from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.query_service import QueryService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
+from cloudft.endpoint.service_quotas import ServiceQuotas
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
@@ -138,7 +139,7 @@ def build_endpoint(
         state,
         (
             *(models, customization, deployments, imports, copies, batches, runtime, training),
-            *(profiles, created, InvocationLogging(state)),
+            *(profiles, created, InvocationLogging(state), ServiceQuotas(state)),
         ),
         replay_log,
         faults,

@@ -24,6 +24,7 @@ from cloudft.endpoint.cloudformation.templates import Templates
 from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
+from cloudft.endpoint.service_quotas import ServiceQuotas
 
 SERVICES: Sequence[type] = (
     FoundationModels,
@@ -42,6 +43,7 @@ PARTLY_LISTED: Mapping[str, Sequence[type]] = {
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
     "sagemaker": (TrainingJobs,),
+    "service-quotas": (ServiceQuotas,),
 }
 """Services with many operations, of which only those that these classes offer are listed."""
 

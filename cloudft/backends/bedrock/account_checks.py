@@ -10,7 +10,7 @@ from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding
-from cloudft.backends.bedrock import permission_checks, request
+from cloudft.backends.bedrock import permission_checks, request, service_quotas
 from cloudft.backends.bedrock.account_helpers import BEDROCK, bucket_parameters
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import (
@@ -273,4 +273,5 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("the key", "bedrock.kms_key_id", _check_keys),
     ("the network", "bedrock.vpc", _check_network),
     ("the running jobs", "bedrock", _check_concurrency),
+    ("the quotas", "bedrock", service_quotas.check_job_quotas),
 )

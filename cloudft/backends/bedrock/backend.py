@@ -34,6 +34,7 @@ from cloudft.backends.bedrock import (
     preflight,
     price_list,
     request,
+    service_quotas,
     stack,
     state_machine,
     states,
@@ -44,6 +45,7 @@ from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    RecordsQuota,
     SupportsBatchInference,
     SupportsDiscovery,
     SupportsGenerate,
@@ -51,6 +53,7 @@ from cloudft.backends.capabilities import (
     SupportsInventory,
     SupportsMedia,
     SupportsPricing,
+    SupportsRecordsQuota,
     SupportsServing,
 )
 from cloudft.backends.findings import FindingFactory
@@ -101,6 +104,7 @@ class BedrockBackend(
     SupportsBatchInference,
     SupportsInventory,
     SupportsMedia,
+    SupportsRecordsQuota,
 ):
     """Model customization jobs of one account and Region."""
 
@@ -122,6 +126,10 @@ class BedrockBackend(
     def check(self, job: LoadedJob) -> list[Finding]:
         """Return what Bedrock would refuse; check the account as far as the caller may read it."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
+
+    def records_quota(self, job: LoadedJob) -> RecordsQuota | None:
+        """Return how many records the account's quota allows."""
+        return service_quotas.read_records_quota(job, self.aws_for(self.location_of(job)))
 
     def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
         """Return what is wrong with the objects in S3 that the records name."""
@@ -398,7 +406,10 @@ class BedrockBackend(
         """Return a deployment's plan: on demand where the model allows it, else provisioned."""
         job = self._require_completed(job_id)
         plan = deploy.plan_deployment(job, provisioned=provisioned, units=units, hours=hours)
-        return deploy.with_existing_resource(self.aws, plan)
+        plan = deploy.with_existing_resource(self.aws, plan)
+        if plan.existing is None and plan.kind == "on-demand":
+            service_quotas.require_deployment_quota(self.aws)
+        return plan
 
     def deploy(self, plan: ServingPlan) -> CloudResource:
         """Create the deployment, or return the one that exists; see deploy.py."""

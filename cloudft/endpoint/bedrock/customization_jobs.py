@@ -25,6 +25,7 @@ from cloudft.endpoint.bedrock.shapes import (
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     RUNNING,
     Job,
@@ -152,6 +153,8 @@ class CustomizationJobs:
                 f"You have {len(busy)} customization jobs in progress; the quota is"
                 f" {self.max_concurrent_jobs}.",
             )
+        # Each running job will make a model, too.
+        require_quota_for(state, "custom-models", len(state.models) + len(busy))
 
     def _start_run(self, job: Job) -> None:
         """Download the job's data as its role and start the training, or reattach to it."""

@@ -20,6 +20,7 @@ from cloudft.endpoint.bedrock.shapes import (
     UpdateThroughputRequest,
 )
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,
@@ -74,12 +75,22 @@ class Deployments:
 
         def make() -> ModelDeployment:
             model = self._model(request["modelArn"])
-            arn = self.state.arn("custom-model-deployment")
             name = request["modelDeploymentName"]
+            self._require_quota(name)
+            arn = self.state.arn("custom-model-deployment")
             return ModelDeployment(arn, name, model.arn, description=request.get("description"))
 
         arn, _ = self.state.create("deployment", self.state.deployments, request, make)
         return {"customModelDeploymentArn": arn}
+
+    def _require_quota(self, name: str) -> None:
+        """Raise ServiceError where there may be no further deployment of a new name."""
+        deployments = self.state.deployments
+        if find_by_arn_or_name(deployments, name):
+            return  # the name is in use: that is the error
+        require_quota_for(self.state, "deployments", len(deployments))
+        creating = sum(self._is_creating(deployment) for deployment in deployments.values())
+        require_quota_for(self.state, "creating-deployments", creating)
 
     def get_custom_model_deployment(self, request: DeploymentIdentifier) -> Response:
         """Return one deployment."""

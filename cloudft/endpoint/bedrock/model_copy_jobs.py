@@ -9,6 +9,7 @@ from cloudft.endpoint.bedrock.shapes import (
     ListCopyJobsRequest,
 )
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -38,6 +39,7 @@ class ModelCopyJobs:
                 raise ServiceError("ValidationException", message)
             if find_by_arn_or_name(state.models, name):
                 raise ServiceError("ConflictException", f"The model name {name} is in use")
+            require_quota_for(state, "custom-models", len(state.models))
             arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])
             state.models[arn] = Model(arn, name, source.base_model_arn, source.job_arn)
             state.tag(arn, request.get("targetModelTags", ()))
