@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 from cloudft.catalogue.load import FOLDER, read_sources, read_yaml
-from cloudft.catalogue.model import Source
+from cloudft.catalogue.source import Source
 
 Counted = Literal[
     "custom-models",

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from cloudft.catalogue.model import Limits, Model, Source
+from cloudft.catalogue.model import Limits, Model
+from cloudft.catalogue.source import Source
 from cloudft.data.checks.content_limits import ContentLimits, MediaUse
 from cloudft.data.checks.reserved_words import ReservedWords
 from cloudft.data.checks.template_limits import TemplateLimits

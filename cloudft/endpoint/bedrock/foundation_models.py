@@ -241,9 +241,13 @@ def _inference_types(base: FoundationModel, identifier: str) -> list[str]:
     the context suffix, for customization and provisioned throughput.
     """
     on_demand = ["INFERENCE_PROFILE"] if base.needs_profile else ["ON_DEMAND"]
+    # Those past their end, of which the catalogue knows no serving, were all provisioned.
+    provisioned = (
+        ["PROVISIONED"] if "provisioned" in (base.model.serving or ("provisioned",)) else []
+    )
     if base.on_demand_id == base.identifier:
-        return [*on_demand, "PROVISIONED"]
-    return ["PROVISIONED"] if identifier == base.identifier else on_demand
+        return [*on_demand, *provisioned]
+    return provisioned if identifier == base.identifier else on_demand
 
 
 def _listed_types(base: FoundationModel, identifier: str) -> list[str]:
