@@ -19,7 +19,8 @@ class TrainingRequest:
     `name` identifies the run: the same name after a restart is the same run. `request` is that of
     CreateModelCustomizationJob. `data` maps a role (`train`, `validation`) to its file. `stand_in`
     is the open model that is trained. `folder` is the run's own. `stop_requested` is true if the
-    job was being stopped when the endpoint ended.
+    job was being stopped when the endpoint ended. `records_max` is the account's quota of records,
+    None where the model has none.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TrainingRequest:
     stand_in: str
     folder: Path
     stop_requested: bool = False
+    records_max: int | None = None
 
     @property
     def customization_type(self) -> str:
