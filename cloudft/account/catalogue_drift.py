@@ -158,15 +158,12 @@ def _read_profiles(aws: Aws) -> Mapping[str, Set[str]]:
 
 def _read_prices(aws: Aws, region: str, is_aws: bool) -> Iterator[tuple[str, Mapping[str, float]]]:
     """Yield the Price List's amounts of each model that is customized in a Region."""
-    models = [model for model in catalogue.load_models() if region in model.regions]
-    for model in models if is_aws else ():
-        if _is_here(model, region) and model.price_list is not None:
-            prices = price_list.fetch_prices(aws, model, region)
-            by_name = {} if prices is None else prices.by_name
-            yield (
-                model.alias,
-                {name: p.usd for name, p in by_name.items() if isinstance(p.usd, float)},
-            )
+    models = [model for model in catalogue.load_models() if _is_here(model, region)]
+    if not is_aws or not models:
+        return
+    for alias, prices in price_list.fetch_prices(aws, models, region).items():
+        amounts = prices.by_name.items()
+        yield alias, {name: price.usd for name, price in amounts if isinstance(price.usd, float)}
 
 
 def _compare_models(account: _Account) -> Iterator[CatalogueComparison]:

@@ -148,9 +148,10 @@ def test_a_model_that_the_catalogue_lacks_and_one_that_it_says_is_gone(
 
 
 def test_prices_of_the_price_list(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(aws: Aws, model: Any, region: str) -> Prices | None:
+    def fetch(aws: Aws, models: Any, region: str) -> dict[str, Prices]:
         amounts = {"training_per_1k_tokens": 0.5, "storage_per_month": 1.95}
-        return Prices.of(amounts, Source("list", "x", "2026-11-30"), "list", region)
+        prices = Prices.of(amounts, Source("list", "x", "2026-11-30"), "list", region)
+        return {model.alias: prices for model in models if model.alias == "nova-micro"}
 
     monkeypatch.setattr(price_list, "fetch_prices", fetch)
     read = catalogue_drift._read_prices
