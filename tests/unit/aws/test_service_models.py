@@ -167,7 +167,7 @@ def test_the_report_names_the_modules_and_tests(
         text = "\n".join(tool.report(installed, new, ["bedrock"]))
     assert "- 1 operations are gone: GetCustomModel" in text
     section = text.partition("### CreateModelCustomizationJob")[2].partition("###")[0]
-    assert "Named in cloudft/backends/bedrock/" in section
+    assert "cloudft/backends/bedrock/preflight.py" in section
     assert "**input customizationType**: new values: PREFERENCE_TUNING" in section
     assert "- not used by cloudft: input byRegion (new member)" in text
     assert text.startswith(f"# {installed.title} -> {tmp_path}")
