@@ -29,11 +29,6 @@ LISTINGS: dict[str, tuple[str, str, dict[str, object]]] = {
         {"statusEquals": "InProgress"},
     ),
     "deployments": ("list_custom_model_deployments", "modelDeploymentSummaries", {}),
-    "creating-deployments": (
-        "list_custom_model_deployments",
-        "modelDeploymentSummaries",
-        {"statusEquals": "Creating"},
-    ),
     "imported-models": ("list_imported_models", "modelSummaries", {}),
     "import-jobs": (
         "list_model_import_jobs",
@@ -187,11 +182,16 @@ def require_deployment_quota(aws: Aws) -> None:
     """
     reader = QuotaReader(aws)
     counted: tuple[Counted, ...] = ("deployments", "creating-deployments")
-    for counts in counted:
-        applied = reader.read(require_quota(counts))
-        if applied.origin == "documented":
-            continue
-        used = count_used(aws, counts)
+    read = [reader.read(require_quota(counts)) for counts in counted]
+    known = [applied for applied in read if applied.origin != "documented"]
+    if not known:
+        return
+    operation, key, _ = LISTINGS["deployments"]
+    failure = "the deployments can't be listed"
+    statuses = [found.get("status") for found in aws.paginate(failure, "bedrock", operation, key)]
+    for applied in known:
+        counts = applied.quota.counts
+        used = len(statuses) if counts == "deployments" else statuses.count("Creating")
         if used >= applied.value:
             message = f"{applied.title}: {used} of {applied.limit} are used"
             fix = f"{ROOM[counts]}; or {increase_remedy(aws, applied)}."

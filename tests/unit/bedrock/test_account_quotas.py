@@ -75,7 +75,7 @@ class AccountWith(Aws):
 
     def paginate(self, failure: str, service: str, operation: str, key: str, **more: Any) -> Any:
         if operation in self.lists:
-            return iter([{}] * self.lists[operation])
+            return iter([{"status": "Creating"}] * self.lists[operation])
         return super().paginate(failure, service, operation, key, **more)
 
 
