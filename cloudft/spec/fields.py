@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 from pydantic_core import PydanticCustomError
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
+from cloudft.catalogue.profile_ids import APPLICATION, AREAS, IN_REGION, SYSTEM
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
 if TYPE_CHECKING:
@@ -109,6 +110,24 @@ MODEL_NAME = _text(
     63,
     "ticket-router",
 )
+# The id is that of botocore's InferenceProfileId, which allows any such text, in Bedrock's form.
+_PROFILE = (
+    rf"{IN_REGION}|{'|'.join(AREAS)}|({'|'.join(AREAS)})\.[a-z0-9-]+\.[A-Za-z0-9.:-]+"
+    rf"|arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{{12}}:({SYSTEM}|{APPLICATION})/[A-Za-z0-9.:-]+"
+)
+INFERENCE_PROFILE = _text(
+    _PROFILE,
+    f"{IN_REGION}, an area ({', '.join(AREAS)}), or the id or ARN of an inference profile",
+    2048,
+    "us, or us.amazon.nova-2-lite-v1:0",
+)
+
+
+def is_inference_profile(text: str) -> bool:
+    """Return whether a text names an inference profile, as the job file takes it."""
+    return len(text) <= 2048 and re.fullmatch(_PROFILE, text) is not None
+
+
 STACK_NAME = _text(
     r"[a-zA-Z][-a-zA-Z0-9]{0,127}",
     "the name of a CloudFormation stack: a letter, then letters, digits and hyphens",

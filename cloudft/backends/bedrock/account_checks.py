@@ -88,9 +88,10 @@ def _check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Fin
     if life.state == "end-of-life":
         yield finding("ModelEndOfLife", "base_model", _end_of_life_message(job), alternatives(job))
     elif life.state == "legacy":
-        message = f"{job.model.alias} is Legacy since {life.legacy} ({life.source})"
-        fix = f"it takes no new customization job: {alternatives(job)}"
-        yield finding("ModelLegacy", "base_model", message, fix, "warning")
+        ends = f" and ends on {life.date}" if life.date else ""
+        message = f"{job.model.alias} is Legacy{ends} ({life.source}):"
+        message += " AWS documents that such a model takes no new customization job"
+        yield finding("ModelLegacy", "base_model", message, alternatives(job), "warning")
 
 
 def _check_model(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
@@ -268,6 +269,7 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("the buckets", "bedrock.s3_uri", _check_buckets),
     ("the buckets' public access", "bedrock.s3_uri", _check_public_access),
     ("the role", "bedrock.role_arn", _check_role),
+    ("the inference profiles", "bedrock", permission_checks.check_profiles),
     ("the role's permissions", "bedrock.role_arn", permission_checks.check_role_permissions),
     ("your permissions", "bedrock", permission_checks.check_caller_permissions),
     ("the key", "bedrock.kms_key_id", _check_keys),

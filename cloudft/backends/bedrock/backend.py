@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from cloudft import catalogue
 from cloudft.aws import tags as tag_names
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
@@ -44,6 +43,11 @@ from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.bedrock.inference_profiles import (
+    ChosenModelId,
+    choose_model_id,
+    requested_profile,
+)
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     RecordsQuota,
@@ -51,6 +55,7 @@ from cloudft.backends.capabilities import (
     SupportsDiscovery,
     SupportsGenerate,
     SupportsInference,
+    SupportsInferenceProfiles,
     SupportsInventory,
     SupportsMedia,
     SupportsPricing,
@@ -102,6 +107,7 @@ class BedrockBackend(
     SupportsServing,
     SupportsGenerate,
     SupportsInference,
+    SupportsInferenceProfiles,
     SupportsBatchInference,
     SupportsInventory,
     SupportsMedia,
@@ -114,6 +120,8 @@ class BedrockBackend(
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         super().__init__(home, aws)
+        self._requested_profile: str | None = None
+        self._note: Callable[[str], None] = lambda _: None
         self._completed_jobs: Sequence[CustomizationJob] | None = None
 
     def location_of(self, job: LoadedJob) -> Location:
@@ -457,7 +465,7 @@ class BedrockBackend(
         job = self._require_completed(job_id)
         ids = {
             "tuned": str(job["outputModelArn"]),
-            "base": inference.base_model_id(job),
+            "base": self._base_model_id(job),
         }
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
@@ -468,8 +476,26 @@ class BedrockBackend(
         if job.model.bedrock_id is None:
             raise UsageError(f"{job.model.alias} is not on Bedrock", fix="use --backend local.")
         aws = self.aws_for(self.location_of(job))
-        base = catalogue.inference_id(job.model.bedrock_id, aws.region or "")
-        return inference.DeployedModel(aws, {"base": base})
+        spec = {"base_model": job.spec.base_model, "bedrock": vars(job.spec.bedrock)}
+        requested = self._requested_profile or requested_profile(spec)
+        region = aws.client("bedrock").meta.region_name
+        chosen = choose_model_id(aws, job.model.bedrock_id, region, requested)
+        return inference.DeployedModel(aws, {"base": self._with_notes(chosen)})
+
+    def use_inference_profile(self, profile: str | None, note: Callable[[str], None]) -> None:
+        """Call base models by this profile instead of the job file's; `note` gets the notes."""
+        self._requested_profile, self._note = profile, note
+
+    def _base_model_id(self, job: CustomizationJob) -> str:
+        """Return the id that a job's base model is called by: requested now, by the job, chosen."""
+        record = Store(self.home.jobs).get_or_none(job["jobName"])
+        requested = self._requested_profile or (requested_profile(record.spec) if record else None)
+        return self._with_notes(inference.choose_base_model_id(self.aws, job, requested))
+
+    def _with_notes(self, chosen: ChosenModelId) -> str:
+        for note in chosen.notes:
+            self._note(note)
+        return chosen.id
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
@@ -485,7 +511,7 @@ class BedrockBackend(
                 f"the model of {job_id} is not deployed",
                 fix=f"`cloudft deploy {job_id}` deploys it, and shows what that costs.",
             )
-        base = inference.base_model_id(job)
+        base = self._base_model_id(job) if "base" in variants else ""
         return {"tuned": ready[0] if ready else "", "base": base}
 
     def list_resources(self) -> Listing[CloudResource]:

@@ -205,9 +205,14 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
 
 
 def base_model_identifier(job: LoadedJob) -> str:
-    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id."""
+    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id.
+
+    An inference profile can't be customized: it stands for its model.
+    """
     given = job.spec.base_model
-    return given if given.startswith("arn:") else job.model.bedrock_id or given
+    if given.startswith("arn:") and catalogue.parse_profile(given) is None:
+        return given
+    return job.model.bedrock_id or given
 
 
 def api_calls(staged: StagedJob) -> PlannedCalls:

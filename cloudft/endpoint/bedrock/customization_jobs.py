@@ -6,7 +6,7 @@ import csv
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +25,7 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
+from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.service_quotas import applied_value, require_quota_for
 from cloudft.endpoint.state import (
@@ -67,6 +68,7 @@ class CustomizationJobs:
         s3: RoleClientFactory,
         *,
         max_concurrent_jobs: int,
+        invoke_requests: Callable[[str], Iterable[AccessRequest]],
         folder: Path,
         faults: FaultInjector,
         warn: Callable[[str], object],
@@ -77,6 +79,7 @@ class CustomizationJobs:
         self.trainer = trainer
         self.s3 = s3
         self.max_concurrent_jobs = max_concurrent_jobs
+        self.invoke_requests = invoke_requests
         self.folder = folder
         self.faults = faults
         self.runs: dict[str, TrainingRun] = {}
@@ -109,7 +112,9 @@ class CustomizationJobs:
         """Return the model that answers for a job: the one it trained, else the base's stand-in."""
         if job.local is not None:
             return ModelRef(job.local)
-        return ModelRef(None, self.foundation.stand_in(job.base_model_arn), "base")
+        # The id alone: the job of a model that was copied here ran in another Region.
+        base = job.base_model_arn.rpartition("/")[2]
+        return ModelRef(None, self.foundation.stand_in(base), "base")
 
     def create_model_customization_job(self, request: CreateCustomizationJobRequest) -> Response:
         """Create the job, or return the one that the same client token created."""
@@ -175,6 +180,7 @@ class CustomizationJobs:
             # Bedrock checks its write permission before it trains, not when the job is done.
             bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
+            self._require_teacher(job)
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             request = cast(CreateCustomizationJobRequest, job.request)
@@ -209,6 +215,16 @@ class CustomizationJobs:
                 if merged is not None:
                     return merged
         return self.foundation.stand_in(job.base_model_arn)
+
+    def _require_teacher(self, job: Job) -> None:
+        """Raise ClientError unless the job's role may invoke its teacher by a profile.
+
+        Source: Bedrock user guide, "Model customization access and security".
+        """
+        config = job.request.get("customizationConfig", {}).get("distillationConfig")
+        if config is not None:
+            teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
+            self.s3.require_allowed(job.request["roleArn"], self.invoke_requests(teacher))
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
@@ -393,7 +409,7 @@ class CustomizationJobs:
         model = self._model(request["modelIdentifier"])
         job: Response = {"customizationType": IMPORTED}
         if model.job_arn is not None:
-            job = self._job_response(self.state.jobs[model.job_arn])
+            job = self._job_response(self.state.job_of(model))
         names = (
             *("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig"),
             *("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn"),
@@ -440,7 +456,7 @@ class CustomizationJobs:
     def _customization_type_of(self, model: Model) -> str:
         if model.job_arn is None:
             return IMPORTED
-        request = self.state.jobs[model.job_arn].request
+        request = self.state.job_of(model).request
         return str(request.get("customizationType", "FINE_TUNING"))
 
     def delete_custom_model(self, request: ModelIdentifier) -> Response:
@@ -467,10 +483,15 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
 
 
 def s3_failure_message(job: Job, error: Exception) -> str:
-    """Return Bedrock's own failure message for a job that could not read or write in S3."""
+    """Return Bedrock's own failure message for a job that could not read or write in S3.
+
+    Of a teacher that may not be invoked, the message of the refusal: Bedrock's own is not known.
+    """
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
+    if getattr(error, "operation_name", "") == "InvokeModel":
+        return str(response["Error"].get("Message"))
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"

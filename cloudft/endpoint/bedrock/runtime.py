@@ -104,14 +104,7 @@ class BedrockRuntime:
                 what = f"Could not find the model to invoke: {identifier}"
                 raise ServiceError("ResourceNotFoundException", what)
             raise refuse(INVALID_IDENTIFIER)
-        base = self.foundation.find_model(identifier)
-        if base.needs_profile:  # source of the words: anthropics/anthropic-sdk-python, issue 894
-            raise refuse(
-                f"Invocation of model ID {base.on_demand_id} with on-demand throughput isn\u2019t"
-                " supported. Retry your request with the ID or ARN of an inference profile that"
-                " contains this model."
-            )
-        return base
+        return self.foundation.require_on_demand(identifier)
 
     @property
     def _account_arn(self) -> str:
@@ -133,7 +126,7 @@ class BedrockRuntime:
             return ResolvedModel(
                 ModelRef(None, model.folder, "base"), body_format, False, model.arn
             )
-        job = self.state.jobs[str(model.job_arn)]
+        job = self.state.job_of(model)
         raw_text = is_text_only(job.request.get("customizationType", ""))
         body_format = invoke_bodies.body_format_of(base)
         return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text, base)
