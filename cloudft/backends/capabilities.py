@@ -14,7 +14,9 @@ from typing import Any
 from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
 from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
+from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import DamagedJob
 from cloudft.inference import (
     Answer,
@@ -222,7 +224,7 @@ class DerivesModels(ABC):
 
     @abstractmethod
     def policy_of(self, staged: StagedJob) -> Policy:
-        """Return the IAM policy that whoever submits the job needs."""
+        """Return the IAM policy that the submitting identity needs."""
 
 
 class SupportsExport(ABC):
@@ -250,6 +252,19 @@ class SupportsMedia(ABC):
     @abstractmethod
     def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
         """Return what is wrong with the objects that the records of a job name. Reads only."""
+
+
+class SupportsInvocationLogs(ABC):
+    """A backend whose jobs can train on invocation logs, which stay where they are."""
+
+    @abstractmethod
+    def read_invocation_logs(
+        self, job: LoadedJob, limits: DatasetLimits, progress: Callable[[int], None]
+    ) -> DataReport:
+        """Return what a job would train on of its logs, as the volume of `train`. Reads only.
+
+        `progress` gets the number of records read so far. Raise CloudRefused and CloudUnreachable.
+        """
 
 
 class SupportsTokenize(ABC):

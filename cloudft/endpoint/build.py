@@ -121,7 +121,7 @@ def build_endpoint(
     backend = LocalBackend(home)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
-    parts = _SharedParts(options, backend, inference, s3, faults, warn)
+    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
     bedrock = _build_bedrock(parts, state, folder)
     others = [
         _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
@@ -168,6 +168,7 @@ class _SharedParts:
     backend: LocalBackend
     inference: LocalInference
     s3: RoleClientFactory
+    clients: ServiceClients
     faults: FaultInjector
     warn: Callable[[str], object]
 
@@ -210,13 +211,14 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
     )
     seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
     deployments = Deployments(state, models, seconds)
-    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
+    logging = InvocationLogging(state, lambda: parts.clients("s3"), parts.warn)
+    runtime = BedrockRuntime(state, profiles, customization, deployments, inference, logging.log)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state, folder, seconds)
     batches = BatchInference(state, s3, runtime)
     services = (
         *(models, customization, deployments, imports, copies, batches, runtime),
-        *(profiles, created, InvocationLogging(state), ServiceQuotas(state)),
+        *(profiles, created, logging, ServiceQuotas(state)),
     )
     resumable = (customization, imports, created, copies, batches)
     return _Bedrock(state, services, customization, [service.resume for service in resumable])

@@ -8,10 +8,12 @@ from typing import Any
 
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
+from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding
 from cloudft.backends.bedrock import permission_checks, request, service_quotas
 from cloudft.backends.bedrock.account_helpers import BEDROCK, bucket_parameters
+from cloudft.backends.bedrock.invocation_logs import LOGS, check_logging
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import (
     CloudRefused,
@@ -173,7 +175,9 @@ def _check_model_access(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Itera
 def _bucket_fields(job: LoadedJob) -> dict[str, str]:
     """Return the job's buckets, each with the field that names it; the data's wins."""
     data, output = request.s3_prefix(job)[0], request.output_s3_prefix(job)[0]
-    return {output: "bedrock.output_s3_uri"} | {data: "bedrock.s3_uri"}
+    logs = job.spec.data.invocation_logs
+    own = {output: "bedrock.output_s3_uri"} | {data: "bedrock.s3_uri"}
+    return own if logs is None else {split_s3_uri(logs.s3_uri)[0]: f"{LOGS}.s3_uri"} | own
 
 
 def _check_buckets(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
@@ -268,6 +272,7 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("access to the model", "base_model", _check_model_access),
     ("the buckets", "bedrock.s3_uri", _check_buckets),
     ("the buckets' public access", "bedrock.s3_uri", _check_public_access),
+    ("the logging of invocations", LOGS, check_logging),
     ("the role", "bedrock.role_arn", _check_role),
     ("the inference profiles", "bedrock", permission_checks.check_profiles),
     ("the role's permissions", "bedrock.role_arn", permission_checks.check_role_permissions),

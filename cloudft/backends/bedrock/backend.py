@@ -28,6 +28,7 @@ from cloudft.backends.bedrock import (
     deploy,
     inference,
     inventory,
+    invocation_logs,
     job_cost,
     media_checks,
     output,
@@ -57,6 +58,7 @@ from cloudft.backends.capabilities import (
     SupportsInference,
     SupportsInferenceProfiles,
     SupportsInventory,
+    SupportsInvocationLogs,
     SupportsMedia,
     SupportsPricing,
     SupportsRecordsQuota,
@@ -66,7 +68,9 @@ from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
+from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
+from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import (
     BadDocument,
     CloudRefused,
@@ -110,6 +114,7 @@ class BedrockBackend(
     SupportsInferenceProfiles,
     SupportsBatchInference,
     SupportsInventory,
+    SupportsInvocationLogs,
     SupportsMedia,
     SupportsRecordsQuota,
 ):
@@ -145,6 +150,14 @@ class BedrockBackend(
         finding = FindingFactory(job)
         aws = self.aws_for(self.location_of(job))
         return list(media_checks.check_media(job, media, aws, finding))
+
+    def read_invocation_logs(
+        self, job: LoadedJob, limits: DatasetLimits, progress: Callable[[int], None]
+    ) -> DataReport:
+        """Return what the job would train on of its logs, and why it leaves out the others."""
+        finding = FindingFactory(job)
+        aws = self.aws_for(self.location_of(job))
+        return invocation_logs.read_logs(job, aws, finding, limits, progress)
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an estimate by the catalogue's prices, for the training data alone.
@@ -184,7 +197,7 @@ class BedrockBackend(
             ).to_json(),
             files=files,
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest.files),
+            estimate=self.estimate(staged.job, staged.volumes),
             spec=to_portable_values(staged.job),
         )
 

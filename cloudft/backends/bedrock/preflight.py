@@ -16,6 +16,7 @@ from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import (
     account_checks,
     customizations,
+    invocation_logs,
     request,
     required_permissions,
 )
@@ -40,6 +41,7 @@ REQUEST_FIELDS = {
     "jobTags": "tags",
     "customModelTags": "tags",
     "trainingDataConfig": "bedrock.s3_uri",
+    "trainingDataConfig.invocationLogsConfig": "data.invocation_logs",
     "validationDataConfig": "bedrock.s3_uri",
     "outputDataConfig": "bedrock.s3_uri",
     "hyperParameters": "hyperparameters",
@@ -75,6 +77,7 @@ def check_offline(job: LoadedJob) -> list[Finding]:
         *_check_model(job, finding),
         *_check_inference_profile(job, finding),
         *customizations.check_customization(job, finding),
+        *invocation_logs.check_type(job, finding),
     ]
 
 

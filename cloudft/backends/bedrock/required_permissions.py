@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.permissions import ArnContext, RequiredPermission
+from cloudft.backends.aws_base import requests
 from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.bedrock.inference_profiles import (
     ProfileArnContext,
@@ -50,15 +51,21 @@ def role_permissions(
     data, data_prefix = request.s3_prefix(job)
     output, output_prefix = request.output_s3_prefix(job)
     data_keys, output_keys = f"{data_prefix}data/*", f"{output_prefix}jobs/*"
-    yield RequiredPermission("s3:ListBucket", arns.bucket_arn(data), {"s3:prefix": data_keys})
-    yield RequiredPermission("s3:GetObject", arns.bucket_arn(data, data_keys))
+    logs = job.spec.data.invocation_logs
+    read = [(data, data_keys)] if logs is None or job.spec.data.validation_files else []
+    if logs is not None:
+        logged, log_prefix = requests.split_prefix(logs.s3_uri)
+        read.append((logged, f"{log_prefix}*"))
+    for bucket, readable in read:
+        yield RequiredPermission("s3:ListBucket", arns.bucket_arn(bucket), {"s3:prefix": readable})
+        yield RequiredPermission("s3:GetObject", arns.bucket_arn(bucket, readable))
     if output != data:
         prefix = {"s3:prefix": output_keys}
         yield RequiredPermission("s3:ListBucket", arns.bucket_arn(output), prefix)
     yield RequiredPermission("s3:GetObject", arns.bucket_arn(output, output_keys))
     yield RequiredPermission("s3:PutObject", arns.bucket_arn(output, output_keys))
     via_s3 = {"kms:ViaService": f"s3.{arns.region}.amazonaws.com"}
-    encrypted = [bucket for bucket in (data, output) if bucket in bucket_keys]
+    encrypted = [bucket for bucket, _ in (*read, (output, "")) if bucket in bucket_keys]
     for key in dict.fromkeys(bucket_keys[bucket] for bucket in encrypted):
         yield RequiredPermission("kms:Decrypt", key, via_s3, "warning")
     if output in bucket_keys:

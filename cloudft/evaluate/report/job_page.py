@@ -14,6 +14,7 @@ from cloudft.evaluate.report.pages import render_template
 from cloudft.evaluate.report.source_summary import summarize_sources
 from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, Evaluation
 from cloudft.jobs.lifecycle import Job
+from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
 from cloudft.types import Metric
 
@@ -42,7 +43,7 @@ def render_job_page(
     from markupsafe import Markup
 
     curve = draw_loss_curve(points)
-    validation = [p for p in points if p.split == "validation"]
+    validation = combine_validation(points)
     changed = _changed_records(evaluation) if evaluation and include_texts else []
     shared = share_prompts(changed)
     confusion = evaluation.get("confusion") if evaluation else None
