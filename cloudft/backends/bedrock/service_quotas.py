@@ -19,7 +19,7 @@ from cloudft.backends.capabilities import RecordsQuota
 from cloudft.catalogue.quotas import SERVICE_CODE, Counted, Quota, find_quota, require_quota
 from cloudft.errors import CloudRefused, CloudUnreachable, QuotaExceeded, ResourceNotFound
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
 LISTINGS: dict[str, tuple[str, str, dict[str, object]]] = {
     "custom-models": ("list_custom_models", "modelSummaries", {"isOwned": True}),
@@ -142,7 +142,11 @@ def count_used(aws: Aws, counts: Counted) -> int:
 def check_quotas(
     counted: tuple[Counted, ...], aws: Aws, finding: MakeFinding, field: str = "bedrock"
 ) -> Iterator[Finding]:
-    """Yield a finding for each of these quotas that is used up, and one if none could be read."""
+    """Yield a warning for each of these quotas that is used up, and one if none could be read.
+
+    No errors: what is counted may be what an earlier submit of the same job made, and a submit that
+    is run again must find it.
+    """
     reader = QuotaReader(aws)
     for counts in counted:
         applied = reader.read(require_quota(counts))
@@ -152,16 +156,10 @@ def check_quotas(
             fix = f"{ROOM[counts]}; or {increase_remedy(aws, applied)}."
             if not applied.adjustable:
                 fix = f"{ROOM[counts]}: {increase_remedy(aws, applied)}."
-            yield finding("QuotaReached", field, message, fix, _severity(applied))
+            yield finding("QuotaReached", field, message, fix, "warning")
     if reader.error is not None:
         what = "the account's quotas (AWS's documented defaults count instead)"
         yield account_checks.unchecked_finding(what, field, reader.error, finding)
-
-
-def _severity(applied: AppliedQuota) -> Severity:
-    """Return "error" where AWS will refuse: the account's value is known, and nothing passes."""
-    certain = applied.origin != "documented" and applied.quota.counts not in PASSING
-    return "error" if certain else "warning"
 
 
 def check_job_quotas(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:

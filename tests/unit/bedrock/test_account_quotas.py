@@ -119,7 +119,7 @@ def test_a_used_up_quota_names_code_value_use_and_how_to_raise_it(
 ) -> None:
     aws = AccountWith(endpoint, {"L-CB5B847D": 150.0}, {"list_custom_models": 150})
     [finding] = findings(job_of(tmp_path, endpoint), aws)
-    assert (finding.code, finding.severity) == ("QuotaReached", "error")
+    assert (finding.code, finding.severity) == ("QuotaReached", "warning")
     assert finding.message == "Custom models per account (L-CB5B847D): 150 of 150 are used"
     command = str(finding.fix).split("`")[-2]
     assert shlex.split(command)[:9] == [
@@ -173,7 +173,7 @@ def test_an_account_without_a_value_of_its_own_has_aws_default(
 ) -> None:
     aws = AccountWith(endpoint, {"L-CB5B847D": None}, {"list_custom_models": 7})
     [finding] = findings(job_of(tmp_path, endpoint), aws)
-    assert "7 of 7, AWS's default" in finding.message and finding.severity == "error"
+    assert "7 of 7, AWS's default" in finding.message and finding.severity == "warning"
     assert aws.read[:2] == list(READS)
 
 
@@ -185,7 +185,7 @@ def test_an_import_needs_a_place_for_its_model_and_for_its_job(
     aws = AccountWith(endpoint, {"L-45B04988": 3.0, "L-5F098EFA": 1.0}, lists)
     found = [f for f in import_preflight.check_job(job, aws) if f.code == "QuotaReached"]
     assert [(f.severity, f.message.partition(":")[0]) for f in found] == [
-        ("error", "Imported models per account (L-45B04988)"),
+        ("warning", "Imported models per account (L-45B04988)"),
         ("warning", "Concurrent model import jobs (L-5F098EFA)"),
     ]
 
