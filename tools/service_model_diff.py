@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT / "tests" / "unit" / "aws" / "service_models.json"
 SERVICES = (
     *("bedrock", "bedrock-runtime", "sagemaker", "service-quotas", "pricing", "s3", "iam", "sts"),
-    *("kms", "ec2", "lambda", "logs", "stepfunctions", "cloudformation"),
+    *("kms", "ec2", "lambda", "logs", "ram", "stepfunctions", "cloudformation"),
 )
 """The services that cloudft calls, by boto3's names."""
 ENDPOINT = ROOT / "cloudft" / "endpoint"

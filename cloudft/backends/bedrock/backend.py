@@ -49,6 +49,7 @@ from cloudft.backends.bedrock.inference_profiles import (
     choose_model_id,
     requested_profile,
 )
+from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     RecordsQuota,
@@ -117,6 +118,7 @@ class BedrockBackend(
     SupportsInvocationLogs,
     SupportsMedia,
     SupportsRecordsQuota,
+    SharesBedrockModels,
 ):
     """Model customization jobs of one account and Region."""
 
