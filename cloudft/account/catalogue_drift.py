@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 from cloudft import catalogue
@@ -91,8 +92,6 @@ def compare_service_model() -> Iterator[CatalogueComparison]:
 
     A type that only botocore knows can't be submitted yet; one that only cloudft knows never.
     """
-    import botocore
-
     model = load_service_model("bedrock")
     job = model.operation_model("CreateModelCustomizationJob").input_shape.members
     listed = model.operation_model("ListFoundationModels")
@@ -113,7 +112,7 @@ def compare_service_model() -> Iterator[CatalogueComparison]:
         differences = [f"cloudft does not know {', '.join(added)}"] if added else []
         differences += [f"botocore does not have {', '.join(gone)}"] if gone else []
         yield CatalogueComparison(
-            f"{name} of botocore {botocore.__version__}",
+            f"{name} of botocore {version('botocore')}",
             ", ".join(sorted(known)),
             ", ".join(sorted(published)),
             "drift" if differences else "same",
