@@ -21,6 +21,7 @@ import cloudft
 from cloudft import errors
 from cloudft.catalogue import load_models
 from cloudft.catalogue.model import Limits, MediaLimits
+from cloudft.catalogue.quotas import load_quotas
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft as cloudft_command
 from cloudft.data.formats import pairs, reinforcement
@@ -370,6 +371,24 @@ def _describe_content(name: str, media: Mapping[str, MediaLimits]) -> str:
     return f"{words} ({', '.join(limits.formats)}; {most}{size}{seconds})"
 
 
+def render_quotas() -> str:
+    """Return a table of Bedrock's quotas with code and default, and their sources."""
+    rows = [
+        (
+            quota.name,
+            f"`{quota.code}`" if quota.code else "not published",
+            f"{quota.default:,.0f}",
+            "yes" if quota.adjustable else "no",
+            f"`{quota.model}`" if quota.model else "",
+        )
+        for quota in load_quotas()
+    ]
+    table = render_table(("quota", "code", "AWS's default", "can be raised", "model"), rows)
+    sources = {quota.source.url: quota.source for quota in load_quotas()}
+    listed = "\n".join(f"- <{url}> ({source.date})" for url, source in sources.items())
+    return f"{table}\n\nThey were read in:\n\n{listed}"
+
+
 def render_models() -> str:
     """Return a table of what Bedrock customizes today: model, type, Region, price, serving."""
     header = ("model", "customization type", "Region", "training, USD", "source")
@@ -410,6 +429,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "model-limits": render_model_limits,
     "model-content": render_model_content,
     "pair-keys": render_pair_keys,
+    "quotas": render_quotas,
     "record-formats": render_record_formats,
     "chat-roles": render_chat_roles,
     "models": render_models,

@@ -56,7 +56,7 @@ MAX_CLOCK_SKEW_S = 240.0
 request's way."""
 NOT_FOUND_CODES = {
     *("404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"),
-    *("ResourceNotFoundException", "ResourceNotFound"),
+    *("ResourceNotFoundException", "ResourceNotFound", "NoSuchResourceException"),
     *("ExecutionDoesNotExist", "StateMachineDoesNotExist"),
 }
 CONFLICT_CODES = {
@@ -71,7 +71,11 @@ QUOTA_CODES = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
 ZERO_QUOTA = "is 0 Instances"
 """Part of SageMaker's message for an instance type that the account may not use at all."""
 BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
-IAM_PREFIXES = {"bedrock-runtime": "bedrock", "stepfunctions": "states"}
+IAM_PREFIXES = {
+    "bedrock-runtime": "bedrock",
+    "service-quotas": "servicequotas",
+    "stepfunctions": "states",
+}
 """Prefix of a service's IAM actions, where it is not boto3's name of the service."""
 IAM_ACTIONS = {
     "Converse": "InvokeModel",

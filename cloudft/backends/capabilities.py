@@ -85,6 +85,27 @@ class SupportsDiscovery(ABC):
         """
 
 
+@dataclass(frozen=True)
+class RecordsQuota:
+    """How many records an account may train and validate with, together.
+
+    `source` names the quota. `remedy` ends a sentence that says how to get by with it: how it is
+    raised, or that it can't be.
+    """
+
+    limit: int
+    source: str
+    remedy: str
+
+
+class SupportsRecordsQuota(ABC):
+    """A backend whose account may have another limit on records than the documented one."""
+
+    @abstractmethod
+    def records_quota(self, job: LoadedJob) -> RecordsQuota | None:
+        """Return the account's limit; None where it has none of its own, or can't be read."""
+
+
 class SupportsPricing(ABC):
     """A backend that can look up current prices."""
 

@@ -153,7 +153,7 @@ def _open_weight_model(name: str, weights: Weights, context: int | None, origin:
         alias=name,
         title=name,
         family="open-weight",
-        lifecycle=Lifecycle(state="active", source=source, note="not in the catalogue"),
+        lifecycle=Lifecycle(recorded="active", source=source, note="not in the catalogue"),
         customization_types=tuple(formats),
         formats=formats,
         content={name: CUSTOMIZATION_TYPES[name].open_weight_content for name in formats},

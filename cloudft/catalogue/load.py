@@ -159,10 +159,11 @@ def _to_prices(row: Yaml, sources: dict[str, Source]) -> Iterator[Prices]:
 
 
 def _to_lifecycle(raw: Yaml, sources: dict[str, Source]) -> Lifecycle:
-    date = raw.get("date")
+    date, legacy = (raw.get(key) for key in ("date", "legacy"))
     return Lifecycle(
-        state=raw["state"],
+        recorded=raw["state"],
         source=sources[raw["source"]],
         date=None if date is None else str(date),
+        legacy=None if legacy is None else str(legacy),
         note=raw.get("note"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,12 +34,32 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """Life-cycle state on Bedrock. `date` (ISO) is the end of life, where a source has it."""
+    """Life cycle of a model on Bedrock. `state` follows from the dates, and they from a source.
 
-    state: LifecycleState
+    `date` (ISO) is the end of life, `legacy` the day from which the model is Legacy, where a source
+    has them. `recorded` is the state that the source names: it counts where the dates do not say.
+    """
+
+    recorded: LifecycleState
     source: Source
     date: str | None = None
+    legacy: str | None = None
     note: str | None = None
+
+    @property
+    def state(self) -> LifecycleState:
+        """Return the state today (UTC)."""
+        return self.state_on(datetime.datetime.now(datetime.timezone.utc).date())
+
+    def state_on(self, day: datetime.date) -> LifecycleState:
+        """Return the state on a day: a date that passes ends a model without a new catalogue."""
+        if self.date is not None and day >= datetime.date.fromisoformat(self.date):
+            return "end-of-life"
+        if self.legacy is not None:
+            return "legacy" if day >= datetime.date.fromisoformat(self.legacy) else "active"
+        if self.recorded == "end-of-life" and self.date is not None:
+            return "legacy"  # the source saw its end; before that day it could still be called
+        return self.recorded
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,9 @@ class AppOptions:
 class App:
     """Routes each request to the service that its signature names.
 
-    The methods of `services` are the operations of bedrock, bedrock-runtime and sagemaker by their
-    names in snake case; `query_services` have operations of services that speak the query protocol.
-    `moto` answers everything else.
+    The methods of `services` are the operations of bedrock, bedrock-runtime, sagemaker and
+    service-quotas by their names in snake case; `query_services` have operations of services that
+    speak the query protocol. `moto` answers everything else.
     """
 
     def __init__(
@@ -99,7 +99,10 @@ class App:
             RestJsonProtocol("bedrock"),
             RestJsonProtocol("bedrock-runtime"),
         )
-        self.aws_json_protocols = {"sagemaker": AwsJsonProtocol("sagemaker")}
+        self.aws_json_protocols = {
+            "sagemaker": AwsJsonProtocol("sagemaker"),
+            "servicequotas": AwsJsonProtocol("service-quotas"),
+        }
         self.home_region = RegionServices(state, services)
         self.moto = moto
         self.fault_injector = fault_injector
@@ -153,7 +156,11 @@ class App:
         if refusal is not None:
             return send_response(refusal, start_response)
         if service in self.aws_json_protocols:
-            response = self._serve_aws_json(self.aws_json_protocols[service], environ)
+            # SageMaker's jobs are those of the first Region alone.
+            others = self.options.other_regions if service == "servicequotas" else {}
+            region = others.get(caller.region, self.home_region)
+            protocol = self.aws_json_protocols[service]
+            response = self._serve_aws_json(protocol, environ, region)
             return send_response(response, start_response)
         if service == "bedrock":
             region = self.options.other_regions.get(caller.region, self.home_region)
@@ -230,11 +237,13 @@ class App:
 
         return _catch_errors(self.rest_json_protocols[0], respond)
 
-    def _serve_aws_json(self, protocol: AwsJsonProtocol, environ: WSGIEnvironment) -> HttpResponse:
+    def _serve_aws_json(
+        self, protocol: AwsJsonProtocol, environ: WSGIEnvironment, region: RegionServices
+    ) -> HttpResponse:
         def respond() -> HttpResponse:
             target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
             call = protocol.parse_request(target, read_body(environ))
-            return self._respond(protocol, call, self.home_region)
+            return self._respond(protocol, call, region)
 
         return _catch_errors(protocol, respond)
 

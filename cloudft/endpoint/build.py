@@ -46,6 +46,7 @@ from cloudft.endpoint.query_service import QueryService
 from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
 from cloudft.endpoint.sagemaker.serverless import ServerlessService
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
+from cloudft.endpoint.service_quotas import ServiceQuotas
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
@@ -220,7 +221,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
     batches = BatchInference(state, s3, runtime)
     services = (
         *(models, customization, deployments, imports, copies, batches, runtime),
-        *(profiles, created, logging),
+        *(profiles, created, logging, ServiceQuotas(state)),
     )
     resumable = (customization, imports, created, copies, batches)
     return _Bedrock(state, services, customization, [service.resume for service in resumable])

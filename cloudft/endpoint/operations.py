@@ -15,7 +15,7 @@ Operation: TypeAlias = Callable[[Parameters], Parameters]
 
 def snake_case(name: str) -> str:
     """Return an operation's name as its method: `GetCustomModel` -> `get_custom_model`."""
-    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def find_operation(services: Sequence[object], name: str) -> Operation | None:

@@ -304,6 +304,8 @@ class StateData:
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, ClientToken] = field(default_factory=dict)
     """By `KIND:TOKEN`."""
+    quotas: dict[str, float] = field(default_factory=dict)
+    """The values of raised quotas, by code."""
     stacks: dict[str, StackRecord] = field(default_factory=dict)
     change_sets: dict[str, ChangeSetRecord] = field(default_factory=dict)
 

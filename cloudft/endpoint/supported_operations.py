@@ -25,6 +25,7 @@ from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
+from cloudft.endpoint.service_quotas import ServiceQuotas
 
 SERVICES: Sequence[type] = (
     FoundationModels,
@@ -43,6 +44,7 @@ PARTLY_LISTED: Mapping[str, Sequence[type]] = {
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
     "sagemaker": (TrainingJobs, ModelRegistry),
+    "service-quotas": (ServiceQuotas,),
 }
 """Services with many operations, of which only those that these classes offer are listed."""
 

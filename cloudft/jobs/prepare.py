@@ -20,6 +20,7 @@ from cloudft.backends.capabilities import (
     SupportsMedia,
     SupportsPricing,
     SupportsProbe,
+    SupportsRecordsQuota,
 )
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
@@ -92,8 +93,9 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     `backend` is bound to the job's location.
     """
     limits = _dataset_limits(job, backend)
-    data = _check_data(job, observer, limits)
     report = _check_backend(job, backend)
+    _apply_records_quota(report, backend, limits)
+    data = _check_data(job, observer, limits)
     can_read = isinstance(backend, SupportsInvocationLogs) and not _has_errors(report.findings)
     if can_read or not isinstance(backend, SupportsInvocationLogs):
         data = _with_logs(data, _try_logs(report.job or job, backend, observer, limits))
@@ -163,6 +165,7 @@ def prepare(
             raise report.error
         raise _check_failed(findings)
     limits = _dataset_limits(report.job, backend)
+    _apply_records_quota(report, backend, limits)
     logs = _read_logs(report.job, backend, observer, limits)
     if logs is not None and _has_errors(logs.findings):
         raise _check_failed((*job.findings, *logs.findings, *report.findings))
@@ -274,6 +277,17 @@ def _dataset_limits(job: LoadedJob, backend: Backend | None = None) -> DatasetLi
     limits = DatasetLimits.for_model(job.model, job.spec.customization_type, int(batch))
     limits.template = None if backend is None else _template_limits(job, backend)
     return limits
+
+
+def _apply_records_quota(report: _BackendReport, backend: Backend, limits: DatasetLimits) -> None:
+    """Use the account's own limit on records, where the backend's checks have found no error."""
+    if report.job is None or _has_errors(report.findings):
+        return
+    if any(finding.code == COULD_NOT_REACH for finding in report.findings):
+        return  # each further call would wait for its deadline
+    quota = backend.records_quota(report.job) if isinstance(backend, SupportsRecordsQuota) else None
+    if quota is not None:
+        limits.set_account_quota(quota.limit, quota.source, quota.remedy)
 
 
 def _template_limits(job: LoadedJob, backend: Backend) -> TemplateLimits | None:

@@ -231,7 +231,7 @@ def test_what_aws_no_longer_has_is_refused_before_anything_is_sent(
         assert done.returncode == 3
         error = json.loads(done.stdout)["error"]
         assert error["code"] == "ModelEndOfLife"
-        assert "December 2025" in error["message"] and "nova-micro" in error["fix"]
+        assert "2025-08-15" in error["message"] and "nova-micro" in error["fix"]
         assert endpoint.object_keys() == [] and endpoint.calls("CreateModelCustomizationJob") == []
         job = yaml.safe_load(path.read_text()) | {"base_model": "nova-micro"}
         job["hyperparameters"] = {"epochCount": 1}

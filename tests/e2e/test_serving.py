@@ -143,7 +143,7 @@ def test_what_is_being_made_is_named_when_it_cannot_be_looked_at(
     cli: Cli, aws: Endpoint, tmp_path: Path
 ) -> None:
     job = trained(cli, aws, tmp_path, "unseen", ON_DEMAND)
-    aws.fault({"operation": "ListCustomModelDeployments", "do": "expire", "skip": 2})
+    aws.fault({"operation": "ListCustomModelDeployments", "do": "expire", "skip": 3})
     blind = cli("deploy", job, "--yes")
     [made] = servings(aws, job)
     assert blind.returncode == 4 and f"{job} is being created, but" in blind.stderr

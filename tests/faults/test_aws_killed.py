@@ -24,7 +24,7 @@ from test_cli_killed import HOOK as THINGS_HOOK
 
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
 OTHER_REGION = "us-west-2"
-SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 20, 10, 10, 30
+SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 26, 14, 10, 30
 COPY_CALLS = 8
 """Upper bounds of the calls that each command makes."""
 MAX_CALLS = 70
@@ -35,6 +35,9 @@ MAX_CALLS = 70
 def endpoint() -> Iterator[Endpoint]:
     options = ("--clock", "fast", "--jobs", "1000", "--also-region", OTHER_REGION)
     with running_endpoint(*options) as made:
+        made.client("service-quotas").request_service_quota_increase(
+            ServiceCode="bedrock", QuotaCode="L-CB5B847D", DesiredValue=1000
+        )
         yield made
 
 

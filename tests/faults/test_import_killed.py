@@ -17,13 +17,16 @@ from job_files import write_job_file
 from processes import Cli
 from test_aws_killed import killed, moments, value
 
-IMPORT_CALLS = 20
+IMPORT_CALLS = 26
 """At least as many as an import makes when its model is merged already."""
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
     with running_endpoint("--clock", "fast") as made:
+        made.client("service-quotas").request_service_quota_increase(
+            ServiceCode="bedrock", QuotaCode="L-45B04988", DesiredValue=1000
+        )
         yield made
 
 

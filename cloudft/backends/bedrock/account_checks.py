@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding
-from cloudft.backends.bedrock import permission_checks, request
+from cloudft.backends.bedrock import permission_checks, request, service_quotas
 from cloudft.backends.bedrock.account_helpers import BEDROCK, bucket_parameters
 from cloudft.backends.bedrock.invocation_logs import LOGS, check_logging
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
@@ -23,7 +25,12 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 MAX_CONCURRENT_JOBS = 2
-"""Customization jobs that run at the same time in one account; further ones wait or are refused."""
+"""Customization jobs that run at the same time in one account; further ones wait or are refused.
+
+It can't be raised, and Service Quotas does not list it. Source: hashicorp/terraform-provider-aws,
+pull request 37990 (2024-06-14). How many may be scheduled is another limit: see quotas.yaml."""
+END_IS_NEAR = timedelta(days=180)
+"""A model is Legacy for six months at least before it ends (user guide, "Model lifecycle")."""
 
 
 def check_account(
@@ -79,11 +86,12 @@ def _check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Fin
 
     Only the account can confirm that such a model is still available.
     """
-    if job.model.lifecycle.state == "end-of-life":
+    life = job.model.lifecycle
+    if life.state == "end-of-life":
         yield finding("ModelEndOfLife", "base_model", _end_of_life_message(job), alternatives(job))
-    elif job.model.lifecycle.state == "legacy":
-        life = job.model.lifecycle
-        message = f"{job.model.alias} is Legacy and ends on {life.date} ({life.source}):"
+    elif life.state == "legacy":
+        ends = f" and ends on {life.date}" if life.date else ""
+        message = f"{job.model.alias} is Legacy{ends} ({life.source}):"
         message += " AWS documents that such a model takes no new customization job"
         yield finding("ModelLegacy", "base_model", message, alternatives(job), "warning")
 
@@ -103,20 +111,32 @@ def _check_model(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Fin
     if not models:
         yield _unlisted_model(job, aws, name, finding)
         return
-    state = models[0].get("modelLifecycle", {}).get("status", "ACTIVE")
-    if state == "LEGACY":
+    life = models[0].get("modelLifecycle", {})
+    if life.get("status", "ACTIVE") == "LEGACY":
         message = f"{name} is Legacy: it takes no new customization job"
         yield finding("ModelLegacy", "base_model", message, alternatives(job))
     elif job.model.lifecycle.state == "end-of-life":
         message = f"{_end_of_life_message(job)}, but this account's own list offers it"
         fix = "none is needed where that list is right."
         yield finding("CatalogueDrift", "base_model", message, fix, "warning")
+    yield from _check_end_date(job, life, finding)
     job_type = job.spec.customization_type
     offered = {kind for model in models for kind in model.get("customizationsSupported", ())}
     if job_type not in offered and CUSTOMIZATION_TYPES[job_type].is_listed:
         message = f"this account's list offers no {job_type} of {name} (it has: {sorted(offered)})"
         fix = alternatives(job)
         yield finding("UnsupportedCustomizationType", "customization_type", message, fix)
+
+
+def _check_end_date(
+    job: LoadedJob, life: Mapping[str, Any], finding: MakeFinding
+) -> Iterator[Finding]:
+    """Warn about a model whose end is near: what is tuned from it can't be called after it."""
+    end, today = life.get("endOfLifeTime"), datetime.now(timezone.utc)
+    if end is not None and today < end < today + END_IS_NEAR:
+        message = f"{job.model.alias} reaches its end of life on {end:%Y-%m-%d}, says this account"
+        fix = f"a tuned model can't be called after it: {alternatives(job)}"
+        yield finding("ModelEndsSoon", "base_model", message, fix, "warning")
 
 
 def _unlisted_model(job: LoadedJob, aws: Aws, name: str, finding: MakeFinding) -> Finding:
@@ -260,4 +280,5 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("the key", "bedrock.kms_key_id", _check_keys),
     ("the network", "bedrock.vpc", _check_network),
     ("the running jobs", "bedrock", _check_concurrency),
+    ("the quotas", "bedrock", service_quotas.check_job_quotas),
 )

@@ -35,6 +35,7 @@ from cloudft.backends.bedrock import (
     preflight,
     price_list,
     request,
+    service_quotas,
     serving_update,
     stack,
     state_machine,
@@ -52,6 +53,7 @@ from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    RecordsQuota,
     SupportsBatchInference,
     SupportsDiscovery,
     SupportsGenerate,
@@ -61,6 +63,7 @@ from cloudft.backends.capabilities import (
     SupportsInvocationLogs,
     SupportsMedia,
     SupportsPricing,
+    SupportsRecordsQuota,
     SupportsServing,
     SupportsServingUpdate,
 )
@@ -123,6 +126,7 @@ class BedrockBackend(
     SupportsInventory,
     SupportsInvocationLogs,
     SupportsMedia,
+    SupportsRecordsQuota,
     SharesBedrockModels,
 ):
     """Model customization jobs of one account and Region."""
@@ -147,6 +151,10 @@ class BedrockBackend(
     def check(self, job: LoadedJob) -> list[Finding]:
         """Return what Bedrock would refuse; check the account as far as the caller may read it."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
+
+    def records_quota(self, job: LoadedJob) -> RecordsQuota | None:
+        """Return how many records the account's quota allows."""
+        return service_quotas.read_records_quota(job, self.aws_for(self.location_of(job)))
 
     def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
         """Return what is wrong with the objects in S3 that the records name."""
@@ -442,6 +450,8 @@ class BedrockBackend(
         )
         plan = deploy.with_existing_resource(self.aws, plan)
         deploy.require_not_legacy(self.aws, plan, job)
+        if plan.existing is None and plan.kind == "on-demand":
+            service_quotas.require_deployment_quota(self.aws)
         return plan
 
     def deploy(self, plan: ServingPlan) -> CloudResource:

@@ -30,9 +30,12 @@ BUCKET_ACTIONS = (
 )
 LIST_ACTIONS = (
     "bedrock:GetFoundationModelAvailability",
+    "bedrock:ListCustomModels",
     "bedrock:ListFoundationModels",
     "bedrock:ListModelCustomizationJobs",
     "pricing:GetProducts",
+    "servicequotas:GetAWSDefaultServiceQuota",
+    "servicequotas:GetServiceQuota",
 )
 """Actions that are about no single resource of the account."""
 CREATE_BATCH = "bedrock:CreateModelInvocationJob"
@@ -167,7 +170,7 @@ def _job_statements(arns: ArnContext) -> Iterator[Statement]:
     # Only jobs with cloudft's tag: whatever its value, the tag must exist.
     stop["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
     yield stop
-    yield _allow_statement("ListModelsAndPrices", LIST_ACTIONS, ["*"])
+    yield _allow_statement("ListModelsPricesAndQuotas", LIST_ACTIONS, ["*"])
 
 
 def _check_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:

@@ -88,7 +88,7 @@ class SageMakerSpec(Section):
         description="With spot: waiting plus running; twice max_runtime_seconds if unset.",
     )
     keep_alive_seconds: Int = Field(
-        default=0, ge=0, le=3600, description="Keep the machine warm for the next job."
+        default=0, ge=0, le=21600, description="Keep the machine warm for the next job."
     )
     volume_gb: Annotated[int, Field(ge=1, le=16384), READ_NUMBER] | None = Field(
         default=None, description="Disk; derived from the size of the weights if unset."

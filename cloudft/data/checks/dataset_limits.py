@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cloudft.catalogue.model import Limits, Model
+from cloudft.catalogue.source import Source
 from cloudft.data.checks.content_limits import ContentLimits, MediaUse
 from cloudft.data.checks.reserved_words import ReservedWords
 from cloudft.data.checks.template_limits import TemplateLimits
@@ -45,6 +47,8 @@ class DatasetLimits:
 
     template: TemplateLimits | None = None
     """What the chat template renders, where cloudft's own trainer trains."""
+    _records_remedy: str | None = None
+    """How an account gets more records than its quota allows, where the account was read."""
 
     def __init__(
         self,
@@ -75,6 +79,19 @@ class DatasetLimits:
             ContentLimits.for_model(model, customization_type),
             model.formats.get(customization_type, ""),
         )
+
+    def set_account_quota(self, records_max: int, source: str, remedy: str) -> None:
+        """Replace the documented limit on records by an account's own."""
+        if self._limits is not None:
+            sources = {
+                **self._limits.other_sources,
+                "records_max": Source("account", source, ""),
+            }
+            unsure = tuple(name for name in self._limits.unsure if name != "records_max")
+            self._limits = replace(
+                self._limits, records_max=records_max, other_sources=sources, unsure=unsure
+            )
+            self._records_remedy = remedy
 
     def within_limits(self, batch: RecordBatch) -> bool:
         """Return whether no record of a block can break a limit: a cheap test of all at once.
@@ -238,6 +255,8 @@ class DatasetLimits:
         message = f"{what}; the model takes {maximum} at most ({source})"
         code = "TooMuchDataForModel"
         fix = "give less data (`cloudft data dedupe FILE --out NEW` removes duplicates)"
+        if name == "records_max" and self._records_remedy is not None:
+            fix = f"{fix}; {self._records_remedy}"
         return LimitViolation(self._severity(name), code, message, fix, role_field(role))
 
     def _severity(self, limit: str) -> Severity:

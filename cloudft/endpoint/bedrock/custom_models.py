@@ -11,7 +11,8 @@ from cloudft.endpoint.bedrock.model_import_jobs import download_folder, read_arc
 from cloudft.endpoint.bedrock.shapes import CreateCustomModelRequest
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.endpoint.state import Model, State
+from cloudft.endpoint.service_quotas import require_quota_for
+from cloudft.endpoint.state import Model, State, find_by_arn_or_name
 from cloudft.endpoint.state_file import CUSTOM_FOLDER
 
 CREATION_FAILED = "The model can't be created"
@@ -46,6 +47,8 @@ class CustomModels:
             if "roleArn" not in request:
                 raise ServiceError("ValidationException", "roleArn is required for a source in S3")
             name, arn = request["modelName"], self.state.arn("custom-model", "imported")
+            if not find_by_arn_or_name(self.state.models, name):  # else the name is the error
+                require_quota_for(self.state, "custom-models", len(self.state.models))
             folder = self.folder / arn.rpartition("/")[2]
             source = {"s3Uri": uri, "roleArn": request["roleArn"]}
             return Model(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base.requests import split_prefix
+from cloudft.catalogue.quotas import find_quota
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
 from cloudft.endpoint.bedrock.local_inference import ModelRef
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
@@ -26,6 +27,7 @@ from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import applied_value, require_quota_for
 from cloudft.endpoint.state import (
     RUNNING,
     Job,
@@ -164,6 +166,8 @@ class CustomizationJobs:
                 f"You have {len(busy)} customization jobs in progress; the quota is"
                 f" {self.max_concurrent_jobs}.",
             )
+        # Each running job will make a model, too.
+        require_quota_for(state, "custom-models", len(state.models) + len(busy))
 
     def _start_run(self, job: Job) -> None:
         """Download the job's data as its role and start the training, or reattach to it."""
@@ -190,8 +194,17 @@ class CustomizationJobs:
             stopping = job.status == "Stopping"
             request = cast(CreateCustomizationJobRequest, job.request)
             # The run is named after the job's id: after a restart the same name finds it again.
+            records_max = self._records_quota(job)
             run = self.trainer.start(
-                TrainingRequest(f"job-{job.id}", request, files, stand_in, folder, stopping)
+                TrainingRequest(
+                    f"job-{job.id}",
+                    request,
+                    files,
+                    stand_in,
+                    folder,
+                    stopping,
+                    records_max=records_max,
+                )
             )
         except Exception as error:  # a thread has no caller: the job carries the failure
             run = FailedRun(s3_failure_message(job, error))
@@ -200,6 +213,12 @@ class CustomizationJobs:
         # A stop, or the endpoint's end, may have come while the run was being started.
         if job.status == "Stopping" or self.closing.is_set():
             run.stop()
+
+    def _records_quota(self, job: Job) -> int | None:
+        """Return how many records the job may have; None where its model has no such quota."""
+        alias = self.foundation.find_model(job.base_model_arn).model.alias
+        quota = find_quota("records", alias, job.request.get("customizationType", "FINE_TUNING"))
+        return None if quota is None else int(applied_value(self.state, quota))
 
     def _stand_in(self, job: Job) -> str:
         """Return what is trained: the base's stand-in, or the model that an earlier job created."""

@@ -21,6 +21,7 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,
@@ -85,12 +86,22 @@ class Deployments:
 
         def make() -> ModelDeployment:
             model = self._model(request["modelArn"])
-            arn = self.state.arn("custom-model-deployment")
             name = request["modelDeploymentName"]
+            self._require_quota(name)
+            arn = self.state.arn("custom-model-deployment")
             return ModelDeployment(arn, name, model.arn, description=request.get("description"))
 
         arn, _ = self.state.create("deployment", self.state.deployments, request, make)
         return {"customModelDeploymentArn": arn}
+
+    def _require_quota(self, name: str) -> None:
+        """Raise ServiceError where there may be no further deployment of a new name."""
+        deployments = self.state.deployments
+        if find_by_arn_or_name(deployments, name):
+            return  # the name is in use: that is the error
+        require_quota_for(self.state, "deployments", len(deployments))
+        creating = sum(self._is_creating(deployment) for deployment in deployments.values())
+        require_quota_for(self.state, "creating-deployments", creating)
 
     def get_custom_model_deployment(self, request: DeploymentIdentifier) -> Response:
         """Return one deployment."""
@@ -195,10 +206,12 @@ class Deployments:
         """Deploy a custom model on provisioned throughput."""
 
         def make() -> ModelDeployment:
+            model_arn = self._provisioned_model_arn(request["modelId"])
+            self._require_active_base(model_arn)
             return ModelDeployment(
                 self.state.arn("provisioned-model"),
                 request["provisionedModelName"],
-                self._provisioned_model_arn(request["modelId"]),
+                model_arn,
                 units=request["modelUnits"],
                 commitment=request.get("commitmentDuration"),
             )
@@ -209,9 +222,17 @@ class Deployments:
     def _provisioned_model_arn(self, identifier: str) -> str:
         """Return the ARN of what throughput is bought for: a custom model, or a base model."""
         if ":custom-model/" in identifier or not self.foundation.is_offered(identifier):
+            self.foundation.raise_if_ended(identifier)
             return self._model(identifier).arn
         base = self.foundation.find_model(identifier)
         return self.foundation.arn_of(base.identifier)
+
+    def _require_active_base(self, arn: str) -> None:
+        """Raise ServiceError for new throughput of a model, or of a tuned one, that is Legacy."""
+        model = self.state.models.get(arn)
+        base = model.base_model_arn if model else arn
+        if base:  # a model that CreateCustomModel made has none
+            self.foundation.require_active(self.foundation.find_model(base))
 
     def _base_model_arn(self, throughput: ModelDeployment) -> str:
         model = self.state.models.get(throughput.served_model_arn)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from cloudft import catalogue
 from cloudft.endpoint.bedrock.shapes import (
@@ -14,6 +15,12 @@ from cloudft.endpoint.bedrock.shapes import (
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import now
 
+END_OF_LIFE = (
+    "This model version has reached the end of its life."
+    " Please refer to the AWS documentation for more details."
+)
+"""With a ResourceNotFoundException. Sources: BerriAI/litellm, pull request 42053 (2026-09-19, from
+GetFoundationModel); griptape-ai/griptape-nodes-engine, issue 4498 (2026-05-04, from Converse)."""
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
 
 
@@ -39,8 +46,9 @@ class FoundationModel:
 class FoundationModels:
     """Operations on foundation models, and the stand-ins that play them.
 
-    With `as_on_aws`, models past their end of life are not offered. `stand_ins` maps a model's id
-    or alias to an open model; `stand_in` is used for all others.
+    With `as_on_aws`, a model is Legacy, and later not offered, from the days that the catalogue
+    has; without it every model is active. `clock` returns the time, in UTC. `stand_ins` maps a
+    model's id or alias to an open model; `stand_in` is used for all others.
     """
 
     def __init__(
@@ -50,18 +58,44 @@ class FoundationModels:
         as_on_aws: bool,
         stand_in: str = "",
         stand_ins: Mapping[str, str] | None = None,
+        clock: Callable[[], datetime] = now,
     ) -> None:
         self.region = region
-        self.started = now()
+        self.started = clock()
+        self._clock, self._as_on_aws = clock, as_on_aws
         self._stand_in = stand_in
         self._stand_ins = stand_ins or {}
-        self.models = [
+        self._all = [
             FoundationModel(model.bedrock_id, model, region)
             for model in catalogue.load_models()
-            if model.bedrock_id
-            and model.customization_api == "bedrock"
-            and (model.lifecycle.state != "end-of-life" or not as_on_aws)
+            if model.bedrock_id and model.customization_api == "bedrock"
         ]
+
+    @property
+    def models(self) -> list[FoundationModel]:
+        """Return the models that are offered now."""
+        return [base for base in self._all if self._state(base) != "end-of-life"]
+
+    def _state(self, base: FoundationModel) -> str:
+        """Return the model's life-cycle state now: it may change while the endpoint runs."""
+        if not self._as_on_aws:
+            return "active"
+        return base.model.lifecycle.state_on(self._clock().date())
+
+    def raise_if_ended(self, identifier: str) -> None:
+        """Raise ServiceError (ResourceNotFoundException) for a model that was offered once.
+
+        `identifier` is an id or ARN of a model, or of an inference profile of it.
+        """
+        name = identifier.rpartition("/")[2]
+        area, _, rest = name.partition(".")
+        for base in self._all:
+            if self._state(base) != "end-of-life":
+                continue
+            if _has_name(base, name) or (
+                area in base.model.inference_profiles and _has_name(base, rest)
+            ):
+                raise ServiceError("ResourceNotFoundException", END_OF_LIFE)
 
     def arn(self, base: FoundationModel) -> str:
         """Return the model's ARN. It has no account: foundation models belong to none."""
@@ -88,30 +122,46 @@ class FoundationModels:
     def find_model(self, identifier: str) -> FoundationModel:
         """Return the model of an id or ARN, with or without its context suffix (`:4k`).
 
-        Raises ResourceNotFoundException.
+        Raises ResourceNotFoundException, also for a model past its end of life.
         """
         place, _, name = identifier.rpartition("foundation-model/")
         # An ARN of another Region names nothing here, as on AWS.
         here = place in ("", f"arn:aws:bedrock:{self.region}::")
         for base in self.models if here else ():
-            if name in (base.identifier, *base.model.other_ids) or base.identifier.startswith(
-                f"{name}:"
-            ):
+            if _has_name(base, name):
                 return base
+        if here:
+            self.raise_if_ended(name)
         raise ServiceError(
             "ResourceNotFoundException",
             "Could not resolve the foundation model from the provided model identifier.",
         )
 
     def require_customizable(self, identifier: str, kind: str) -> FoundationModel:
-        """Return the model if it supports that customization type. Raises ValidationException."""
+        """Return the model if it supports that customization type.
+
+        Raises ValidationException, and ResourceNotFoundException for a model past its end of life.
+        """
         try:
             base = self.find_model(identifier)
         except ServiceError as error:
+            if error.message == END_OF_LIFE:
+                raise
             raise ServiceError("ValidationException", error.message) from error
+        self.require_active(base)
         if kind not in base.model.customization_types:
             raise ServiceError("ValidationException", f"The model does not support {kind}.")
         return base
+
+    def require_active(self, base: FoundationModel) -> None:
+        """Raise ServiceError (ValidationException) for a model that is Legacy.
+
+        It takes no new customization job and no new provisioned throughput (Bedrock user guide,
+        "Model lifecycle", 2026-10). The words are not AWS's: no source has them.
+        """
+        if self._state(base) == "legacy":
+            message = f"{base.identifier} is a Legacy model: it can't be customized or provisioned"
+            raise ServiceError("ValidationException", message)
 
     def require_on_demand(self, identifier: str) -> FoundationModel:
         """Return the model of an id or ARN that answers here without an inference profile.
@@ -157,7 +207,16 @@ class FoundationModels:
             "responseStreamingSupported": True,
             "customizationsSupported": _listed_types(base, identifier),
             "inferenceTypesSupported": _inference_types(base, identifier),
-            "modelLifecycle": {"status": "ACTIVE"},
+            "modelLifecycle": self._lifecycle_response(base),
+        }
+
+    def _lifecycle_response(self, base: FoundationModel) -> Response:
+        """Return the state, and the days that the catalogue has. No source has a model's launch."""
+        life = base.model.lifecycle
+        return {
+            "status": "LEGACY" if self._state(base) == "legacy" else "ACTIVE",
+            "legacyTime": _midnight(life.legacy),
+            "endOfLifeTime": _midnight(life.date),
         }
 
     def get_foundation_model(self, request: ModelIdentifier) -> Response:
@@ -182,14 +241,29 @@ class FoundationModels:
         }
 
 
+def _has_name(base: FoundationModel, name: str) -> bool:
+    """Return whether that is one of the model's ids, with or without version and suffix."""
+    identifier = base.identifier
+    names = (identifier, *base.model.other_ids)
+    return bool(name) and (name in names or identifier.startswith(f"{name}:"))
+
+
+def _midnight(day: str | None) -> datetime | None:
+    return None if day is None else datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
+
+
 def _inference_types(base: FoundationModel, identifier: str) -> list[str]:
     """Return how an id is called. Bedrock lists a model under its plain id and under another with
     the context suffix, for customization and provisioned throughput.
     """
     on_demand = ["INFERENCE_PROFILE"] if base.needs_profile else ["ON_DEMAND"]
+    # Those past their end, of which the catalogue knows no serving, were all provisioned.
+    provisioned = (
+        ["PROVISIONED"] if "provisioned" in (base.model.serving or ("provisioned",)) else []
+    )
     if base.on_demand_id == base.identifier:
-        return [*on_demand, "PROVISIONED"]
-    return ["PROVISIONED"] if identifier == base.identifier else on_demand
+        return [*on_demand, *provisioned]
+    return provisioned if identifier == base.identifier else on_demand
 
 
 def _listed_types(base: FoundationModel, identifier: str) -> list[str]:

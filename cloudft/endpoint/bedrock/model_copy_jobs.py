@@ -18,6 +18,7 @@ from cloudft.endpoint.bedrock.shapes import (
     ListCopyJobsRequest,
 )
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -65,6 +66,8 @@ class ModelCopyJobs:
             taken = [task.request["targetModelName"] for task in self._running()]
             if find_by_arn_or_name(state.models, name) or name in taken:
                 raise ServiceError("ConflictException", f"The model name {name} is in use")
+            # Each running job will make a model, too.
+            require_quota_for(state, "custom-models", len(state.models) + len(taken))
             kind = source.arn.split("/")[-2]
             target = state.arn("custom-model", kind)
             return Task(state.arn("model-copy-job"), new_id(), dict(request), model_arn=target)

@@ -19,6 +19,7 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
+from cloudft.endpoint.service_quotas import require_quota_for
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -69,6 +70,8 @@ class ModelImportJobs:
             taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]
             if find_by_arn_or_name(state.imported, name) or name in taken:
                 raise ServiceError("ConflictException", f"The model name {name} is in use")
+            require_quota_for(state, "import-jobs", len(taken))
+            require_quota_for(state, "imported-models", len(state.imported) + len(taken))
             return Task(state.arn("model-import-job"), request["jobName"], dict(request))
 
         arn, task = state.create("import", state.imports, request, make, "jobTags")

@@ -102,6 +102,7 @@ class BedrockRuntime:
         if base is not None:
             return base
         if not self.foundation.is_offered(identifier):
+            self.foundation.raise_if_ended(identifier)
             if identifier.startswith(self._account_arn):
                 what = f"Could not find the model to invoke: {identifier}"
                 raise ServiceError("ResourceNotFoundException", what)
@@ -120,6 +121,8 @@ class BedrockRuntime:
     def resolve_custom_model(self, model: Model) -> ResolvedModel:
         """Return what answers for a custom or imported model."""
         base = model.base_model_arn.rpartition("/")[2]
+        # What was tuned from a model ends with it (Bedrock user guide, "Model lifecycle").
+        self.foundation.raise_if_ended(base)
         if model.folder is not None:
             is_imported = ":imported-model/" in model.arn
             body_format = invoke_bodies.body_format_of(NOVA_PREFIX, imported=is_imported)

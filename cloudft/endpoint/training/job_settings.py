@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cloudft import catalogue
 from cloudft.backends.local.request import FULL_LEARNING_RATE
@@ -37,7 +38,17 @@ def load_requested_job(
         **(settings or {}),
     }
     # Not load_job: it would add the job file of the folder in which the endpoint was started.
-    return load_spec({}, flags=flags)
+    return _with_records_quota(load_spec({}, flags=flags), request.records_max)
+
+
+def _with_records_quota(job: LoadedJob, records_max: int | None) -> LoadedJob:
+    """Return the job with the account's quota in place of the documented limit on records."""
+    kind = job.spec.customization_type
+    limits = job.model.limits.get(kind)
+    if records_max is None or limits is None:
+        return job
+    raised = {**job.model.limits, kind: replace(limits, records_max=records_max)}
+    return replace(job, model=replace(job.model, limits=raised))
 
 
 def _effective_hyperparameters(request: CreateCustomizationJobRequest) -> dict[str, str]:

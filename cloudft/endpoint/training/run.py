@@ -20,12 +20,12 @@ class TrainingRequest:
     """A training run to start.
 
     `name` identifies the run: the same name after a restart is the same run. `request` is that of
-    CreateModelCustomizationJob. `data` maps a role to its file: `train`, and
-    those of `validator_uris`. `stand_in`
-    is the open model that is trained. `folder` is the run's own. `stop_requested` is true if the
-    job was being stopped when the endpoint ended. `settings` are values of a job file, by dotted
-    name, that no hyperparameter of Bedrock has. `record_forms` are the record formats that the
-    service takes; those of the model's customization type if there are none.
+    CreateModelCustomizationJob. `data` maps a role to its file: `train`, and those of
+    `validator_uris`. `stand_in` is the open model that is trained. `folder` is the run's own.
+    `stop_requested` is true if the job was being stopped when the endpoint ended. `settings` are
+    values of a job file, by dotted name, that no hyperparameter of Bedrock has. `record_forms` are
+    the record formats that the service takes; those of the model's customization type if there are
+    none. `records_max` is the account's quota of records, None where the model has none.
     """
 
     name: str
@@ -36,6 +36,7 @@ class TrainingRequest:
     stop_requested: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
     record_forms: tuple[str, ...] = ()
+    records_max: int | None = None
 
     @property
     def customization_type(self) -> str:

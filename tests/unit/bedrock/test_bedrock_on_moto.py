@@ -35,6 +35,7 @@ def test_a_job_is_submitted_once_and_stopped(
     tmp_path: Path, moto: None, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(preflight, "check_job", lambda job, aws: [])  # moto lists no models
+    monkeypatch.setattr(BedrockBackend, "records_quota", lambda self, job: None)  # and no quotas
     supervised = kind == "FINE_TUNING"
     path = write_job_file(
         tmp_path,

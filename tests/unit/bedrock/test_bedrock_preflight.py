@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,28 @@ def test_the_model(tmp_path: Path, endpoint: Endpoint) -> None:
     gone = findings_by_code(
         job(tmp_path, endpoint, "titan-text-lite"), endpoint, list_foundation_models=nothing
     )
-    assert "December 2025" in gone["ModelEndOfLife"].message
-    assert "nova-micro" in str(gone["ModelEndOfLife"].fix)
+    assert "2025-08-15" in gone["ModelEndOfLife"].message
+    assert "nova-lite" in str(gone["ModelEndOfLife"].fix)
+
+
+@pytest.mark.parametrize(("days", "code"), [(90, True), (400, False), (-10, False)])
+def test_a_model_whose_end_is_near(
+    tmp_path: Path, endpoint: Endpoint, days: int, code: bool
+) -> None:
+    end = datetime.now(timezone.utc) + timedelta(days=days)
+    identifier = "amazon.nova-micro-v1:0:128k"
+    life = {"status": "ACTIVE", "endOfLifeTime": end}
+    offer = {
+        "modelId": identifier,
+        "modelLifecycle": life,
+        "customizationsSupported": ["FINE_TUNING"],
+    }
+    answer = {"modelSummaries": [offer]}
+    findings = findings_by_code(job(tmp_path, endpoint), endpoint, list_foundation_models=answer)
+    assert ("ModelEndsSoon" in findings) is code
+    if code:
+        assert f"{end:%Y-%m-%d}" in findings["ModelEndsSoon"].message
+        assert findings["ModelEndsSoon"].severity == "warning"
 
 
 def test_where_models_are_not(tmp_path: Path, endpoint: Endpoint, tiny_model: Path) -> None:

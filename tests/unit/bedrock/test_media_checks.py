@@ -137,6 +137,7 @@ def test_check_and_submit_look_at_the_objects_of_the_data(
     home = Home(tmp_path / "home")
     backend = BedrockBackend(home, aws)
     monkeypatch.setattr(BedrockBackend, "check", lambda self, job: [])
+    monkeypatch.setattr(BedrockBackend, "records_quota", lambda self, job: None)
 
     def missing(findings: tuple[Finding, ...]) -> int:
         return sum(finding.code == "NoMedia" for finding in findings)

@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudft.backends.bedrock.preflight import check_offline
 from cloudft.catalogue import (
     CUSTOMIZATION_TYPES,
+    Lifecycle,
     Model,
+    Source,
     find,
     find_model,
     find_weights,
@@ -110,8 +114,13 @@ def test_a_model_is_complete(model: Model):
     for row in model.hyperparameters.values():
         assert row.min <= row.default <= row.max
         assert row.type == "float" or isinstance(row.default, int)
-    if model.lifecycle.date:
-        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", model.lifecycle.date)
+    life = model.lifecycle
+    for day in filter(None, (life.legacy, life.date)):
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", day)
+    if life.legacy and life.date:
+        assert life.legacy < life.date
+    if life.recorded == "end-of-life":  # the source saw the end: it is dated, and past
+        assert life.date and life.state == "end-of-life"
 
 
 def test_the_ends_of_life_that_are_sourced():
@@ -119,7 +128,59 @@ def test_the_ends_of_life_that_are_sourced():
     assert dates["llama-3.2-1b"] == dates["llama-3.1-405b"] == "2026-07-07"
     assert dates["claude-3-haiku"] == "2026-09-10"
     assert dates["nova-premier"] == "2026-09-14"
-    assert dates["titan-text-express"] is None
+    titan = {dates[f"titan-text-{name}"] for name in ("express", "lite", "premier")}
+    assert titan == {"2025-08-15"}
+    assert dates["command"] == dates["command-light"] == "2025-08-12"
+    assert dates["llama-2-13b"] == dates["llama-2-70b"] == "2024-10-30"
+
+
+def test_the_days_from_which_a_model_is_legacy():
+    legacy = {m.alias: m.lifecycle.legacy for m in load_models() if m.lifecycle.legacy}
+    titan = [f"titan-text-{name}" for name in ("express", "lite", "premier")]
+    assert legacy == {
+        **dict.fromkeys(titan, "2025-01-31"),
+        **dict.fromkeys(["command", "command-light"], "2024-10-04"),
+        **dict.fromkeys(["llama-2-13b", "llama-2-70b"], "2024-05-12"),
+    }
+
+
+def test_the_successors_that_aws_names_for_titan():
+    assert find_model("titan-text-premier").successor == "nova-pro"
+    assert find_model("titan-text-express").successor == "nova-micro"
+    assert find_model("titan-text-lite").successor == "nova-lite"
+
+
+def test_the_record_sums_of_titan_are_the_quotas_defaults():
+    express, lite = find_model("titan-text-express").limits, find_model("titan-text-lite").limits
+    for limits in (express, lite):
+        assert limits["FINE_TUNING"].records_max == 10_000
+        assert limits["CONTINUED_PRE_TRAINING"].records_max == 100_000
+    premier = find_model("titan-text-premier").limits["FINE_TUNING"]
+    assert premier.records_max == 20_000
+    assert "gr/bedrock" in premier.source_of("records_max").url
+
+
+@pytest.mark.parametrize(
+    ("recorded", "legacy", "end", "day", "state"),
+    [
+        ("active", None, None, "2030-01-01", "active"),
+        ("active", None, "2027-03-01", "2027-02-28", "active"),
+        ("active", None, "2027-03-01", "2027-03-01", "end-of-life"),
+        ("active", "2026-12-01", "2027-06-01", "2026-11-30", "active"),
+        ("active", "2026-12-01", "2027-06-01", "2026-12-01", "legacy"),
+        ("active", "2026-12-01", "2027-06-01", "2027-06-01", "end-of-life"),
+        ("legacy", None, None, "2026-11-30", "legacy"),
+        ("legacy", None, "2026-12-24", "2026-12-24", "end-of-life"),
+        ("end-of-life", None, None, "2020-01-01", "end-of-life"),
+        ("end-of-life", None, "2026-07-07", "2026-07-06", "legacy"),
+    ],
+)
+def test_the_state_follows_from_the_dates(
+    recorded: Any, legacy: str | None, end: str | None, day: str, state: str
+):
+    source = Source("docs", "https://example.com", "2026-11")
+    life = Lifecycle(recorded, source, end, legacy)
+    assert life.state_on(date.fromisoformat(day)) == state
 
 
 def test_only_claude_and_cohere_stop_early_on_bedrock():

@@ -19,6 +19,7 @@ from cloudft.aws.stack import Stack
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import images, instances, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
+from cloudft.backends.sagemaker.job_section import SageMakerSpec
 from cloudft.backends.trainer_documents import TrainerState, TrainerStatusDetails
 from cloudft.data.staging.manifest import parse_manifest
 from cloudft.data.staging.stage import stage_data
@@ -346,3 +347,11 @@ def test_a_state_has_the_billed_time_and_the_reason_of_its_end() -> None:
     assert state.summary["usd"] == 1.0 and state.summary["device"] == "cuda"
     assert "resume" in str(state.failure_message)
     assert state.status_details.training_details == "Stopped"
+
+
+def test_a_warm_pool_is_kept_as_long_as_the_service_model_allows() -> None:
+    model = load_service_model("sagemaker").operation_model("CreateTrainingJob")
+    resources = model.input_shape.members["ResourceConfig"].members
+    most = resources["KeepAlivePeriodInSeconds"].metadata["max"]
+    schema = SageMakerSpec.model_json_schema()["properties"]["keep_alive_seconds"]
+    assert schema["maximum"] == most == 21600  # 3,600 until botocore 1.40

@@ -13,7 +13,7 @@ from cloudft.aws.client import Aws, Response
 from cloudft.aws.permissions import RequiredPermission, denied_permissions, policy_statement
 from cloudft.aws.request_validation import validate_request
 from cloudft.backends.aws_base.account_checks import MakeFinding
-from cloudft.backends.bedrock import account_checks, request
+from cloudft.backends.bedrock import account_checks, request, service_quotas
 from cloudft.backends.bedrock.account_helpers import BEDROCK
 from cloudft.backends.bedrock.model_import.request import (
     MODELS_PREFIX,
@@ -29,7 +29,7 @@ from cloudft.types import Finding, Manifest, Severity, StagedFile
 
 SKIPPED_CHECKS = {
     *("the model", "access to the model", "the role's permissions", "your permissions"),
-    "the running jobs",
+    *("the running jobs", "the quotas"),
 }
 ROLE_FIELD = "bedrock.import_role_arn"
 
@@ -53,6 +53,7 @@ def check_job(job: LoadedJob, aws: Aws, model_prefix: str | None = None) -> list
             ROLE_FIELD,
             partial(_check_read_permissions, model_prefix=model_prefix),
         ),
+        ("the quotas", "bedrock", service_quotas.check_import_quotas),
     ]
     import_job = _with_import_role(job)
     return [*findings, *account_checks.check_account(import_job, aws, finding, checks)]
