@@ -81,7 +81,7 @@ def committed_error(resource: CloudResource) -> JobStateConflict:
 
 
 class ServingCall(TypedDict):
-    """A call that changes what serves a model, by boto3's names."""
+    """A call that deploys, updates, renews or shares a model, by boto3's names."""
 
     service: str
     operation: str
@@ -100,6 +100,21 @@ class Commitment:
     months: int
     usd: float | None
     ends_at: str
+
+
+@dataclass(frozen=True)
+class ModelShare:
+    """A custom model that is shared with an account, or the call that would share it.
+
+    `arn` and `status` are those of the share, None before it exists; then `call` is made.
+    """
+
+    model: str
+    account: str
+    name: str
+    call: ServingCall
+    arn: str | None = None
+    status: str | None = None
 
 
 @dataclass(frozen=True)

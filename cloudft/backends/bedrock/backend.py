@@ -49,6 +49,7 @@ from cloudft.backends.bedrock.inference_profiles import (
     requested_profile,
 )
 from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
+from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -122,6 +123,7 @@ class BedrockBackend(
     SupportsInventory,
     SupportsInvocationLogs,
     SupportsMedia,
+    SharesBedrockModels,
 ):
     """Model customization jobs of one account and Region."""
 
