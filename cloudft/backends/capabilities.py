@@ -13,12 +13,7 @@ from typing import Any
 
 from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
-from cloudft.backends.resources import (
-    CloudResource,
-    ModelShare,
-    ServingPlan,
-    ServingUpdatePlan,
-)
+from cloudft.backends.resources import CloudResource, ModelShare, ServingPlan, ServingUpdatePlan
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits

@@ -81,11 +81,25 @@ def committed_error(resource: CloudResource) -> JobStateConflict:
 
 
 class ServingCall(TypedDict):
-    """A call that changes what serves or shares a model, by boto3's names."""
+    """A call that deploys, updates, renews or shares a model, by boto3's names."""
 
     service: str
     operation: str
     parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """A term that provisioned throughput is bought for. It is billed to its end, used or not.
+
+    `usd` is the price of the whole term, None where no price is known. `ends_at` is the end if it
+    is bought now, ISO 8601: AWS sets the exact time.
+    """
+
+    duration: str
+    months: int
+    usd: float | None
+    ends_at: str
 
 
 @dataclass(frozen=True)
@@ -101,20 +115,6 @@ class ModelShare:
     call: ServingCall
     arn: str | None = None
     status: str | None = None
-
-
-@dataclass(frozen=True)
-class Commitment:
-    """A term that provisioned throughput is bought for. It is billed to its end, used or not.
-
-    `usd` is the price of the whole term, None where no price is known. `ends_at` is the end if it
-    is bought now, ISO 8601: AWS sets the exact time.
-    """
-
-    duration: str
-    months: int
-    usd: float | None
-    ends_at: str
 
 
 @dataclass(frozen=True)
