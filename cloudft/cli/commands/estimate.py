@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,13 +19,17 @@ from cloudft.cli.options import (
 )
 from cloudft.storage.home import Home
 
+if TYPE_CHECKING:
+    from cloudft.spec.load import LoadedJob
+
 
 @command(
     "estimate",
     epilog="\b\nExamples:\n  cloudft estimate\n"
     "  cloudft estimate --set hyperparameters.epochCount=5 --output json\n"
     "  cloudft estimate --backend sagemaker\n"
-    "  cloudft estimate --probe",
+    "  cloudft estimate --probe\n"
+    "  cloudft estimate --compare --requests 100000 --months 12 --plot routes.svg",
 )
 @job_file_argument
 @click.option(
@@ -46,6 +51,41 @@ from cloudft.storage.home import Home
     show_default=True,
     help="Training steps of --probe.",
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Set all routes to a tuned model side by side: training, storage, serving, time.",
+)
+@click.option(
+    "--requests",
+    type=click.IntRange(0, 10**12),
+    default=10_000,
+    show_default=True,
+    help="With --compare: requests a month.",
+)
+@click.option(
+    "--input-tokens",
+    type=click.IntRange(1, 10**7),
+    help="With --compare: tokens of a prompt; the mean of the data if unset.",
+)
+@click.option(
+    "--output-tokens",
+    type=click.IntRange(1, 10**7),
+    help="With --compare: tokens of an answer; the mean of the data if unset.",
+)
+@click.option(
+    "--months",
+    type=click.IntRange(1, 120),
+    default=12,
+    show_default=True,
+    help="With --compare: months of storage and serving in the total.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --compare: draw the total cost by requests a month (.png, .svg).",
+)
 @spec_options
 @aws_options
 @console_options
@@ -54,6 +94,12 @@ def estimate_command(
     probe: bool,
     backend_name: str | None,
     steps: int,
+    compare: bool,
+    requests: int,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    months: int,
+    plot: Path | None,
     flags: dict[str, str],
     console: Console,
 ) -> int:
@@ -64,6 +110,10 @@ def estimate_command(
     unknown, not zero. --probe
     measures the local job's tokens, memory and time on this machine: memory before the model is
     loaded, time by training steps on the job's data, whose result is discarded.
+
+    --compare sets all routes to a tuned model for this data side by side: fine-tuning by each
+    model of Bedrock that takes the data, distillation, and training open weights here or on
+    SageMaker with an import, each with what it costs to store and to serve.
     """
     from cloudft.cli.estimate_text import estimates_text
     from cloudft.cli.output import print_findings
@@ -73,6 +123,11 @@ def estimate_command(
     job = load_job_file(path, flags)
     print_findings(job.findings)
     home = Home.from_environ()
+    if compare:
+        lengths = (input_tokens, output_tokens)
+        return _compare_routes(job, home, lengths, (requests, months), plot, console)
+    if plot is not None:
+        raise click.UsageError("--plot needs --compare")
     with run_observer(console) as observer:
         estimates = prepare.estimate_all(job, home, observer, backend_name)
     if probe:
@@ -82,4 +137,29 @@ def estimate_command(
             next((b for b in probed if b.backend == one.backend), one) for one in estimates
         ]
     console.print_result(estimates, estimates_text(estimates))
+    return 0
+
+
+def _compare_routes(
+    job: LoadedJob,
+    home: Home,
+    lengths: tuple[int | None, int | None],
+    usage: tuple[int, int],
+    plot: Path | None,
+    console: Console,
+) -> int:
+    """Print all routes for the job's data; `usage` is requests a month, and months."""
+    from cloudft.cli.progress import run_observer
+    from cloudft.cli.routes_plot import draw_routes
+    from cloudft.cli.routes_text import comparison_text
+    from cloudft.jobs import routes
+
+    with run_observer(console) as observer:
+        comparison = routes.compare(job, home, routes.Usage(*lengths, *usage), observer)
+    if plot is not None:
+        left_out = draw_routes(comparison, plot)
+        console.note(f"wrote {plot}")
+        if left_out:
+            console.note(f"not in the picture: {', '.join(left_out)}")
+    console.print_result(routes.to_json(comparison), comparison_text(comparison))
     return 0

@@ -27,7 +27,7 @@ ACTIVE = [
     (model.alias, kind)
     for model in catalogue.load_models()
     for kind in model.customization_types
-    if model.bedrock_id is not None and model.lifecycle.state == "active"
+    if model.bedrock_id is not None and model.lifecycle.state != "end-of-life"
 ]
 LAMBDA = "arn:aws:lambda:us-east-1:123456789012:function:grader"
 SECTIONS: dict[str, dict[str, Any]] = {

@@ -37,7 +37,9 @@ from cloudft.backends.capabilities import (
     SupportsInference,
 )
 from cloudft.backends.observer import SILENT, RunObserver
-from cloudft.catalogue import is_labeled, load_import_rules
+from cloudft.backends.trained_model import trained_model
+from cloudft.catalogue import cost, get_unit_prices, is_labeled, load_import_rules
+from cloudft.catalogue.serving_cost import Traffic, import_serving, import_unit_version
 from cloudft.errors import (
     BadDocument,
     DamagedJob,
@@ -66,9 +68,6 @@ from cloudft.types import (
 )
 
 BLOCK_BYTES = 1024 * 1024
-NO_PRICE_SOURCE = (
-    "Custom Model Import is billed by use and by storage, at prices that no source here has"
-)
 
 
 class ImportBackend(
@@ -99,15 +98,29 @@ class ImportBackend(
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Return an estimate: an import and an idle model cost nothing, but the storage does."""
+        """Return an estimate: an import and an idle model cost nothing, but the storage does.
+
+        How many custom model units a copy has is known once the model is imported: the storage is
+        the most that a model of that size takes by the known examples, or unknown.
+        """
+        model, region = trained_model(job), job.spec.bedrock.region
+        parameters = model.parameters if model else None
+        version = import_unit_version(model)
+        # Storage does not depend on the traffic.
+        _, storage, units = import_serving(parameters, version, region, Traffic(0, 0, 0))
+        prices = get_unit_prices(version, region)
+        source = prices.source if prices else None
+        most = "" if units.high is None else f", {units.high} at most here"
         return Estimate(
             backend=self.name,
             train_tokens=0,
             epochs=0,
-            usd={"training": 0.0, "storagePerMonth": None, "servingPerHour": 0.0},
+            usd={"training": 0.0, "storagePerMonth": storage, "servingPerHour": 0.0},
             seconds=None,
-            price_source=NO_PRICE_SOURCE,
-            price_date="",
+            price_source=str(source) if source else cost.NO_PRICE_KNOWN,
+            price_date=source.date if source else "",
+            price_certainty=prices.certainty if prices else "",
+            notes=(f"storage is billed by the units of a copy{most}: {units.reason}",),
         )
 
     def validate_config(
