@@ -15,6 +15,7 @@ from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.evaluation_jobs import EvaluationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
 from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
@@ -130,7 +131,7 @@ def build_endpoint(
     runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
-    batches = BatchInference(state, s3, runtime)
+    batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
     stacks, cloudformation = _build_cloudformation(state, clients)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
@@ -138,14 +139,14 @@ def build_endpoint(
         state,
         (
             *(models, customization, deployments, imports, copies, batches, runtime, training),
-            *(profiles, created, InvocationLogging(state)),
+            *(profiles, created, evaluations, InvocationLogging(state)),
         ),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
         (cloudformation, iam),
     )
-    resumable = (customization, imports, created, batches, training, stacks)
+    resumable = (customization, imports, created, batches, evaluations, training, stacks)
     callbacks = [service.resume for service in resumable]
     return Endpoint(
         app, customization, inference, training, replay_log, options.stand_in, callbacks

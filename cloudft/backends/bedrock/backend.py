@@ -27,6 +27,8 @@ from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
+    evaluation_jobs,
+    evaluation_permissions,
     inference,
     inventory,
     media_checks,
@@ -44,14 +46,22 @@ from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    ProgressCallback,
     SupportsBatchInference,
     SupportsDiscovery,
+    SupportsEvaluationJobs,
     SupportsGenerate,
     SupportsInference,
     SupportsInventory,
     SupportsMedia,
     SupportsPricing,
     SupportsServing,
+)
+from cloudft.backends.evaluation_jobs import (
+    AnsweredRecord,
+    EvaluationPlan,
+    JudgedAnswers,
+    JudgeSettings,
 )
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
@@ -99,6 +109,7 @@ class BedrockBackend(
     SupportsGenerate,
     SupportsInference,
     SupportsBatchInference,
+    SupportsEvaluationJobs,
     SupportsInventory,
     SupportsMedia,
 ):
@@ -449,6 +460,33 @@ class BedrockBackend(
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
         )
+
+    def plan_evaluation(
+        self,
+        job_id: str,
+        answers: Mapping[str, Sequence[AnsweredRecord]],
+        settings: JudgeSettings,
+    ) -> EvaluationPlan:
+        """Return the requests of the evaluation jobs that judge these answers."""
+        location = self._evaluation_location(job_id)
+        return evaluation_jobs.plan_evaluation(self.aws, location, answers, settings)
+
+    def check_evaluation(self, job_id: str, plan: EvaluationPlan) -> list[Finding]:
+        """Return what the job's role and the caller may not do for these evaluation jobs."""
+        location = self._evaluation_location(job_id)
+        return list(evaluation_permissions.check_permissions(self.aws, location, plan))
+
+    def run_evaluation(
+        self, job_id: str, plan: EvaluationPlan, progress: ProgressCallback
+    ) -> list[JudgedAnswers]:
+        """Create the evaluation jobs once, wait for their end, and return the judgments."""
+        location = self._evaluation_location(job_id)
+        return evaluation_jobs.run_evaluation(self.aws, location, plan, progress)
+
+    def _evaluation_location(self, job_id: str) -> batch_inference.BatchLocation:
+        job = self._require_completed(job_id)
+        location = batch_inference.batch_location(job, self._output_bucket_owner(job))
+        return evaluation_jobs.evaluation_location(location)
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """Return the base model on demand."""
