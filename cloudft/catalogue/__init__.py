@@ -28,10 +28,10 @@ from cloudft.catalogue.model import (
     Lifecycle,
     Limits,
     Model,
-    Prices,
-    Source,
     Weights,
 )
+from cloudft.catalogue.prices import Price, Prices
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
@@ -47,6 +47,7 @@ __all__ = [
     "Lifecycle",
     "Limits",
     "Model",
+    "Price",
     "Prices",
     "Source",
     "UnitPrices",

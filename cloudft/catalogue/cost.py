@@ -5,47 +5,53 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from cloudft.catalogue import Model, Prices
+from cloudft.catalogue.prices import PairName
 from cloudft.types import DataVolume, Estimate, MissingPrice
 
 NO_PRICE_KNOWN = "no price is known"
 PRICING_PAGE = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
+BOTH_MODELS: tuple[PairName, ...] = ("base_per_1k_tokens", "tuned_per_1k_tokens")
 MAX_DIGITS = 12
 WINDOW_MINUTES = 5
 """Length in minutes of the windows in which an imported model's copies are billed."""
 
 
-def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
+def training_usd(prices: Prices | None, tokens: int, epochs: int) -> float | None:
     """Return tokens of the corpus x epochs x price per 1,000; None where no price is known.
 
     Source of the formula: Bedrock user guide, "Custom models".
     """
-    price = model.prices.training_per_1k_tokens if model.prices else None
+    price = prices.usd("training_per_1k_tokens") if prices else None
     return None if price is None else tokens / 1000 * epochs * price
 
 
-def estimate_cost(backend: str, model: Model, train: DataVolume, epochs: int) -> Estimate:
+def estimate_cost(
+    backend: str, model: Model, train: DataVolume, epochs: int, region: str | None = None
+) -> Estimate:
     """Return tokens and cost of a job on Bedrock. AWS does not publish how long one takes."""
-    prices, usd = model.prices, training_usd(model, train.tokens, epochs)
+    prices = model.prices_in(region)
+    usd = training_usd(prices, train.tokens, epochs)
     unpriced = None
     if usd is None:
-        subject = f"training {model.alias} on Bedrock"
+        place = f" in {region}" if region and model.prices else ""
+        subject = f"training {model.alias} on Bedrock{place}"
         unpriced = MissingPrice(subject, "training_per_1k_tokens", PRICING_PAGE)
+    price = prices.by_name.get("training_per_1k_tokens") if prices else None
     return Estimate(
         backend=backend,
         train_tokens=train.tokens,
         epochs=epochs,
         usd={
             "training": usd,
-            "storagePerMonth": prices.storage_per_month if prices else None,
-            "servingPerHour": serving_usd_per_hour(model),
+            "storagePerMonth": prices.usd("storage_per_month") if prices else None,
+            "servingPerHour": serving_usd_per_hour(model, prices),
         },
         seconds=None,
-        price_source=str(prices.source) if prices else NO_PRICE_KNOWN,
-        price_date=prices.source.date if prices else "",
+        price_source=str(price.source) if price else NO_PRICE_KNOWN,
+        price_date=price.source.date if price else "",
         unpriced=unpriced,
     )
 
@@ -74,40 +80,40 @@ def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
     return format_usd(amount, digits), f"{bound:,.{whole}f} USD"
 
 
-def inference_usd(model: Model, input_tokens: int, output_tokens: int) -> float | None:
+def inference_usd(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
     """Return the price of so many tokens through the base and the tuned model on demand.
 
     None where their prices are not known.
     """
-    prices = model.prices
-    if prices is None or prices.base_per_1k_tokens is None or prices.tuned_per_1k_tokens is None:
-        return None
-    both = (prices.base_per_1k_tokens, prices.tuned_per_1k_tokens)
-    return sum(input_tokens * into + output_tokens * out for into, out in both) / 1000
+    both = [prices.pair(name) for name in BOTH_MODELS] if prices else [None]
+    amounts = [
+        input_tokens * pair[0] + output_tokens * pair[1] for pair in both if pair is not None
+    ]
+    return sum(amounts) / 1000 if len(amounts) == len(BOTH_MODELS) else None
 
 
 def with_list_prices(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
     """Return the estimate by other prices; an amount that they lack, or that is stated, stays."""
-    stated: dict[str, Any] = dict.fromkeys(model.prices.stated) if model.prices else {}
-    prices = replace(prices, **stated)
-    price, usd = prices.training_per_1k_tokens, dict(estimate.usd)
+    stated = model.stated_prices
+    prices = prices if stated is None else prices.updated(stated)
+    price, usd = prices.by_name.get("training_per_1k_tokens"), dict(estimate.usd)
     if price is not None:
-        usd["training"] = estimate.train_tokens / 1000 * estimate.epochs * price
-    if prices.storage_per_month is not None:
-        usd["storagePerMonth"] = prices.storage_per_month
-    if "on-demand" not in model.serving and prices.provisioned_unit_hour is not None:
-        usd["servingPerHour"] = prices.provisioned_unit_hour
-    source = str(prices.source.url)
-    if price is None and estimate.usd["training"] is not None:
-        source = f"{estimate.price_source}, {estimate.price_date}; else {source}"
-    return replace(estimate, usd=usd, price_source=source, price_date=prices.source.date)
+        usd["training"] = training_usd(prices, estimate.train_tokens, estimate.epochs)
+    month, unit = prices.usd("storage_per_month"), prices.usd("provisioned_unit_hour")
+    if month is not None:
+        usd["storagePerMonth"] = month
+    if "on-demand" not in model.serving and unit is not None:
+        usd["servingPerHour"] = unit
+    if price is None:
+        return replace(estimate, usd=usd)
+    return replace(estimate, usd=usd, price_source=str(price.source), price_date=price.source.date)
 
 
-def serving_usd_per_hour(model: Model, units: int = 1) -> float | None:
+def serving_usd_per_hour(model: Model, prices: Prices | None, units: int = 1) -> float | None:
     """Return USD per hour of an idle tuned model: 0 on demand, its units' price if provisioned."""
     if "on-demand" in model.serving:
         return 0.0
-    unit = model.prices.provisioned_unit_hour if model.prices else None
+    unit = prices.usd("provisioned_unit_hour") if prices else None
     return None if unit is None else unit * units
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
-from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
+from cloudft.catalogue.model import Lifecycle, Model, Weights
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import with_stated_prices
 from cloudft.errors import UnknownModel
 

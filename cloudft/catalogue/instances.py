@@ -8,7 +8,8 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from cloudft.catalogue.load import FOLDER, read_sources, read_yaml
-from cloudft.catalogue.model import Source
+from cloudft.catalogue.prices import Certainty
+from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import read_stated_prices
 
 GIB = 2**30
@@ -18,8 +19,8 @@ GIB = 2**30
 class Instance:
     """An instance type.
 
-    `gib` is the memory of one GPU; `usd_per_hour` is on demand, None if unknown. `nvme` is
-    True where it has a local disk, which can't be encrypted with a key of the account's.
+    `gib` is the memory of one GPU. `nvme` is True where it has a local disk, which can't be
+    encrypted with a key of the account's. `bfloat16` is True where its GPU computes bfloat16.
     """
 
     name: str
@@ -27,8 +28,8 @@ class Instance:
     gpus: int
     gib: int
     nvme: bool
-    usd_per_hour: float | None
     source: Source
+    bfloat16: bool = True
 
     @property
     def gpu_bytes(self) -> int:
@@ -37,27 +38,44 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class HourlyPrice:
+    """USD of an hour of an instance type on demand; `region` is None for a stated price."""
+
+    usd: float
+    source: Source
+    region: str | None = None
+    certainty: Certainty = "stated"
+
+    def origin(self, region: str | None) -> str:
+        """Return the source, and the Region of the price where it is not `region`."""
+        if self.region in (None, region):
+            return str(self.source)
+        return f"{self.source} (the price of {self.region})"
+
+
+@dataclass(frozen=True)
 class InstanceTable:
-    """Instance types by name, and the source and Region of their prices."""
+    """Instance types by name, and the prices of each by Region."""
 
     by_name: Mapping[str, Instance]
-    price_source: Source
-    price_region: str
+    prices: Mapping[str, Mapping[str, HourlyPrice]]
+
+    def hourly_price(self, name: str, region: str | None) -> HourlyPrice | None:
+        """Return the price of a type in a Region, or in another where that one's is not known."""
+        prices = self.prices.get(name, {})
+        return prices.get(region or "") or next(iter(prices.values()), None)
 
 
-def hourly_price(name: str | None) -> tuple[float, Source] | None:
-    """Return USD of an hour of that type and its source; None where no price is known.
+def hourly_price(name: str | None, region: str | None = None) -> HourlyPrice | None:
+    """Return the price of an hour of that type in a Region; None where no price is known.
 
-    A price that CLOUDFT_HOME states wins over the table.
+    A price that CLOUDFT_HOME states wins over the table. Where the table has none of that Region,
+    it is that of another, which `region` names.
     """
     stated = read_stated_prices().instances.get(name or "")
     if stated is not None:
-        return stated.usd_per_hour, stated.price_source
-    table = load_instances()
-    instance = table.by_name.get(name or "")
-    if instance is None or instance.usd_per_hour is None:
-        return None
-    return instance.usd_per_hour, table.price_source
+        return HourlyPrice(stated.usd_per_hour, stated.price_source)
+    return load_instances().hourly_price(name or "", region)
 
 
 @lru_cache(maxsize=1)
@@ -69,4 +87,9 @@ def load_instances() -> InstanceTable:
         name: Instance(name=name, **{**row, "source": sources[row["source"]]})
         for name, row in raw["instances"].items()
     }
-    return InstanceTable(MappingProxyType(rows), sources[raw["price_source"]], raw["price_region"])
+    prices: dict[str, dict[str, HourlyPrice]] = {}
+    for row in raw["prices"]:
+        for name, usd in row["usd_per_hour"].items():
+            price = HourlyPrice(usd, sources[row["source"]], row["region"], row["certainty"])
+            prices.setdefault(name, {})[row["region"]] = price
+    return InstanceTable(MappingProxyType(rows), MappingProxyType(prices))

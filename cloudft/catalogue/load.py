@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +14,10 @@ from cloudft.catalogue.model import (
     Limits,
     MediaLimits,
     Model,
-    Prices,
-    Source,
     Weights,
 )
+from cloudft.catalogue.prices import Prices, merge_prices
+from cloudft.catalogue.source import Source
 
 FOLDER = Path(__file__).parent
 FAMILY_FOLDERS = [FOLDER / "families"]
@@ -130,7 +130,9 @@ def _to_model(
         early_stopping=row.get("early_stopping", False),
         limits=limits[row["limits"]] if "limits" in row else {},
         serving=tuple(row.get("serving", ())),
-        prices=_to_prices(row["prices"], sources) if "prices" in row else None,
+        prices=merge_prices(
+            prices for item in row.get("prices", ()) for prices in _to_prices(item, sources)
+        ),
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
         inference_profiles=tuple(row.get("inference_profiles", ())),
@@ -144,9 +146,16 @@ def _to_model(
     )
 
 
-def _to_prices(row: Yaml, sources: dict[str, Source]) -> Prices:
-    pairs = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
-    return Prices(**row | pairs | {"source": sources[row["source"]]})
+def _to_prices(row: Yaml, sources: dict[str, Source]) -> Iterator[Prices]:
+    """Yield the prices of one row for each of its Regions."""
+    given = ("regions", "source", "certainty")
+    amounts = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in row.items()
+        if name not in given
+    }
+    for region in row["regions"]:
+        yield Prices.of(amounts, sources[row["source"]], row["certainty"], region)
 
 
 def _to_lifecycle(raw: Yaml, sources: dict[str, Source]) -> Lifecycle:

@@ -6,21 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cloudft.catalogue.prices import Prices
+from cloudft.catalogue.source import Source
+
 LifecycleState = Literal["active", "legacy", "end-of-life"]
 CustomizationApi = Literal["bedrock", "openai"]
 WeightsKind = Literal["package", "hub", "folder"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Source of a fact: the URL, and the date of the copy that was read."""
-
-    key: str
-    url: str
-    date: str
-
-    def __str__(self) -> str:
-        return ", ".join(part for part in (self.url, self.date) if part)
 
 
 @dataclass(frozen=True)
@@ -112,24 +103,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Prices of a model on Bedrock, in USD; None where no source has one.
-
-    `base_per_1k_tokens` and `tuned_per_1k_tokens` are for input and output on demand, of the model
-    itself and of a tuned one. `stated` names the amounts that the user stated: no price list
-    replaces them.
-    """
-
-    source: Source
-    training_per_1k_tokens: float | None = None
-    storage_per_month: float | None = None
-    provisioned_unit_hour: float | None = None
-    base_per_1k_tokens: tuple[float, float] | None = None
-    tuned_per_1k_tokens: tuple[float, float] | None = None
-    stated: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class Weights:
     """A location of open weights.
 
@@ -154,11 +127,12 @@ class Model:
     texts: image, video, document, tools, reasoning, weights; nothing else is trained on.
     `content_unsure` is what AWS's sources disagree about. `other_ids` are further ids of this
     model. `serving` is how Bedrock serves the tuned model: `on-demand`, `provisioned`. `price_list`
-    is the model's name within the usage types of AWS's Price List. `teachers` are the ids of the
-    models that it can be distilled from. `inference_profiles` are the areas of the profiles that
-    Bedrock defines for it (`us`, `global`); `in_region` are the Regions that answer to the model's
-    own id on demand, None where no source was read: elsewhere a profile is needed. `successor` is
-    the alias of the model to use when this one is retired.
+    is the model's name within the usage types of AWS's Price List. `prices` has one entry for each
+    Region with known prices; `stated_prices` are the user's own, for every Region. `teachers` are
+    the ids of the models that it can be distilled from. `inference_profiles` are the areas of the
+    profiles that Bedrock defines for it (`us`, `global`); `in_region` are the Regions that answer
+    to the model's own id on demand, None where no source was read: elsewhere a profile is needed.
+    `successor` is the alias of the model to use when this one is retired.
 
     `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
     `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
@@ -181,7 +155,8 @@ class Model:
     early_stopping: bool = False
     limits: Mapping[str, Limits] = field(default_factory=dict)
     serving: tuple[str, ...] = ()
-    prices: Prices | None = None
+    prices: tuple[Prices, ...] = ()
+    stated_prices: Prices | None = None
     price_list: str | None = None
     teachers: tuple[str, ...] = ()
     inference_profiles: tuple[str, ...] = ()
@@ -199,3 +174,14 @@ class Model:
     def is_open_weight(self) -> bool:
         """Return whether the weights are available, so that cloudft itself can train them."""
         return bool(self.weights)
+
+    def prices_in(self, region: str | None) -> Prices | None:
+        """Return the prices in a Region, the user's own first; None where none is known.
+
+        Without a Region they are those of the model's first one.
+        """
+        rows = (row for row in self.prices if region is None or row.region in (None, region))
+        listed = next(rows, None)
+        if self.stated_prices is None:
+            return listed
+        return self.stated_prices if listed is None else listed.updated(self.stated_prices)

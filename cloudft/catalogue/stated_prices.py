@@ -21,7 +21,9 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from cloudft.catalogue.model import Model, Prices, Source
+from cloudft.catalogue.model import Model
+from cloudft.catalogue.prices import PRICE_NAMES, Prices
+from cloudft.catalogue.source import Source
 from cloudft.errors import UsageError
 from cloudft.storage.atomic_files import as_store_error
 from cloudft.storage.home import Home
@@ -47,13 +49,19 @@ class _PriceEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ModelPrices(_PriceEntry, kw_only=True):
-    """Prices of a model on Bedrock; the fields are those of `Prices`."""
+    """Prices of a model on Bedrock; the fields are PRICE_NAMES."""
 
     training_per_1k_tokens: Amount | None = None
+    reinforcement_hour: Amount | None = None
     storage_per_month: Amount | None = None
     provisioned_unit_hour: Amount | None = None
+    provisioned_unit_hour_one_month: Amount | None = None
+    provisioned_unit_hour_six_months: Amount | None = None
     base_per_1k_tokens: Pair | None = None
+    global_per_1k_tokens: Pair | None = None
+    batch_per_1k_tokens: Pair | None = None
     tuned_per_1k_tokens: Pair | None = None
+    tuned_cache_read_per_1k_tokens: Amount | None = None
 
 
 class InstancePrice(_PriceEntry, kw_only=True):
@@ -138,17 +146,13 @@ def _invalid_file(path: Path, field: str | None, reason: str) -> UsageError:
 def with_prices(model: Model, amounts: Mapping[str, Any], source: Source) -> Model:
     """Return the model with stated prices.
 
-    `amounts` has fields of `Prices`; one that is None is not stated, and stays as it is.
+    `amounts` has the names of PRICE_NAMES; one that is None is not stated, and stays as it is.
     """
-    stated = {name: value for name, value in amounts.items() if value is not None}
-    if not stated:
+    stated = Prices.of(amounts, source, "stated")
+    if not stated.by_name:
         return model
-    listed = model.prices
-    if listed is None:
-        return replace(model, prices=Prices(source=source, stated=frozenset(stated), **stated))
-    both = replace(source, url=f"{listed.source}; stated: {source.url}")
-    names = listed.stated | stated.keys()
-    return replace(model, prices=replace(listed, source=both, stated=names, **stated))
+    known = model.stated_prices
+    return replace(model, stated_prices=stated if known is None else known.updated(stated))
 
 
 def with_stated_prices(model: Model, names: Mapping[str, Model]) -> Model:
@@ -161,11 +165,6 @@ def with_stated_prices(model: Model, names: Mapping[str, Model]) -> Model:
             reason = f"the catalogue has no model {name}"
             raise _invalid_file(Home.from_environ().prices, f"models.{name}", reason)
         if names[name].alias == model.alias:
-            amounts = {key: getattr(entry, key) for key in PRICE_FIELDS}
+            amounts = {key: getattr(entry, key) for key in PRICE_NAMES}
             model = with_prices(model, amounts, entry.price_source)
     return model
-
-
-PRICE_FIELDS = tuple(
-    name for name in ModelPrices.__struct_fields__ if name not in ("source", "date")
-)

@@ -153,17 +153,35 @@ class PricesSpec(Section):
     training_per_1k_tokens: Price | None = Field(
         default=None, description="Training the base model on Bedrock, per 1,000 tokens."
     )
+    reinforcement_hour: Price | None = Field(
+        default=None, description="Reinforcement fine-tuning on Bedrock, per hour."
+    )
     storage_per_month: Price | None = Field(
         default=None, description="Storing the custom model on Bedrock, per month."
     )
     provisioned_unit_hour: Price | None = Field(
         default=None, description="A model unit of provisioned throughput, per hour."
     )
+    provisioned_unit_hour_one_month: Price | None = Field(
+        default=None, description="The same with a commitment for one month."
+    )
+    provisioned_unit_hour_six_months: Price | None = Field(
+        default=None, description="The same with a commitment for six months."
+    )
     base_per_1k_tokens: PricePair | None = Field(
         default=None, description="The base model on demand, per 1,000 tokens: [input, output]."
     )
+    global_per_1k_tokens: PricePair | None = Field(
+        default=None, description="The base model by its global inference profile."
+    )
+    batch_per_1k_tokens: PricePair | None = Field(
+        default=None, description="The base model in batch inference."
+    )
     tuned_per_1k_tokens: PricePair | None = Field(
         default=None, description="The tuned model on demand, per 1,000 tokens: [input, output]."
+    )
+    tuned_cache_read_per_1k_tokens: Price | None = Field(
+        default=None, description="Tokens that the tuned model reads from its prompt cache."
     )
     instance_hour: Price | None = Field(
         default=None, description="One instance of the SageMaker job, per hour."

@@ -145,7 +145,13 @@ class BedrockBackend(
 
         AWS does not document whether validation data is billed.
         """
-        return cost.estimate_cost(self.name, job.model, volumes["train"], request.count_epochs(job))
+        return cost.estimate_cost(
+            self.name,
+            job.model,
+            volumes["train"],
+            request.count_epochs(job),
+            job.spec.bedrock.region,
+        )
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Return the estimate by AWS's Price List, or as it is where the list can't be read."""

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import (
     EXPIRES_TAG,
@@ -90,7 +91,9 @@ def plan_deployment(
         "operation": operation,
         "parameters": parameters,
     }
-    return ServingPlan(kind, name, call, _serving_price(model, kind, units), expires)
+    return ServingPlan(
+        kind, name, call, _serving_price(model, parse_arn(arn).region, kind, units), expires
+    )
 
 
 def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
@@ -116,9 +119,11 @@ def _expiry_time(hours: float) -> str:
     return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat(timespec="seconds")
 
 
-def _serving_price(model: catalogue.Model | None, kind: str, units: int) -> dict[str, float | None]:
-    prices = model.prices if model else None
-    unit = prices.provisioned_unit_hour if prices else None
+def _serving_price(
+    model: catalogue.Model | None, region: str, kind: str, units: int
+) -> dict[str, float | None]:
+    prices = model.prices_in(region) if model else None
+    unit = prices.usd("provisioned_unit_hour") if prices else None
     if kind == "on-demand":
         hour: float | None = 0.0
     else:

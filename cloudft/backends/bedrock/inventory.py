@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, split_s3_uri
 from cloudft.aws.tags import EXPIRES_TAG
@@ -21,7 +22,8 @@ from cloudft.backends.bedrock.api_shapes import CustomizationJob, CustomModelUni
 from cloudft.backends.bedrock.model_import import staged_models
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
-from cloudft.catalogue import UnitPrices, cost
+from cloudft.catalogue import Prices, UnitPrices, cost
+from cloudft.catalogue.prices import COMMITMENTS, PriceName
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -133,8 +135,11 @@ def _list_deployments(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
 def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
     failure, key = "the provisioned throughputs can't be listed", "provisionedModelSummaries"
     for summary in aws.paginate(failure, "bedrock", "list_provisioned_model_throughputs", key):
-        model = _catalogue_model(summary["foundationModelArn"])
-        hour = _throughput_usd_per_hour(model, int(summary["modelUnits"]))
+        prices = _catalogue_prices(summary["foundationModelArn"], summary["provisionedModelArn"])
+        commitment = summary.get("commitmentDuration", "")
+        name = COMMITMENTS.get(commitment, "provisioned_unit_hour")
+        unit = prices.usd(name) if prices else None
+        hour = None if unit is None else unit * int(summary["modelUnits"])
         month = None if hour is None else hour * cost.HOURS_PER_MONTH
         yield _with_tags(
             read_tags,
@@ -146,7 +151,7 @@ def _list_throughputs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
                 created_at=str(states.iso_format(summary["creationTime"])),
                 usd={"perHour": hour, "perMonth": month},
                 model=summary["modelArn"],
-                basis=_price_source(model, hour),
+                basis=_price_source(prices, name),
             ),
         )
 
@@ -155,29 +160,26 @@ def _status(status: str) -> str:
     return "ready" if status in READY_STATUSES else status
 
 
-def _price_source(model: catalogue.Model | None, amount: float | None) -> str:
+def _price_source(prices: Prices | None, name: PriceName) -> str:
     """Return the source of a catalogue price."""
-    prices = model.prices if model else None
-    return cost.NO_PRICE_KNOWN if prices is None or amount is None else str(prices.source)
+    source = prices.source_of(name) if prices else None
+    return cost.NO_PRICE_KNOWN if source is None else str(source)
 
 
-def _throughput_usd_per_hour(model: catalogue.Model | None, units: int) -> float | None:
-    price = model.prices.provisioned_unit_hour if model and model.prices else None
-    return None if price is None else price * units
-
-
-def _catalogue_model(arn: str) -> catalogue.Model | None:
+def _catalogue_prices(base_model_arn: str, arn: str) -> Prices | None:
+    """Return the prices of a base model in the Region of a resource."""
     try:
-        return catalogue.find_model(arn)
+        model = catalogue.find_model(base_model_arn)
     except UnknownModel:
         return None
+    return model.prices_in(parse_arn(arn).region)
 
 
 def _list_custom_models(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
     failure, key = "the custom models can't be listed", "modelSummaries"
     for summary in aws.paginate(failure, "bedrock", "list_custom_models", key, isOwned=True):
-        model = _catalogue_model(summary["baseModelArn"])
-        month = model.prices.storage_per_month if model and model.prices else None
+        prices = _catalogue_prices(summary["baseModelArn"], summary["modelArn"])
+        month = prices.usd("storage_per_month") if prices else None
         hour = None if month is None else month / cost.HOURS_PER_MONTH
         yield _with_tags(
             read_tags,
@@ -188,7 +190,7 @@ def _list_custom_models(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource
                 status=_status(summary.get("modelStatus", "Active")),
                 created_at=str(states.iso_format(summary["creationTime"])),
                 usd={"perHour": hour, "perMonth": month},
-                basis=_price_source(model, month),
+                basis=_price_source(prices, "storage_per_month"),
             ),
         )
 
@@ -209,7 +211,8 @@ def _list_imported_models(
         except (CloudRefused, CloudUnreachable) as error:  # it exists; its price is unknown
             listing.add_unavailable(f"bedrock: the imported model {name}", error)
         units = model.get("customModelUnits", {})
-        price = catalogue.get_unit_prices(str(units.get("customModelUnitsVersion")))
+        version, region = str(units.get("customModelUnitsVersion")), parse_arn(arn).region
+        price = catalogue.get_unit_prices(version, region)
         month = price.unit_month if price else None
         month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
         yield _with_tags(

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from cloudft.aws.client import Aws, Response
 from cloudft.catalogue import Model, Prices, Source
+from cloudft.catalogue.prices import AmountName
 
 PRICE_LIST_REGION = "us-east-1"
 """Region of the API's endpoint (AWS Billing user guide, "Price List Query API endpoints")."""
-USAGE_TYPES = {
+HOURS = re.compile(r"h(ou)?rs?", re.I)
+USAGE_TYPES: Mapping[AmountName, tuple[str, re.Pattern[str]]] = {
     "training_per_1k_tokens": ("Customization-Training", re.compile(r"1K tokens", re.I)),
+    "reinforcement_hour": ("RFT-Training-Hours", HOURS),
     "storage_per_month": ("Customization-Storage", re.compile(r".*")),
-    "provisioned_unit_hour": (
-        "ProvisionedThroughput-NoCommit-ModelUnits",
-        re.compile(r"h(ou)?rs?", re.I),
-    ),
+    "provisioned_unit_hour": ("ProvisionedThroughput-NoCommit-ModelUnits", HOURS),
+    "provisioned_unit_hour_one_month": ("ProvisionedThroughput-1month-ModelUnits", HOURS),
 }
-"""Field of `Prices` -> end of the usage type, and the unit that the price must be in."""
+"""Name of a price -> end of the usage type, and the unit that the price must be in."""
 
 
 def fetch_prices(aws: Aws, model: Model, region: str) -> Prices | None:
@@ -47,7 +48,7 @@ def fetch_prices(aws: Aws, model: Model, region: str) -> Prices | None:
         name: prices.pop() for name, prices in amounts.items() if len(prices) == 1
     }
     source = Source("price-list", f"Price List API, {region}", date.today().isoformat())
-    return Prices(source=source, **prices) if prices else None
+    return Prices.of(prices, source, "list", region) if prices else None
 
 
 def _list_products(aws: Aws, region: str) -> Iterator[Response]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import orjson
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.api_call import AwsRequest, planned_request, recorded_request
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
@@ -122,8 +123,10 @@ class SageMakerBackend(
                 "storagePerMonth": None,
                 "servingPerHour": 0.0,
             },
-            price_source=f"{basis}; {price[1].url}" if price else f"{basis}, {cost.NO_PRICE_KNOWN}",
-            price_date=price[1].date if price else "",
+            price_source=f"{basis}; {price.origin(instances.region_of(job))}"
+            if price
+            else f"{basis}, {cost.NO_PRICE_KNOWN}",
+            price_date=price.source.date if price else "",
             at_most=True,
             unpriced=MissingPrice(f"an hour of {name}", "instance_hour", PRICING_URL)
             if name and not price
@@ -135,8 +138,8 @@ class SageMakerBackend(
         aws, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         try:
             meta = aws.client("sagemaker").meta
-            stated = (instances.get_hourly_price(job) or (0, None))[1]
-            if stated is not None and stated.key == catalogue.STATED_SOURCE:
+            known = instances.get_hourly_price(job)
+            if known is not None and known.certainty == "stated":
                 return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
@@ -255,8 +258,10 @@ class SageMakerBackend(
         attempts = self._list_attempts(job_id)
         description = attempts[-1]
         trainer_state = logs.read_newest_state(self.aws, description["TrainingJobName"])
-        price = catalogue.hourly_price(description["ResourceConfig"]["InstanceType"])
-        usd_per_hour = price[0] * description["ResourceConfig"]["InstanceCount"] if price else None
+        region = parse_arn(description["TrainingJobArn"]).region
+        price = catalogue.hourly_price(description["ResourceConfig"]["InstanceType"], region)
+        count = description["ResourceConfig"]["InstanceCount"]
+        usd_per_hour = price.usd * count if price else None
         artifacts = None
         if description["TrainingJobStatus"] == "Completed":
             try:

@@ -7,8 +7,8 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.backends.trained_model import trained_model
-from cloudft.catalogue import Instance, Model, Source
-from cloudft.catalogue.instances import GIB
+from cloudft.catalogue import Instance, Model
+from cloudft.catalogue.instances import GIB, HourlyPrice
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.documents import decode
@@ -21,6 +21,8 @@ OVERHEAD_BYTES = 5 * GIB
 UNSHARDED_SHARE = 0.15
 """Share of a sharded model, with its gradients, that is whole on each GPU at a time: embeddings,
 output layer, the current block. Calculated for a Llama of 8 B."""
+PRICE_REGION = "us-west-2"
+"""Region by whose prices the cheapest instance type is chosen."""
 DISK_GB, DISK_COPIES = 30, 3
 """Disk beside the weights, and the copies of these: downloaded, checkpoint, output."""
 
@@ -92,19 +94,28 @@ def _fits_when_sharded(job: LoadedJob, instance: Instance) -> bool:
 
 
 def _all_instances() -> list[Instance]:
-    return list(catalogue.load_instances().by_name.values())
+    """Return the types to choose from: others train in float32, which takes more of all."""
+    return [row for row in catalogue.load_instances().by_name.values() if row.bfloat16]
 
 
 def _price_key(instance: Instance) -> float:
-    return instance.usd_per_hour if instance.usd_per_hour is not None else float("inf")
+    """Return the price in one Region, the same for every job; elsewhere it is about the same."""
+    price = catalogue.load_instances().hourly_price(instance.name, PRICE_REGION)
+    return price.usd if price is not None else float("inf")
 
 
-def get_hourly_price(job: LoadedJob) -> tuple[float, Source] | None:
-    """Return USD of an hour of one instance, and its source; the job file's price is first."""
+def region_of(job: LoadedJob) -> str | None:
+    """Return the Region of the job file; None where the AWS configuration has it."""
+    region: str | None = job.spec.sagemaker.region or job.spec.bedrock.region
+    return region
+
+
+def get_hourly_price(job: LoadedJob) -> HourlyPrice | None:
+    """Return the price of an hour of one instance; the job file's price is first."""
     own = job.spec.prices
     if own is not None and own.instance_hour is not None:
-        return own.instance_hour, own.price_source
-    return catalogue.hourly_price(choose_instance_type(job))
+        return HourlyPrice(own.instance_hour, own.price_source)
+    return catalogue.hourly_price(choose_instance_type(job), region_of(job))
 
 
 def find_instance(name: str | None) -> Instance | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from cloudft import catalogue
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import list_objects, s3_uri, split_s3_uri
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
@@ -107,11 +108,10 @@ def _machine_resource(job: TrainingJob, kind: str, status: str, seconds: int) ->
     The cost of a month is that of the rest of these seconds.
     """
     config = job["ResourceConfig"]
-    price, source = catalogue.hourly_price(config.get("InstanceType")) or (
-        None,
-        "no price is known",
-    )
-    usd_per_hour = None if price is None else price * config["InstanceCount"]
+    region = parse_arn(job["TrainingJobArn"]).region
+    price = catalogue.hourly_price(config.get("InstanceType"), region)
+    source = "no price is known" if price is None else price.origin(region)
+    usd_per_hour = None if price is None else price.usd * config["InstanceCount"]
     usd_per_month = None if usd_per_hour is None else usd_per_hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": usd_per_hour, "perMonth": usd_per_month}
     return CloudResource(

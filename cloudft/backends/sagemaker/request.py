@@ -120,7 +120,7 @@ def max_runtime_seconds(job: LoadedJob) -> int:
 def usd_per_hour(job: LoadedJob) -> float | None:
     """Return the price of an hour of all instances, on demand; None where no price is known."""
     price = instances.get_hourly_price(job)
-    return None if price is None else price[0] * job.spec.sagemaker.instance_count
+    return None if price is None else price.usd * job.spec.sagemaker.instance_count
 
 
 def container_request(inputs: TrainingJobInputs) -> dict[str, Any]:

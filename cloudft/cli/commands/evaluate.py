@@ -237,10 +237,12 @@ def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str
         model = catalogue.find_model(record.base_model)
     except UnknownModel:
         return cost.NO_PRICE_KNOWN
-    usd = cost.inference_usd(model, input_tokens, output_tokens)
-    if usd is None or model.prices is None:
+    place: Mapping[str, str | None] = record.request.get("place", {})
+    prices = model.prices_in(place.get("region"))
+    usd = cost.inference_usd(prices, input_tokens, output_tokens)
+    if usd is None or prices is None:
         return cost.NO_PRICE_KNOWN
-    return f"{usd:.4f} USD or more on demand ({model.prices.source})"
+    return f"{usd:.4f} USD or more on demand ({prices.source_of('tuned_per_1k_tokens')})"
 
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:

@@ -64,8 +64,13 @@ def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.Mon
     found = price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-west-2")
     assert found is not None and len(requests) == 2
     assert requests[0]["Filters"][0]["Value"] == "us-west-2"
-    assert (found.training_per_1k_tokens, found.storage_per_month) == (0.002, 2.5)
-    assert found.provisioned_unit_hour == 30
+    amounts = {name: price.usd for name, price in found.by_name.items()}
+    assert amounts == {
+        "training_per_1k_tokens": 0.002,
+        "storage_per_month": 2.5,
+        "provisioned_unit_hour": 30,
+        "provisioned_unit_hour_one_month": 20,
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,6 +124,9 @@ def test_how_a_copy_is_billed_has_its_source() -> None:
 
 
 def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:
-    usd = cost.inference_usd(catalogue.find_model("nova-2-lite"), 10_000, 2_000)
+    nova = catalogue.find_model("nova-2-lite").prices_in("us-east-1")
+    usd = cost.inference_usd(nova, 10_000, 2_000)
     assert usd == pytest.approx(10 * (0.00033 + 0.0003) + 2 * (0.00275 + 0.0025))
-    assert cost.inference_usd(catalogue.find_model("llama-3.1-8b"), 10_000, 2_000) is None
+    # A tuned Llama 3.1 8B is served by provisioned throughput alone.
+    llama = catalogue.find_model("llama-3.1-8b").prices_in("us-west-2")
+    assert cost.inference_usd(llama, 10_000, 2_000) is None

@@ -159,8 +159,8 @@ def test_the_price_is_tokens_times_epochs_or_unknown() -> None:
     train = DataVolume(records=10, characters=0, tokens=2_000_000)
     nova = catalogue.find_model("nova-micro")
     assert cost.estimate_cost("bedrock", nova, train, 3).usd["training"] == pytest.approx(6.0)
-    llama = catalogue.find_model("llama-3.1-8b")
-    estimate = cost.estimate_cost("bedrock", llama, train, 3)
+    premier = catalogue.find_model("titan-text-premier")
+    estimate = cost.estimate_cost("bedrock", premier, train, 3)
     assert estimate.usd["training"] is None and estimate.price_source == cost.NO_PRICE_KNOWN
 
 
@@ -169,8 +169,8 @@ def test_the_price_is_tokens_times_epochs_or_unknown() -> None:
     [
         ("nova-micro", 0.0, True),
         ("nova-micro", 1.0, False),
-        ("llama-3.1-8b", 5.0, True),
-        ("llama-3.1-8b", None, False),
+        ("titan-text-premier", 5.0, True),
+        ("titan-text-premier", None, False),
     ],
 )
 def test_a_budget_is_held_also_where_no_price_is_known(

@@ -22,11 +22,11 @@ from cloudft.types import DataVolume, Estimate, Plan
 
 VOLUMES = {"train": DataVolume(records=10, characters=0, tokens=100_000)}
 UNPRICED = {
-    "llama-3.1-8b": (BedrockBackend, "{}", "training llama-3.1-8b on Bedrock"),
+    "titan-text-premier": (BedrockBackend, "{}", "training titan-text-premier on Bedrock"),
     "smollm2-135m": (
         SageMakerBackend,
-        "{instance_type: ml.p5.48xlarge}",
-        "an hour of ml.p5.48xlarge",
+        "{instance_type: ml.p6.48xlarge}",
+        "an hour of ml.p6.48xlarge",
     ),
 }
 
@@ -64,13 +64,13 @@ def test_the_remedy_for_an_unknown_price_is_a_line_that_states_it(
         loaded(tmp_path, model, line)
     assert "prices." in str(unfilled.value.field)
     estimate = check(loaded(tmp_path, model, line.replace("USD", "2.5")), backend)
-    assert estimate.usd["training"] == {"bedrock": 1250.0, "sagemaker": 60.0}[backend.name]
+    assert estimate.usd["training"] == {"bedrock": 500.0, "sagemaker": 60.0}[backend.name]
     assert "https://aws.amazon.com/" in estimate.price_source and estimate.price_date
 
 
 STATED = """
 models:
-  llama-3.1-8b: {training_per_1k_tokens: 0.5, source: our offer, date: 2026-11-01}
+  titan-text-premier: {training_per_1k_tokens: 0.5, source: our offer, date: 2026-11-01}
   amazon.nova-lite-v1:0: {base_per_1k_tokens: [1, 2], source: our offer, date: 2026-11-02}
 instances:
   ml.p5.48xlarge: {usd_per_hour: 40, source: our offer, date: 2026-11-03}
@@ -80,24 +80,26 @@ import_units:
 
 
 def test_a_home_states_prices_for_every_job_and_a_job_file_wins(tmp_path: Path, home: Path) -> None:
-    assert catalogue.find_model("llama-3.1-8b").prices is None
-    assert catalogue.hourly_price("ml.p5.48xlarge") is None
+    assert catalogue.find_model("titan-text-premier").stated_prices is None
+    before = catalogue.hourly_price("ml.p5.48xlarge")
+    assert before is not None and before.certainty == "several"
     home.mkdir(exist_ok=True)
     (home / "prices.yaml").write_text(STATED)
     backend = BedrockBackend(Home(home))
-    job = loaded(tmp_path, "llama-3.1-8b")
-    assert check(job, backend).usd["training"] == 250.0
+    job = loaded(tmp_path, "titan-text-premier")
+    assert check(job, backend).usd["training"] == 100.0
     line = "prices: {training_per_1k_tokens: 0.1, source: the page, date: 2026-11-28}"
-    own = check(loaded(tmp_path, "llama-3.1-8b", line), backend)
-    assert own.usd["training"] == 50.0 and own.price_date == "2026-11-28"
-    nova = catalogue.find_model("nova-lite").prices
-    assert nova is not None and nova.base_per_1k_tokens == (1, 2)
-    assert nova.training_per_1k_tokens == 0.002
-    assert "Price List" in str(nova.source) and str(nova.source).endswith("our offer, 2026-11-02")
+    own = check(loaded(tmp_path, "titan-text-premier", line), backend)
+    assert own.usd["training"] == 20.0 and own.price_date == "2026-11-28"
+    nova = catalogue.find_model("nova-lite").prices_in("us-east-1")
+    assert nova is not None and nova.pair("base_per_1k_tokens") == (1, 2)
+    assert nova.usd("training_per_1k_tokens") == 0.002
+    assert "Price List" in str(nova.source_of("training_per_1k_tokens"))
+    assert str(nova.source_of("base_per_1k_tokens")) == "our offer, 2026-11-02"
     price = catalogue.hourly_price("ml.p5.48xlarge")
-    assert price is not None and price[0] == 40 and str(price[1]) == "our offer, 2026-11-03"
-    units = catalogue.get_unit_prices("v1.0")
-    assert units is not None and units.unit_minute == 0.06
+    assert price is not None and price.usd == 40 and str(price.source) == "our offer, 2026-11-03"
+    units = catalogue.get_unit_prices("v1.0", "eu-central-1")
+    assert units is not None and units.unit_minute == 0.06 and units.unit_month == 1.95
 
 
 READ = "source: a, date: 2026-11-01"
@@ -138,11 +140,8 @@ def test_a_list_replaces_what_is_not_stated_alone() -> None:
         catalogue.find_model("nova-lite"), {"training_per_1k_tokens": 1.0}, source
     )
     before = cost.estimate_cost("bedrock", nova, VOLUMES["train"], 1)
-    listed = Prices(
-        Source("price-list", "Price List API", "2026-11-28"),
-        training_per_1k_tokens=9.0,
-        storage_per_month=9.0,
-    )
+    source = Source("price-list", "Price List API", "2026-11-28")
+    listed = Prices.of({"training_per_1k_tokens": 9.0, "storage_per_month": 9.0}, source, "list")
     after = cost.with_list_prices(before, nova, listed)
     assert after.usd["training"] == before.usd["training"] == 100.0
     assert after.usd["storagePerMonth"] == 9.0

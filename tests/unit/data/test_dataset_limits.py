@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft import catalogue
-from cloudft.catalogue.model import Limits, Source
+from cloudft.catalogue.model import Limits
+from cloudft.catalogue.source import Source
 from cloudft.data.checks.check import check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.formats.fast_path import RecordBatch

@@ -186,7 +186,7 @@ def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
     known = backend.estimate(job, {"train": VOLUME})
     assert known.usd["training"] == pytest.approx(24 * 1.127)
     assert "at most 24 h of 1 x ml.g6.xlarge" in known.price_source and known.price_date
-    unknown = backend.estimate(make({"instance_type": "ml.p5.48xlarge"}), {"train": VOLUME})
+    unknown = backend.estimate(make({"instance_type": "ml.p6.48xlarge"}), {"train": VOLUME})
     assert unknown.usd["training"] is None and "no price is known" in unknown.price_source
 
 
