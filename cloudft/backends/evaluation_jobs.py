@@ -18,7 +18,11 @@ class AnsweredRecord:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """By which metrics answers are judged (names without `Builtin.`), and by which model."""
+    """By which metrics answers are judged (names without `Builtin.`), and by which model.
+
+    `judge` is a model id, an ARN, a profile's id or a name of the catalogue; in a plan it is the
+    identifier that is called.
+    """
 
     metrics: tuple[str, ...]
     judge: str
@@ -44,6 +48,7 @@ class EvaluationPlan:
     """The evaluation jobs of an evaluation, one for each model."""
 
     settings: JudgeSettings
+    region: str
     jobs: tuple[PlannedEvaluationJob, ...]
 
     @property

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloudft.catalogue.find import find_model
+from cloudft.catalogue.inference_profiles import inference_id, on_demand_id
+from cloudft.errors import UnknownModel, UsageError
+
 PREFIX = "Builtin."
 """What every built-in metric's name begins with in the API."""
 MAX_PROMPTS = 1000
@@ -134,3 +138,25 @@ def judge_model_id(identifier: str) -> str | None:
         if found and not rest and (not area or (area.endswith(".") and area.count(".") == 1)):
             return judge
     return None
+
+
+def resolve_judge(name: str, region: str) -> str:
+    """Return the id by which a judge is called in a Region: a profile's where one is needed.
+
+    `name` is a model id, an ARN, a profile's id, or a name of the catalogue. Raises UsageError for
+    a model that is no judge of Bedrock's.
+    """
+    try:
+        known = on_demand_id(find_model(name).bedrock_id or name)
+    except UnknownModel:
+        known = name
+    judge = judge_model_id(name) or judge_model_id(known)
+    if judge is None:
+        raise UsageError(
+            f"Bedrock's evaluation jobs take no judge {name!r}",
+            field="--judge",
+            fix=f"choose one of {', '.join(JUDGES)}, or an inference profile of one.",
+        )
+    if judge in name and not name.startswith(judge):  # an ARN, or a profile's id
+        return name
+    return inference_id(judge, region)

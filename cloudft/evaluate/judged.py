@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from cloudft import catalogue
@@ -15,10 +15,10 @@ from cloudft.backends.evaluation_jobs import (
     EvaluationPlan,
     JudgedAnswers,
     JudgeSettings,
-    PlannedEvaluationJob,
 )
 from cloudft.catalogue import cost
 from cloudft.catalogue import evaluation_metrics as facts
+from cloudft.catalogue.prices import PairName
 from cloudft.data.token_estimate import estimate_tokens
 from cloudft.errors import OverBudget, UnknownModel, UsageError
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
@@ -26,7 +26,6 @@ from cloudft.evaluate.inference.cached_inference import BASE, TUNED, VARIANTS
 from cloudft.evaluate.metrics.metric_labels import metric_label
 from cloudft.evaluate.metrics.significance import compare_paired, describe_difference
 from cloudft.evaluate.results import (
-    LANGUAGE_MODELING_TASK,
     EvaluatedRecord,
     Evaluation,
     EvaluationWarning,
@@ -53,7 +52,7 @@ def parse_metrics(text: str | None) -> tuple[str, ...]:
     names = {name.casefold(): name for name in facts.JUDGE_METRICS}
     chosen = []
     for part in text.split(","):
-        name = names.get(part.strip().removeprefix(facts.PREFIX).casefold())
+        name = names.get(part.strip().casefold().removeprefix(facts.PREFIX.casefold()))
         if name is None:
             raise UsageError(
                 f"unknown metric {part.strip()!r}",
@@ -68,69 +67,56 @@ def _computed_note(part: str) -> str:
     if part.strip().removeprefix(facts.PREFIX).capitalize() not in facts.COMPUTED_METRICS:
         return ""
     return (
-        "; Accuracy, Robustness and Toxicity are of jobs that ask the model themselves, which takes"
-        " no model that is deployed on demand"
+        "; Accuracy, Robustness and Toxicity are of jobs that invoke the model themselves, which"
+        " take no model that is deployed on demand"
     )
-
-
-def resolve_judge(name: str | None, region: str) -> str:
-    """Return the id by which a judge is called in a Region: a profile's where one is needed.
-
-    `name` is a model id, an ARN, a profile's id, or a name of the catalogue. Raises UsageError for
-    a model that is no judge of Bedrock's.
-    """
-    wanted = name or facts.DEFAULT_JUDGE
-    try:
-        known = catalogue.find_model(wanted).bedrock_id or wanted
-    except UnknownModel:
-        known = wanted
-    judge = facts.judge_model_id(wanted) or facts.judge_model_id(catalogue.on_demand_id(known))
-    if judge is None:
-        raise UsageError(
-            f"Bedrock's evaluation jobs take no judge {wanted!r}",
-            field="--judge",
-            fix=f"choose one of {', '.join(facts.JUDGES)}, or an inference profile of one.",
-        )
-    if judge in wanted and not wanted.startswith(judge):  # an ARN, or a profile's id
-        return wanted
-    return catalogue.inference_id(judge, region)
 
 
 def answers_to_judge(
     held_out: HeldOutData, evaluation: Evaluation
 ) -> dict[str, list[AnsweredRecord]]:
-    """Return the records with the answers of both models. Raises UsageError.
+    """Return the records with the answers of both models: those that the evaluation scored.
 
-    These are the answers that the evaluation scored.
+    Raises UsageError, as `expected_answers` does.
     """
-    if evaluation["task"] == LANGUAGE_MODELING_TASK:
-        raise UsageError(
-            "a judge reads answers, and this job's model continues raw text",
-            fix="omit --bedrock-job.",
-        )
+    pairs = list(zip(expected_answers(held_out)[BASE], evaluation["records"], strict=True))
+    return {
+        variant: [
+            replace(record, response=str(scored[variant].get("text") or ""))
+            for record, scored in pairs
+        ]
+        for variant in VARIANTS
+    }
+
+
+def expected_answers(held_out: HeldOutData) -> dict[str, list[AnsweredRecord]]:
+    """Return the records with their references as the answers, to estimate a price.
+
+    Raises UsageError for records that a judge can't read, and for too many of them.
+    """
     if len(held_out.examples) > facts.MAX_PROMPTS:
         raise UsageError(
             f"an evaluation job takes {facts.MAX_PROMPTS} records, and there are"
             f" {len(held_out.examples)}",
             fix=f"use a part of them: --limit {facts.MAX_PROMPTS}",
         )
-    prompts = [prompt_text(example) for example in held_out.examples]
-    pairs = list(zip(prompts, held_out.examples, evaluation["records"], strict=True))
-    return {
-        variant: [
-            AnsweredRecord(prompt, example.reference, str(record[variant].get("text") or ""))
-            for prompt, example, record in pairs
-        ]
-        for variant in VARIANTS
-    }
+    records = [
+        AnsweredRecord(prompt_text(one), one.reference, one.reference) for one in held_out.examples
+    ]
+    return dict.fromkeys(VARIANTS, records)
 
 
 def prompt_text(example: EvalExample) -> str:
     """Return a prompt as one text: its only message, or all turns with their roles.
 
-    Raises UsageError for a picture, a video or a document, which a judge can't read here.
+    Raises UsageError for raw text, and for a picture, a video or a document.
     """
     messages = example.prompt.messages
+    if example.prompt.text is not None:
+        raise UsageError(
+            "a judge reads answers, and this job's model continues raw text",
+            fix="omit --bedrock-job.",
+        )
     for message in messages:
         blocks = [] if isinstance(message["content"], str) else message["content"]
         if any(kind in block for block in blocks for kind in MEDIA_KINDS):
@@ -157,15 +143,14 @@ class JudgingCost:
 
 
 def estimate_judging(
-    jobs: Sequence[PlannedEvaluationJob],
-    answers: Mapping[str, Sequence[AnsweredRecord]],
-    settings: JudgeSettings,
+    plan: EvaluationPlan, answers: Mapping[str, Sequence[AnsweredRecord]]
 ) -> JudgingCost:
-    """Return tokens and price of the judge for these jobs, at its price on demand.
+    """Return tokens and price of the judge for the jobs that do not exist, at its price on demand.
 
     Bedrock names no price of evaluation jobs themselves.
     """
-    records = [record for job in jobs for record in answers[job.variant]]
+    settings = plan.settings
+    records = [record for job in plan.new_jobs for record in answers[job.variant]]
     size = sum(
         facts.JUDGE_PROMPT_CHARACTERS
         + len(record.prompt)
@@ -178,14 +163,17 @@ def estimate_judging(
     tokens = estimate_tokens(size), count * facts.EXPLANATION_TOKENS
     try:
         model = catalogue.find_model(str(facts.judge_model_id(settings.judge)))
-        prices = model.prices
+        prices = model.prices_in(plan.region)
     except UnknownModel:
         prices = None
-    if prices is None or prices.base_per_1k_tokens is None:
+    # A global profile is cheaper than the model in its Region.
+    is_global = settings.judge.rpartition("/")[2].startswith("global.")
+    name: PairName = "global_per_1k_tokens" if is_global else "base_per_1k_tokens"
+    pair = prices.pair(name) if prices else None
+    if prices is None or pair is None:
         return JudgingCost(count, *tokens, None, cost.NO_PRICE_KNOWN)
-    into, out = prices.base_per_1k_tokens
-    usd = (tokens[0] * into + tokens[1] * out) / 1000
-    return JudgingCost(count, *tokens, usd, str(prices.source))
+    usd = (tokens[0] * pair[0] + tokens[1] * pair[1]) / 1000
+    return JudgingCost(count, *tokens, usd, str(prices.source_of(name)))
 
 
 def check_judging_budget(price: JudgingCost, limit: float | None) -> None:
@@ -230,7 +218,9 @@ def with_judgments(
     settings = plan.settings
     names = {f"{SUITE_PREFIX}{metric}" for metric in settings.metrics}
     suites = [s for s in evaluation.get("suites", []) if s["suite"] not in names]
-    suites += [_compare(metric, settings.judge, by_variant) for metric in settings.metrics]
+    for metric in settings.metrics:
+        base, tuned = (_scores(by_variant[variant], metric) for variant in VARIANTS)
+        suites.append(compare_judgments(metric, f"by {settings.judge}", base, tuned))
     warnings = [*evaluation["warnings"], *_find_unscored(records, settings)]
     return {
         **evaluation,
@@ -259,14 +249,22 @@ def _scores(judged: JudgedAnswers, metric: str) -> list[float | None]:
     return [None if one is None else one.score for one in found]
 
 
-def _compare(metric: str, judge: str, judged: Mapping[str, JudgedAnswers]) -> SuiteResult:
-    """Return a metric for both models, compared over the records that have both scores."""
-    base, tuned = (_scores(judged[variant], metric) for variant in VARIANTS)
+def compare_judgments(
+    metric: str,
+    figure: str,
+    base: Sequence[float | None],
+    tuned: Sequence[float | None],
+    name: str = "The tuned model",
+) -> SuiteResult:
+    """Return a metric for both models, compared over the records that have both scores.
+
+    `figure` says by which judge, `name` names the second model in the sentence.
+    """
     pairs = [(a, b) for a, b in zip(base, tuned, strict=True) if a is not None and b is not None]
     lower = facts.JUDGE_METRICS[metric].lower_is_better
     result: SuiteResult = {
         "suite": f"{SUITE_PREFIX}{metric}",
-        "figure": f"by {judge}",
+        "figure": figure,
         "n": len(pairs),
         "base": None,
         "tuned": None,
@@ -294,8 +292,23 @@ def _compare(metric: str, judge: str, judged: Mapping[str, JudgedAnswers]) -> Su
         "delta": make_delta(means[1] - means[0], difference.interval),
         "pValue": difference.p_value,
         "verdict": verdict,
-        "sentence": sentence,
+        "sentence": sentence.replace("The tuned model", name),
     }
+
+
+def judges_of(evaluation: Evaluation) -> dict[str, str]:
+    """Return by whom each judged metric was scored, `by MODEL`, of an evaluation's records."""
+    return {
+        suite["suite"].removeprefix(SUITE_PREFIX): suite["figure"]
+        for suite in evaluation.get("suites", [])
+        if suite["suite"].startswith(SUITE_PREFIX) and not suite.get("evaluatedAt")
+    }
+
+
+def judged_scores(answers: Sequence[ScoredAnswer], metric: str) -> list[float | None]:
+    """Return a judge's scores of answers; None for one without."""
+    found = [answer.get("judged", {}).get(metric) for answer in answers]
+    return [None if one is None else one["score"] for one in found]
 
 
 def _find_unscored(

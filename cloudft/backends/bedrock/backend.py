@@ -489,10 +489,10 @@ class BedrockBackend(
         location = self._evaluation_location(job_id)
         return evaluation_jobs.run_evaluation(self.aws, location, plan, progress)
 
-    def _evaluation_location(self, job_id: str) -> batch_inference.BatchLocation:
+    def _evaluation_location(self, job_id: str) -> evaluation_jobs.EvaluationLocation:
         job = self._require_completed(job_id)
         location = batch_inference.batch_location(job, self._output_bucket_owner(job))
-        return evaluation_jobs.evaluation_location(location)
+        return evaluation_jobs.evaluation_location(location, job["jobName"])
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """Return the base model on demand."""

@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_result, wait_exponential
 
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import ObjectStream, list_objects, split_s3_uri
-from cloudft.aws.tags import TOKEN_TAG, to_tag_list
+from cloudft.aws.tags import JOB_TAG, TOKEN_TAG, to_tag_list
 from cloudft.backends.bedrock.api_shapes import EvaluationJob
 from cloudft.backends.bedrock.batch_inference import BatchLocation
 from cloudft.backends.capabilities import ProgressCallback
@@ -52,6 +52,13 @@ LOST_RESULTS = "aws bedrock batch-delete-evaluation-job --job-identifiers"
 
 
 @dataclass(frozen=True)
+class EvaluationLocation(BatchLocation):
+    """S3 location and role of the evaluation jobs of a customization job, and its name."""
+
+    job_name: str
+
+
+@dataclass(frozen=True)
 class _Attempt:
     """A job of one request, by its name: an attempt that failed makes the next another name."""
 
@@ -62,11 +69,16 @@ class _Attempt:
 
 def plan_evaluation(
     aws: Aws,
-    location: BatchLocation,
+    location: EvaluationLocation,
     answers: Mapping[str, Sequence[AnsweredRecord]],
     settings: JudgeSettings,
 ) -> EvaluationPlan:
-    """Return the exact requests, by variant; look up which jobs the account has. Change nothing."""
+    """Return the exact requests; look up which jobs the account has. Change nothing.
+
+    Raise UsageError for a model that is no judge.
+    """
+    region = str(aws.region)
+    settings = replace(settings, judge=facts.resolve_judge(settings.judge, region))
     jobs = []
     for variant, records in answers.items():
         dataset = encode_dataset(variant, records)
@@ -83,7 +95,7 @@ def plan_evaluation(
             usable[-1].arn if usable else None,
         )
         jobs.append(job)
-    return EvaluationPlan(settings, tuple(jobs))
+    return EvaluationPlan(settings, region, tuple(jobs))
 
 
 def encode_dataset(source: str, records: Sequence[AnsweredRecord]) -> bytes:
@@ -101,7 +113,7 @@ def encode_dataset(source: str, records: Sequence[AnsweredRecord]) -> bytes:
     return b"\n".join([*lines, b""])
 
 
-def _request_token(location: BatchLocation, dataset: bytes, settings: JudgeSettings) -> str:
+def _request_token(location: EvaluationLocation, dataset: bytes, settings: JudgeSettings) -> str:
     content = [location.uri(location.prefix), sorted(settings.metrics), settings.judge]
     digest = hashlib.sha256(orjson.dumps(content))
     digest.update(dataset)
@@ -109,7 +121,7 @@ def _request_token(location: BatchLocation, dataset: bytes, settings: JudgeSetti
 
 
 def _request(
-    location: BatchLocation, variant: str, token: str, attempt: int, settings: JudgeSettings
+    location: EvaluationLocation, variant: str, token: str, attempt: int, settings: JudgeSettings
 ) -> dict[str, Any]:
     """Return the parameters of CreateEvaluationJob."""
     name = f"{JOB_NAME_PREFIX}-{token}-{attempt}"
@@ -134,7 +146,7 @@ def _request(
         },
         "inferenceConfig": {"models": [source]},
         "outputDataConfig": {"s3Uri": location.uri(f"{folder}output/")},
-        "jobTags": to_tag_list({TOKEN_TAG: token}),
+        "jobTags": to_tag_list({JOB_TAG: location.job_name, TOKEN_TAG: token}),
     }
 
 
@@ -151,7 +163,7 @@ def _list_attempts(aws: Aws, token: str) -> list[_Attempt]:
 
 
 def run_evaluation(
-    aws: Aws, location: BatchLocation, plan: EvaluationPlan, progress: ProgressCallback
+    aws: Aws, location: EvaluationLocation, plan: EvaluationPlan, progress: ProgressCallback
 ) -> list[JudgedAnswers]:
     """Create the jobs that do not exist, wait until all have ended, and return their results.
 
@@ -168,7 +180,7 @@ def run_evaluation(
     return judged
 
 
-def _create(aws: Aws, location: BatchLocation, job: PlannedEvaluationJob) -> str:
+def _create(aws: Aws, location: EvaluationLocation, job: PlannedEvaluationJob) -> str:
     """Return the ARN of the job; upload its dataset and create it unless it exists."""
     if job.existing is not None:
         return job.existing
@@ -187,7 +199,7 @@ def _create(aws: Aws, location: BatchLocation, job: PlannedEvaluationJob) -> str
     return str(response["jobArn"])
 
 
-def _upload_once(aws: Aws, location: BatchLocation, job: PlannedEvaluationJob) -> None:
+def _upload_once(aws: Aws, location: EvaluationLocation, job: PlannedEvaluationJob) -> None:
     """Write the dataset unless it is there: its key has a digest of its content."""
     _, key = split_s3_uri(job.dataset_uri)
     found = dict(list_objects(aws, location.bucket_parameters, key))
@@ -251,7 +263,7 @@ class _ResultLine(msgspec.Struct, rename="camel"):
 
 
 def _read_results(
-    aws: Aws, location: BatchLocation, job: EvaluationJob, planned: PlannedEvaluationJob
+    aws: Aws, location: EvaluationLocation, job: EvaluationJob, planned: PlannedEvaluationJob
 ) -> list[RecordJudgments]:
     """Return the judgments in the order of the dataset; empty for a record without a result."""
     records = [_parse_record(line) for line in planned.dataset.splitlines()]
@@ -278,7 +290,7 @@ def _parse_record(line: bytes) -> AnsweredRecord:
 
 
 def _iter_results(
-    aws: Aws, location: BatchLocation, job: EvaluationJob
+    aws: Aws, location: EvaluationLocation, job: EvaluationJob
 ) -> Iterator[tuple[AnsweredRecord, RecordJudgments]]:
     """Yield each record of the results with its judgments; nothing for a damaged line."""
     _, prefix = split_s3_uri(f"{job['outputDataConfig']['s3Uri']}{job['jobName']}/")
@@ -315,6 +327,8 @@ def _to_judgment(score: _Score) -> Judgment:
     return Judgment(result, "\n".join(filter(None, explanations)))
 
 
-def evaluation_location(location: BatchLocation) -> BatchLocation:
-    """Return the location of evaluation jobs, next to that of batches."""
-    return replace(location, prefix=f"{location.prefix.removesuffix('batches/')}evaluations/")
+def evaluation_location(location: BatchLocation, job_name: str) -> EvaluationLocation:
+    """Return the location of a job's evaluation jobs, next to that of its batches."""
+    prefix = f"{location.prefix.removesuffix('batches/')}evaluations/"
+    owner, role = location.bucket_owner, location.role_arn
+    return EvaluationLocation(location.bucket, prefix, owner, role, job_name)

@@ -347,7 +347,7 @@ def _summary(task: Task) -> Response:
     automated = task.request["evaluationConfig"]["automated"]
     [model] = task.request["inferenceConfig"]["models"]
     name = _model_name(model)
-    asked = [name] if "bedrockModel" in model else []
+    invoked = [name] if "bedrockModel" in model else []
     given = [name] if "precomputedInferenceSource" in model else []
     return {
         "jobArn": task.arn,
@@ -356,11 +356,11 @@ def _summary(task: Task) -> Response:
         "creationTime": task.created,
         "jobType": "Automated",
         "evaluationTaskTypes": [c["taskType"] for c in automated["datasetMetricConfigs"]],
-        "modelIdentifiers": asked,
+        "modelIdentifiers": invoked,
         "evaluatorModelIdentifiers": _judges(automated),
         "inferenceConfigSummary": {
             "modelConfigSummary": {
-                "bedrockModelIdentifiers": asked,
+                "bedrockModelIdentifiers": invoked,
                 "precomputedInferenceSourceIdentifiers": given,
             }
         },

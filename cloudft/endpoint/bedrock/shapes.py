@@ -315,7 +315,7 @@ class EvaluationConfig(TypedDict, total=False):
 
 
 class EvaluatedModel(ModelIdentifier, total=False):
-    """A model that an evaluation job asks itself."""
+    """A model that an evaluation job invokes itself."""
 
     inferenceParams: str
 

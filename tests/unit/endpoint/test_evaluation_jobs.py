@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import endpoint as endpoint_module
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
@@ -61,7 +62,7 @@ def request_of(name: str, uri: str, *, metrics: tuple[str, ...] = ("Correctness"
 
 
 def computed_request(name: str, uri: str, task: str, *metrics: str) -> Any:
-    """Return the request of a job that asks a model itself, without a judge."""
+    """Return the request of a job that invokes a model itself, without a judge."""
     request = request_of(name, uri, metrics=metrics)
     automated = request["evaluationConfig"]["automated"]
     del automated["evaluatorModelConfig"]
@@ -265,7 +266,7 @@ def test_a_token_creates_one_job_which_is_listed_and_deleted(endpoint: Endpoint)
 
 
 def test_a_job_is_stopped_and_an_interrupted_one_continues_after_a_restart(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--clock", "fast", "--stand-in", tiny_model, "--state", tmp_path / "state")
     with running_endpoint(*options) as first:
@@ -282,6 +283,8 @@ def test_a_job_is_stopped_and_an_interrupted_one_continues_after_a_restart(
         short = dataset(first, "short", [answered(f"Where? {n}", "Oslo") for n in range(20)])
         running = bedrock.create_evaluation_job(**request_of("running", short))["jobArn"]
         assert bedrock.get_evaluation_job(jobIdentifier=running)["status"] == "InProgress"
+    # Bucket and role are in the state.
+    monkeypatch.setattr(endpoint_module, "create_bucket_and_roles", lambda made: None)
     with running_endpoint(*options) as second:
 
         def completed() -> Any:
