@@ -192,11 +192,61 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class MissingPrice:
-    """What has no known price, the field of `prices:` that states one, and where it is listed."""
+    """What has no known price, the field of `prices:` that states one, and where it is listed.
+
+    `model` is the model whose price it is where that is not the job's base model: the job file
+    states no price of another model, `prices.yaml` does.
+    """
 
     what: str
     field: str
     listed_at: str
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class UnknownAmount:
+    """What is not known before a run, and the field of the job file that gives its bound."""
+
+    what: str
+    field: str
+    example: str
+
+
+@dataclass(frozen=True)
+class UnitPrice:
+    """A price in USD with its source. `is_old` is True for a source of more than a year ago.
+
+    `region` is the Region of the price, None where it holds for every Region. `certainty` says how
+    sure the price is (catalogue/prices.py).
+    """
+
+    usd: float
+    source: str
+    date: str
+    certainty: str
+    region: str | None = None
+    is_old: bool = False
+
+
+@dataclass(frozen=True)
+class BilledPart:
+    """A quantity that is billed: how much, at which price, and what it amounts to.
+
+    `price` is None where none is known, `quantity` where it is not known before the run. `usd` is
+    None in both cases. `not_used` is the catalogue's price where AWS's Price List has another one
+    now. `model` and `price_name` say whose price it is; `price_name` ends in `.input` or `.output`
+    for one of a pair.
+    """
+
+    what: str
+    quantity: float | None
+    unit: str
+    usd: float | None
+    price: UnitPrice | None = None
+    not_used: UnitPrice | None = None
+    model: str = ""
+    price_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,9 +255,11 @@ class Estimate:
 
     `usd` has `training`, `storagePerMonth` and `servingPerHour`. An amount is None where no price
     is known; `steps`, `seconds` and `memory` are None where they were not measured. With `at_most`,
-    the training amount is an upper bound: training is billed by time. `unpriced` says what has no
-    price where the training amount is None. With `tokens_counted`, the tokens were counted by the
-    trained model's tokenizer; otherwise they are estimated from characters.
+    the training amount is an upper bound. `unpriced` says what has no price where the training
+    amount is None, `unknown` what has no bound. With `tokens_counted`, the tokens were counted by
+    the trained model's tokenizer; otherwise they are estimated from characters. The training amount
+    is the sum of `parts`; `price_source`, `price_date` and `price_certainty` are those of the first
+    one. `notes` say what the amount has in it and what it lacks.
     """
 
     backend: str
@@ -222,6 +274,11 @@ class Estimate:
     at_most: bool = False
     unpriced: MissingPrice | None = None
     tokens_counted: bool = False
+    unknown: UnknownAmount | None = None
+    price_certainty: str = ""
+    price_is_old: bool = False
+    parts: tuple[BilledPart, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -280,6 +337,8 @@ class TrainingProgress:
     activity: str
 
 
+TRAINING_BEGAN = "trainingBegan"
+"""Key of a JobState's `summary`: when the phase began that is billed by time."""
 MODEL_REMOVED = "modelRemoved"
 """Key of a JobState's `summary`: the job's model was removed; submitting again recreates it."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import model_tables
 import yaml
 
 import cloudft
@@ -369,6 +370,36 @@ def _describe_content(name: str, media: Mapping[str, MediaLimits]) -> str:
     return f"{words} ({', '.join(limits.formats)}; {most}{size}{seconds})"
 
 
+def render_models() -> str:
+    """Return a table of what Bedrock customizes today: model, type, Region, price, serving."""
+    header = ("model", "customization type", "Region", "training, USD", "source")
+    header += ("format", "limits", "serving", "`check`")
+    return render_table(header, model_tables.list_offers())
+
+
+def render_prices() -> str:
+    """Return tables of all prices with their sources."""
+    model_header = ("model", "Region", "name in `prices:`", "USD", "for", "source")
+    unit_header = ("version", "Region", "a minute, USD", "a month of storage, USD", "source")
+    instance_header = ("instance", "GPUs", "Region", "an hour, USD", "source")
+    listed = "\n".join(
+        f"{number}. {source.url} ({source.date})"
+        for number, source in enumerate(model_tables.price_sources(), 1)
+    )
+    return "\n\n".join(
+        [
+            "### Models on Bedrock",
+            render_table(model_header, model_tables.list_prices()),
+            "### Custom model units of imported models",
+            render_table(unit_header, model_tables.list_import_prices()),
+            "### Instances of SageMaker",
+            render_table(instance_header, model_tables.list_instance_prices()),
+            "### Sources",
+            listed,
+        ]
+    )
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": render_command_index,
     "job-file-fields": render_job_file_fields,
@@ -381,6 +412,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "pair-keys": render_pair_keys,
     "record-formats": render_record_formats,
     "chat-roles": render_chat_roles,
+    "models": render_models,
+    "prices": render_prices,
 }
 
 

@@ -23,6 +23,8 @@ TRAINING_BACKENDS: dict[str, str] = {
 """Name -> `module:class` of each backend that trains. The class is called with a Home."""
 FOLLOW_UP_BACKENDS: dict[str, str] = {
     "import": "cloudft.backends.bedrock.model_import.backend:ImportBackend",
+    "copy": "cloudft.backends.bedrock.derived_models.backend:CopyBackend",
+    "custom-model": "cloudft.backends.bedrock.derived_models.backend:CustomModelBackend",
 }
 """Backends that process a trained job further, as jobs of their own."""
 

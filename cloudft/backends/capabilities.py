@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
 from cloudft.backends.evaluation_jobs import (
     AnsweredRecord,
@@ -196,6 +197,33 @@ class ModelImporter(ABC):
 
         Idempotent. Raise StoreError, UsageError.
         """
+
+
+class ImportsStoredModels(ABC):
+    """A backend that imports a model which lies in S3 already."""
+
+    @abstractmethod
+    def prepare_stored_model(
+        self, job: LoadedJob, manifest: Manifest, uri: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Check the model in the folder `uri` without downloading its weights; change nothing.
+
+        Raise UsageError where there is none, CloudRefused and CloudUnreachable.
+        """
+
+
+class DerivesModels(ABC):
+    """A backend that makes a model out of another one. Its `plan` takes what `derive` returns."""
+
+    @abstractmethod
+    def derive(
+        self, job: LoadedJob, manifest: Manifest, source: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Return the job that makes a model out of `source`, and what Bedrock would refuse."""
+
+    @abstractmethod
+    def policy_of(self, staged: StagedJob) -> Policy:
+        """Return the IAM policy that whoever submits the job needs."""
 
 
 class SupportsExport(ABC):

@@ -4,6 +4,7 @@
 or a hub id.
 """
 
+from cloudft.catalogue.copy_rules import CopyRules, load_copy_rules
 from cloudft.catalogue.customization_types import (
     CUSTOMIZATION_TYPES,
     DEFAULT_CUSTOMIZATION_TYPE,
@@ -40,6 +41,7 @@ __all__ = [
     "DEFAULT_CUSTOMIZATION_TYPE",
     "STATED_SOURCE",
     "Architecture",
+    "CopyRules",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",
@@ -62,6 +64,7 @@ __all__ = [
     "is_hub_id",
     "is_labeled",
     "is_text_only",
+    "load_copy_rules",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",

@@ -46,7 +46,8 @@ class CopyUnits:
 class ImportRules:
     """Rules for a model folder.
 
-    `dtypes` are safetensors' names; `gigabytes_below` counts 10^9 bytes.
+    `template_files` are the files that may have the chat template. `dtypes` are safetensors' names;
+    `gigabytes_below` counts 10^9 bytes.
     `prices` is by version of the custom model units and by Region; a missing price is not known.
     `copy_units` are examples: how AWS derives the units of a copy is not published.
     `billing_source` documents how copies are billed.
@@ -61,6 +62,7 @@ class ImportRules:
     gigabytes_below: Mapping[str, int]
     dtypes: tuple[str, ...]
     files: tuple[str, ...]
+    template_files: tuple[str, ...]
     tokenizers: tuple[str, ...]
     llama3_rope: Mapping[str, float] = field(default_factory=dict)
     gpt_oss_ends: tuple[int, ...] = ()

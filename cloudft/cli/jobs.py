@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,25 @@ def exit_code_of(job: Job) -> int:
     return 0 if job.state.status == "Completed" else 1
 
 
+def max_hours_of(record: JobRecord) -> float | None:
+    """Return the hours of training after which the job is stopped; None where it has no bound."""
+    if record.customization_type != "REINFORCEMENT_FINE_TUNING":
+        return None
+    hours = (record.spec.get("reinforcement") or {}).get("max_hours")
+    return None if hours is None else float(hours)
+
+
+def _stop_at_bound(backend: Backend, hours: float, console: Console, job_id: str) -> None:
+    """Stop a job whose training reaches its bound."""
+    console.note(f"{job_id} reaches reinforcement.max_hours ({hours:g} h); stopping it ...")
+    backend.stop(job_id)
+
+
 def follow_job(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
     """Follow a job until it ends, with progress on stderr, and return it.
 
-    Ctrl-C ends the following and leaves the job running. Draws the loss curves of a finished job.
+    A job with reinforcement.max_hours is stopped when its training has taken so long. Ctrl-C ends
+    the following and leaves the job running. Draws the loss curves of a finished job.
     """
     from cloudft.cli import job_progress, loss_plot
     from cloudft.jobs import lifecycle
@@ -59,6 +75,13 @@ def follow_job(job: Job, backend: Backend, timeout: float | None, console: Conso
     describe = waiting.tolerating_outages(
         lambda: lifecycle.refresh(job.record, backend).state, print_outage, job.state
     )
+    hours = max_hours_of(job.record)
+    if hours is not None:
+        # The next poll may come too late. Of a short bound, no more than a tenth is left.
+        margin = min(backend.longest_poll_seconds or backend.poll_seconds, hours * 360)
+        describe = waiting.stopping_after(
+            describe, partial(_stop_at_bound, backend, hours, console), hours * 3600 - margin
+        )
     states = waiting.poll_until_ended(
         describe, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds
     )

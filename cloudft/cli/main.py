@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "download": "Copy a finished job's artifacts into a folder.",
         "export": "Write the tuned model as one folder of merged weights.",
         "import": "Import a tuned open-weight model into Bedrock.",
+        "copy": "Copy a custom model to another Region.",
         "deploy": "Serve a tuned model on Bedrock.",
         "undeploy": "Remove what serves a tuned model.",
     },

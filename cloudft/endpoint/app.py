@@ -57,15 +57,25 @@ UNREADABLE_AUTHORIZATION = ServiceError("InvalidArgument", "Unsupported Authoriz
 
 
 @dataclass(frozen=True)
+class RegionServices:
+    """The state of one more Region, and the services of Bedrock that work on it."""
+
+    state: State
+    services: Sequence[object]
+
+
+@dataclass(frozen=True)
 class AppOptions:
     """Options of the application. `jobs_folder` has a folder of each local job.
 
-    `secret_keys` maps access keys to secret keys; None accepts any credentials.
+    `secret_keys` maps access keys to secret keys; None accepts any credentials. `other_regions`
+    are answered to calls of Bedrock that are signed for them.
     """
 
     jobs_folder: Path
     secret_keys: Mapping[str, str] | None = None
     guard: RequestGuard = field(default_factory=RequestGuard)
+    other_regions: Mapping[str, RegionServices] = field(default_factory=dict)
 
 
 class App:
@@ -90,8 +100,7 @@ class App:
             RestJsonProtocol("bedrock-runtime"),
         )
         self.aws_json_protocols = {"sagemaker": AwsJsonProtocol("sagemaker")}
-        self.state = state
-        self.services = services
+        self.home_region = RegionServices(state, services)
         self.moto = moto
         self.fault_injector = fault_injector
         self.options = options
@@ -147,7 +156,8 @@ class App:
             response = self._serve_aws_json(self.aws_json_protocols[service], environ)
             return send_response(response, start_response)
         if service == "bedrock":
-            return send_response(self._serve_bedrock(environ, raw_path), start_response)
+            region = self.options.other_regions.get(caller.region, self.home_region)
+            return send_response(self._serve_bedrock(environ, raw_path, region), start_response)
         return self._serve_other_service(service, environ, start_response)
 
     def _check_signature(self, environ: WSGIEnvironment, raw_path: str) -> None:
@@ -197,7 +207,9 @@ class App:
             return serialize_json_error(error)
         return serialize_xml_error(service, error)
 
-    def _serve_bedrock(self, environ: WSGIEnvironment, raw_path: str) -> HttpResponse:
+    def _serve_bedrock(
+        self, environ: WSGIEnvironment, raw_path: str, region: RegionServices
+    ) -> HttpResponse:
         """Answer an operation of bedrock or bedrock-runtime: they share one signing name."""
 
         def respond() -> HttpResponse:
@@ -208,7 +220,7 @@ class App:
                 )
                 if call is not None:
                     # From here on, errors are those that this one of the two services declares.
-                    perform = functools.partial(self._respond, protocol, call)
+                    perform = functools.partial(self._respond, protocol, call, region)
                     return _catch_errors(protocol, perform)
             message = (
                 f"There is no operation of bedrock or bedrock-runtime at {raw_path}; "
@@ -221,7 +233,8 @@ class App:
     def _serve_aws_json(self, protocol: AwsJsonProtocol, environ: WSGIEnvironment) -> HttpResponse:
         def respond() -> HttpResponse:
             target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-            return self._respond(protocol, protocol.parse_request(target, read_body(environ)))
+            call = protocol.parse_request(target, read_body(environ))
+            return self._respond(protocol, call, self.home_region)
 
         return _catch_errors(protocol, respond)
 
@@ -285,10 +298,14 @@ class App:
             failure = ServiceError("UnknownOperationException", message)
         return send_response(self._error_response(environ, service, failure), start_response)
 
-    def _respond(self, protocol: ParsedProtocol, call: OperationCall) -> HttpResponse:
-        return protocol.serialize_response(call.operation, self._perform(protocol, call))
+    def _respond(
+        self, protocol: ParsedProtocol, call: OperationCall, region: RegionServices
+    ) -> HttpResponse:
+        return protocol.serialize_response(call.operation, self._perform(protocol, call, region))
 
-    def _perform(self, protocol: ParsedProtocol, call: OperationCall) -> Parameters:
+    def _perform(
+        self, protocol: ParsedProtocol, call: OperationCall, region: RegionServices
+    ) -> Parameters:
         """Return the result of a call. Raises ServiceError, and ConnectionDropped."""
         model = protocol.operation_model(call.operation)
         self.call_log.record(call)
@@ -296,20 +313,20 @@ class App:
         # A throttled caller learns nothing about its request: faults come before validation.
         fault_injection.apply_before(fault)
         validate_input(model.input_shape, call.parameters, "ValidationException")
-        operation = self.find_operation(call.operation)
+        operation = find_operation(region.services, call.operation)
         if operation is None:
             message = f"{call.operation} is not offered by this endpoint"
             raise ServiceError(_not_offered_code(model), message)
         result = operation(call.parameters)
         # Saved before the caller gets its answer: what was acknowledged survives a kill.
         if call.operation.startswith(MUTATING_PREFIXES):
-            self.state.save()
+            region.state.save()
         fault_injection.apply_after(fault)
         return result
 
     def find_operation(self, name: str) -> Operation | None:
         """Return the method that implements an operation; None if it is not offered."""
-        return find_operation(self.services, name)
+        return find_operation(self.home_region.services, name)
 
 
 def _catch_errors(protocol: ParsedProtocol, respond: Callable[[], HttpResponse]) -> HttpResponse:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.backends.local.model_process import ModelProcess
 from cloudft.catalogue import find_model, find_weights
-from cloudft.endpoint.app import App, AppOptions
+from cloudft.endpoint.app import App, AppOptions, RegionServices
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
@@ -53,7 +53,9 @@ from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
 DEPLOYMENT_CREATION_S = 1.0
-"""How long a deployment is `Creating` by the real clock."""
+"""How long a deployment is `Creating`, and a copy `InProgress`, by the real clock."""
+REGIONS = "regions"
+"""Folder of the states and jobs of further Regions, one folder each."""
 
 
 @dataclass
@@ -67,6 +69,8 @@ class Endpoint:
     replay_log: ReplayLog
     stand_in: str
     resume_callbacks: Sequence[Callable[[], None]]
+    other_customization: Sequence[CustomizationJobs] = ()
+    """The jobs of further Regions."""
 
     def resume_unfinished_work(self) -> None:
         """Resume the jobs that were unfinished when the endpoint ended."""
@@ -88,7 +92,8 @@ class Endpoint:
 
     def close(self) -> None:
         """End the threads and processes that work for the endpoint, and close its files."""
-        self.customization.close()
+        for customization in (self.customization, *self.other_customization):
+            customization.close()
         self.training_jobs.close()
         self.inference.close()
         self.replay_log.close()
@@ -113,44 +118,107 @@ def build_endpoint(
     # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
     # half a minute.
     home = Home(folder, str(Home.from_environ().models))
-    models, backend = _build_models(options), LocalBackend(home)
-    profiles = InferenceProfiles(state, models)
+    backend = LocalBackend(home)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
-    customization = CustomizationJobs(
-        state,
-        models,
-        _build_trainer(options, backend, _build_teacher(profiles, inference)),
-        s3,
-        max_concurrent_jobs=options.max_concurrent_jobs,
-        folder=folder,
-        faults=faults,
-        warn=warn,
-    )
-    deployments = Deployments(state, models, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
-    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
-    created = CustomModels(state, s3, folder)
-    imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
-    batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
+    parts = _SharedParts(options, backend, inference, s3, faults, warn)
+    bedrock = _build_bedrock(parts, state, folder)
+    others = [
+        _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
+        for name in options.other_regions
+        if name != options.region
+    ]
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults)
     stacks, cloudformation = _build_cloudformation(state, clients)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
-        (
-            *(models, customization, deployments, imports, copies, batches, runtime, training),
-            *(profiles, created, evaluations, InvocationLogging(state)),
-        ),
+        (*bedrock.services, training),
         replay_log,
         faults,
-        AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
+        AppOptions(
+            folder / "jobs",
+            options.secret_keys,
+            options.request_guard,
+            {other.state.region: RegionServices(other.state, other.services) for other in others},
+        ),
         (cloudformation, iam),
     )
-    resumable = (customization, imports, created, batches, evaluations, training, stacks)
-    callbacks = [service.resume for service in resumable]
+    callbacks = [
+        *(resume for region in (bedrock, *others) for resume in region.resume_callbacks),
+        *(training.resume, stacks.resume),
+    ]
     return Endpoint(
-        app, customization, inference, training, replay_log, options.stand_in, callbacks
+        app,
+        bedrock.customization,
+        inference,
+        training,
+        replay_log,
+        options.stand_in,
+        callbacks,
+        [other.customization for other in others],
     )
+
+
+@dataclass(frozen=True)
+class _SharedParts:
+    """The parts that the Regions of an endpoint share."""
+
+    options: EndpointOptions
+    backend: LocalBackend
+    inference: LocalInference
+    s3: RoleClientFactory
+    faults: FaultInjector
+    warn: Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class _Bedrock:
+    """Bedrock in one Region."""
+
+    state: State
+    services: Sequence[object]
+    customization: CustomizationJobs
+    resume_callbacks: Sequence[Callable[[], None]]
+
+
+def _build_other_state(home: State, region: str, options: EndpointOptions) -> State:
+    """Return the state of one more Region, which lies below that of the first."""
+    folder = options.state / REGIONS / region if options.state else None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    state = State(region, folder)
+    state.join(home)
+    return state
+
+
+def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
+    """Return Bedrock's services in the Region of a state, whose jobs work in `folder`."""
+    options, inference, s3 = parts.options, parts.inference, parts.s3
+    models = _build_models(options, state.region)
+    profiles = InferenceProfiles(state, models)
+    customization = CustomizationJobs(
+        state,
+        models,
+        _build_trainer(options, parts.backend, _build_teacher(profiles, inference)),
+        s3,
+        max_concurrent_jobs=options.max_concurrent_jobs,
+        folder=folder,
+        faults=parts.faults,
+        warn=parts.warn,
+    )
+    seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
+    deployments = Deployments(state, models, seconds)
+    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
+    created = CustomModels(state, s3, folder)
+    imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state, folder, seconds)
+    batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
+    services = (
+        *(models, customization, deployments, imports, copies, batches, evaluations, runtime),
+        *(profiles, created, InvocationLogging(state)),
+    )
+    resumable = (customization, imports, created, copies, batches, evaluations)
+    return _Bedrock(state, services, customization, [service.resume for service in resumable])
 
 
 def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks, QueryService]:
@@ -168,9 +236,9 @@ def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks
     return stacks, QueryService("cloudformation", implementations, is_complete=True)
 
 
-def _build_models(options: EndpointOptions) -> FoundationModels:
+def _build_models(options: EndpointOptions, region: str) -> FoundationModels:
     return FoundationModels(
-        options.region,
+        region,
         as_on_aws=options.as_on_aws,
         stand_in=options.stand_in,
         stand_ins=options.stand_ins,

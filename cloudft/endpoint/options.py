@@ -25,6 +25,8 @@ class EndpointOptions:
     port: int = 0
     host: str = "127.0.0.1"
     region: str = "us-east-1"
+    other_regions: tuple[str, ...] = ()
+    """More Regions of Bedrock, each with a state of its own."""
     state: Path | None = None
     """The folder of the state; if None, the state ends with the process."""
     stand_in: str = "smollm2-135m"

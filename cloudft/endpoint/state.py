@@ -269,6 +269,8 @@ class State(StateData):
     def __init__(self, region: str, folder: Path | None = None) -> None:
         super().__init__()
         self.region = region
+        self.regions: dict[str, State] = {region: self}
+        """The states of all Regions of the endpoint, which `join` shares."""
         # Reentrant: `create` holds it while `save` takes it again.
         self.lock = threading.RLock()
         self.file = folder / STATE_FILE if folder else None
@@ -276,6 +278,25 @@ class State(StateData):
             with as_store_error("the endpoint's state can't be read", self.file):
                 data = read_state(self.file, StateData)
             vars(self).update(vars(data))
+
+    def join(self, other: State) -> None:
+        """Become a Region of the same endpoint as `other`."""
+        other.regions[self.region] = self
+        self.regions = other.regions
+
+    def find_model(self, arn: str) -> Model | None:
+        """Return a custom model by its ARN, of any Region of the endpoint; None if it is gone."""
+        region = self.regions.get(region_of(arn))
+        return region.models.get(arn) if region else None
+
+    def job_of(self, model: Model) -> Job:
+        """Return the job that trained a model, in whatever Region. Raises ServiceError."""
+        arn = str(model.job_arn)
+        region = self.regions.get(region_of(arn))
+        if region is None or arn not in region.jobs:
+            what = f"Could not find the job {arn}: its Region is no Region of this endpoint"
+            raise ServiceError("ResourceNotFoundException", what)
+        return region.jobs[arn]
 
     def save(self) -> None:
         """Write the file. Raises StoreError."""
@@ -361,6 +382,11 @@ class State(StateData):
         resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
         tasks = (self.imports, self.copies, self.batches, self.evaluations, self.profiles)
         return any(arn in collection for collection in (*resources, *tasks))
+
+
+def region_of(arn: str) -> str:
+    """Return the Region in an ARN; empty for text that is none."""
+    return (arn.split(":") + [""] * 4)[3]
 
 
 def require_few_tags(tags: dict[str, str], resource: str) -> dict[str, str]:

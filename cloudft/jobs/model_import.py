@@ -16,9 +16,9 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.backends import FOLLOW_UP_BACKENDS, backend_class, make_backend
 from cloudft.backends.base import Backend, StagedJob
-from cloudft.backends.capabilities import ModelImporter, SupportsExport
+from cloudft.backends.capabilities import ImportsStoredModels, ModelImporter, SupportsExport
 from cloudft.backends.observer import SILENT, RunObserver
-from cloudft.data.staging.manifest import parse_manifest
+from cloudft.data.staging.manifest import build_manifest, parse_manifest
 from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import refresh
 from cloudft.spec.load import LoadedJob, load_spec
@@ -34,6 +34,8 @@ NAME_KEPT = 50
 """Characters of the trained job's name that are kept."""
 CONFIG = "config.json"
 LOCK = ".lock"
+NO_DATA = "none.jsonl"
+"""Stands for the training data of a model that another tool trained: it is never read."""
 
 
 def import_backend(job: LoadedJob, home: Home) -> Backend:
@@ -78,6 +80,27 @@ def merge_and_stage(
             job, parse_manifest(record.manifest, record.folder / RECORD_FILE), folder
         )
     findings += more
+    _raise_on_errors(findings)
+    return staged, findings
+
+
+def prepare_stored_model(
+    uri: str, home: Home, flags: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[StagedJob, list[Finding]]:
+    """Return the import of a model that lies in S3 already, and the warnings.
+
+    `flags` are fields of a job file: name, base_model, bedrock.import_role_arn. Raise CheckFailed
+    with every fault, and UsageError where there is no model.
+    """
+    uri = f"{uri.rstrip('/')}/"
+    spec = {"data": {"train": NO_DATA}, "bedrock": {"s3_uri": uri}}
+    job = load_spec(spec, flags=flags, environ=environ)
+    importer = import_backend(job, home)
+    job = importer.with_stack_defaults(job)
+    assert isinstance(importer, ImportsStoredModels)
+    manifest = build_manifest(job.spec.customization_type, "", job.spec.seed, {}, ())
+    staged, findings = importer.prepare_stored_model(job, manifest, uri)
+    findings = [*job.findings, *findings]
     _raise_on_errors(findings)
     return staged, findings
 

@@ -97,8 +97,33 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
         rendering = _render_data(job, backend, observer)
         volumes = rendering.count(volumes)
     findings = (*job.findings, *data.findings, *rendering.findings, *report.findings, *media)
-    estimate = backend.estimate(job, volumes) if volumes else None
+    estimate = None
+    if volumes:
+        estimate = _counted_estimate(job, backend, volumes, bool(rendering.tokens))
+        findings = (*findings, *_budget_findings(job, estimate))
     return CheckReport(findings, volumes, estimate, data.sources, bool(rendering.tokens))
+
+
+def _counted_estimate(
+    job: LoadedJob, backend: Backend, volumes: Mapping[str, DataVolume], is_counted: bool
+) -> Estimate:
+    """Return the estimate of a check; at current prices where a budget depends on it."""
+    # Which records a share of the training data holds out is known once they are staged.
+    is_split = isinstance(job.spec.data.validation, float)
+    quoted = replace(backend.estimate(job, volumes), tokens_counted=is_counted and not is_split)
+    if job.spec.budget_usd is not None and isinstance(backend, SupportsPricing):
+        return backend.with_current_prices(job, quoted)
+    return quoted
+
+
+def _budget_findings(job: LoadedJob, estimate: Estimate) -> Sequence[Finding]:
+    """Return what `submit` refuses of the budget, as a finding."""
+    try:
+        enforce_budget(job, estimate)
+    except OverBudget as error:
+        place = (error.file, error.line, error.field)
+        return [Finding("error", error.code, error.message, error.fix, *place)]
+    return []
 
 
 def _render_data(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rendering:
@@ -317,8 +342,13 @@ def _estimate(
 
 def check_budget(job: LoadedJob, plan: Plan) -> None:
     """Raise OverBudget when the plan costs more than the job file allows."""
-    budget, usd = job.spec.budget_usd, plan.estimate.usd["training"]
-    if budget is None:
+    enforce_budget(job, plan.estimate)
+
+
+def enforce_budget(job: LoadedJob, estimate: Estimate) -> None:
+    """Raise OverBudget when the estimate is above budget_usd, or when it is not known."""
+    budget, usd = job.spec.budget_usd, estimate.usd["training"]
+    if budget is None or (usd is not None and usd <= budget):
         return
     place = {
         "field": "budget_usd",
@@ -327,26 +357,47 @@ def check_budget(job: LoadedJob, plan: Plan) -> None:
     }
     if usd is None:
         raise OverBudget(
-            f"{cost.NO_PRICE_KNOWN} for {_missing_price(plan)}, so the budget of"
-            f" {cost.format_usd(budget)} can't be enforced",
-            fix=price_remedy(plan.estimate, "or submit without a budget"),
+            f"{_unknown_cost(estimate)}, so the budget of {cost.format_usd(budget)} can't be"
+            " enforced",
+            fix=_unknown_cost_remedy(estimate, budget),
             **place,  # type: ignore[arg-type]
         )
-    if usd > budget:
-        about, at_most = cost.format_distinct_usd(usd, budget)
-        less = "train on less data or fewer epochs"
-        if plan.estimate.at_most:
-            less = f"lower {plan.backend}.max_runtime_seconds (without it the job may run as long"
-            less += " as the budget pays)"
-        raise OverBudget(
-            f"the estimate is {about}, above the budget of {at_most}",
-            **place,  # type: ignore[arg-type]
-            fix=f"{less}, or raise budget_usd.",
+    about, at_most = cost.format_distinct_usd(usd, budget)
+    raise OverBudget(
+        f"the estimate is {about}, above the budget of {at_most}",
+        fix=f"{_cheaper(job, estimate)}, or raise budget_usd.",
+        **place,  # type: ignore[arg-type]
+    )
+
+
+def _cheaper(job: LoadedJob, estimate: Estimate) -> str:
+    """Return what makes a job cost less."""
+    if any(part.price_name == "instance_hour" for part in estimate.parts):
+        return (
+            f"lower {estimate.backend}.max_runtime_seconds (without it the job may run as long as"
+            " the budget pays)"
         )
+    if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
+        return "lower reinforcement.max_hours"
+    if job.spec.customization_type == "DISTILLATION":
+        return "lower distillation.max_response_length or the epochs"
+    return "train on less data or fewer epochs"
 
 
-def _missing_price(plan: Plan) -> str:
-    return plan.estimate.unpriced.what if plan.estimate.unpriced else f"the job on {plan.backend}"
+def _unknown_cost(estimate: Estimate) -> str:
+    if estimate.unpriced is None and estimate.unknown is not None:
+        return f"{estimate.unknown.what}"
+    what = estimate.unpriced.what if estimate.unpriced else f"the job on {estimate.backend}"
+    return f"{cost.NO_PRICE_KNOWN} for {what}"
+
+
+def _unknown_cost_remedy(estimate: Estimate, budget: float) -> str:
+    unknown = estimate.unknown
+    if estimate.unpriced is not None or unknown is None:
+        return price_remedy(estimate, "or submit without a budget")
+    hours = [p.price for p in estimate.parts if p.unit == "hour" and p.price is not None]
+    most = f" ({budget / hours[0].usd:.3g} of them are within the budget)" if hours else ""
+    return f"set {unknown.field}, such as {unknown.example}{most}, or submit without a budget."
 
 
 def price_remedy(estimate: Estimate, otherwise: str) -> str:
@@ -358,7 +409,8 @@ def price_remedy(estimate: Estimate, otherwise: str) -> str:
     if unpriced is None:
         return f"{otherwise.removeprefix('or ')}."
     line = cost.price_line(unpriced, datetime.now(timezone.utc).date())
+    place = "the job file" if unpriced.model is None else f"{Home.from_environ().prices}"
     return (
-        f"read the price at {unpriced.listed_at} and put it in place of USD into this line of the"
-        f" job file: `{line}`, {otherwise}."
+        f"read the price at {unpriced.listed_at} and put it in place of USD into this line of"
+        f" {place}: `{line}`, {otherwise}."
     )

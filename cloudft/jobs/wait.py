@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from cloudft.backends.base import Backend
 from cloudft.errors import (
@@ -14,7 +15,7 @@ from cloudft.errors import (
     CredentialsExpired,
     WaitTimeout,
 )
-from cloudft.types import JobState
+from cloudft.types import TRAINING_BEGAN, JobState, StatusDetails
 
 BACKOFF_FACTOR = 1.3
 """The interval grows by this factor while a job does not change."""
@@ -77,6 +78,37 @@ def tolerating_outages(
                 on_outage(error)
                 reported.add(type(error))
         return last[0]
+
+    return look
+
+
+def stopping_after(
+    describe: Callable[[], JobState],
+    stop: Callable[[str], None],
+    seconds: float,
+    now: Callable[[], float] = time.time,
+) -> Callable[[], JobState]:
+    """Return a function that polls like `describe` and stops the job after `seconds` of training.
+
+    `stop` gets the job's id, once. Where the backend does not say when training began, the time is
+    counted from the job's creation, so that the bound holds.
+    """
+    is_stopped = False
+
+    def look() -> JobState:
+        nonlocal is_stopped
+        state = describe()
+        if is_stopped or state.status != "InProgress" or state.summary.get("queuedIn"):
+            return state
+        began = state.summary.get(TRAINING_BEGAN)
+        if began is None and state.status_details != StatusDetails():
+            return state  # an earlier phase, which is not billed
+        begun = datetime.fromisoformat(str(began or state.created_at)).timestamp()
+        if now() - begun >= seconds:
+            stop(state.id)
+            is_stopped = True
+            return describe()
+        return state
 
     return look
 

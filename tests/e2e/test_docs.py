@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import preloaded
 import pytest
@@ -159,7 +160,8 @@ def load_generator() -> Any:
     spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str(DOCS), *sys.path]):  # as when it is run as a script
+        spec.loader.exec_module(module)
     return module
 
 

@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from endpoint import Endpoint, running_endpoint
+from endpoint import AWS_KEYS, REGION, Endpoint, running_endpoint
 from job_files import write_job_file
 from kill_at_aws_call import SITECUSTOMIZE
 from processes import Cli
 from test_cli_killed import HOOK as THINGS_HOOK
 
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
+OTHER_REGION = "us-west-2"
 SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 20, 10, 10, 30
+COPY_CALLS = 8
 """Upper bounds of the calls that each command makes."""
 MAX_CALLS = 70
 """At least as many as a submit does in its home: opening, locking, renaming."""
@@ -29,7 +32,8 @@ MAX_CALLS = 70
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running_endpoint("--clock", "fast", "--jobs", "1000") as made:
+    options = ("--clock", "fast", "--jobs", "1000", "--also-region", OTHER_REGION)
+    with running_endpoint(*options) as made:
         yield made
 
 
@@ -225,3 +229,54 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
     value(cli("gc", "--yes", "--live", "--output", "json"))
     assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []
+
+
+@pytest.mark.parametrize(("at", "when"), moments(COPY_CALLS))
+def test_a_copy_killed_at_any_call_is_one_copy(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str
+) -> None:
+    words = ("copy", completed, "--region", OTHER_REGION)
+    killed(tmp_path, at, when, *words)
+    made = value(cli(*words, "--wait", "--output", "json"))
+    assert made["status"] == "Completed"
+    copies = bedrock_in(aws, OTHER_REGION).list_model_copy_jobs()["modelCopyJobSummaries"]
+    named = [c for c in copies if completed in c["sourceModelName"]]
+    assert [c["targetModelArn"] for c in named] == [made["summary"]["customModel"]]
+    listed = value(cli("ps", "--region", OTHER_REGION, "--output", "json"))["things"]
+    models = [t["job"] for t in listed if t["id"] == made["summary"]["customModel"]]
+    assert models == [made["id"]]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_copy_killed_around_its_creation_is_sent_again_with_its_token(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, when: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KILL_TARGET", f"POST {aws.url}/model-copy-jobs")
+    words = ("copy", completed, "--region", OTHER_REGION)
+    assert killed(tmp_path, 1, when, *words)
+    made = value(cli(*words, "--wait", "--output", "json"))
+    calls = aws.calls("CreateModelCopyJob")
+    mine = [c for c in calls if c["targetModelName"] == made["id"]]
+    # Found by its name where it was created: the same request is not even sent again.
+    assert len(mine) == 1 and made["status"] == "Completed"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_model_of_sagemaker_killed_around_its_creation_is_one_model(
+    cli: Cli, aws: Endpoint, tmp_path: Path, when: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KILL_TARGET", f"POST {aws.url}/custom-models/create-custom-model")
+    name = f"nova-{when}"
+    source = ("--from", "s3://training-bucket/escrow/run/", "--base-model", "nova-2-lite")
+    role = f"bedrock.import_role_arn={aws.bedrock_section['role_arn']}"
+    words = ("import", *source, "--name", name, "--set", role, "--region", REGION)
+    assert killed(tmp_path, 1, when, *words)
+    made = value(cli(*words, "--output", "json"))
+    models = aws.client("bedrock").list_custom_models(nameContains=name)["modelSummaries"]
+    assert [m["modelName"] for m in models] == [made["id"]]
+    assert len([c for c in aws.calls("CreateCustomModel") if c["modelName"] == made["id"]]) == 1
+
+
+def bedrock_in(aws: Endpoint, region: str) -> Any:
+    keys = {name.lower(): value for name, value in AWS_KEYS.items()}
+    return boto3.client("bedrock", endpoint_url=aws.url, region_name=region, **keys)

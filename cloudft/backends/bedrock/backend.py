@@ -31,6 +31,7 @@ from cloudft.backends.bedrock import (
     evaluation_permissions,
     inference,
     inventory,
+    job_cost,
     media_checks,
     output,
     preflight,
@@ -145,13 +146,7 @@ class BedrockBackend(
 
         AWS does not document whether validation data is billed.
         """
-        return cost.estimate_cost(
-            self.name,
-            job.model,
-            volumes["train"],
-            request.count_epochs(job),
-            job.spec.bedrock.region,
-        )
+        return job_cost.estimate_job(self.name, job, volumes["train"])
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Return the estimate by AWS's Price List, or as it is where the list can't be read."""
@@ -161,10 +156,11 @@ class BedrockBackend(
             # Another endpoint than AWS's own has no Price List.
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return estimate
-            prices = price_list.fetch_prices(aws, job.model, meta.region_name)
+            models = list(job_cost.priced_models(job).values())
+            listed = price_list.fetch_prices(aws, models, meta.region_name)
         except (CloudRefused, CloudUnreachable):
             return estimate
-        return cost.with_list_prices(estimate, job.model, prices) if prices else estimate
+        return cost.with_list_prices(estimate, job.model, listed) if listed else estimate
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls that create the job, in order, with all their parameters."""

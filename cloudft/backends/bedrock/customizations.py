@@ -26,6 +26,11 @@ GEOGRAPHIES = ("us", "eu", "apac", "jp", "au", "us-gov", "global")
 _PROFILE_PREFIX = re.compile(rf"^({'|'.join(GEOGRAPHIES)})\.")
 
 
+def without_profile(name: str) -> str:
+    """Return the id of the model behind an inference profile's id; a model's own as it is."""
+    return _PROFILE_PREFIX.sub("", name)
+
+
 def _no_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPermission]:
     yield from ()
 
@@ -162,7 +167,7 @@ def _check_teacher(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
     """
     assert job.spec.distillation is not None
     student = job.model
-    identifier = _PROFILE_PREFIX.sub("", job.spec.distillation.teacher.rpartition("/")[2])
+    identifier = without_profile(job.spec.distillation.teacher.rpartition("/")[2])
     try:
         teacher = catalogue.find_model(identifier)
     except UnknownModel:

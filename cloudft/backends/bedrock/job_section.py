@@ -98,6 +98,11 @@ class Reinforcement(Section):
         default_factory=dict,
         description="By the API's names (epochCount, batchSize, reasoningEffort, ...).",
     )
+    max_hours: Annotated[float, Field(gt=0, le=1000), READ_NUMBER] | None = Field(
+        default=None,
+        description="Most hours of training, which is billed by the hour: the bound that budget_usd"
+        " checks. `cloudft watch` and `submit --wait` stop the job after it; nothing else does.",
+    )
 
 
 register_section(

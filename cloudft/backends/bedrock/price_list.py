@@ -7,48 +7,114 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from cloudft.aws.client import Aws, Response
-from cloudft.catalogue import Model, Prices, Source
-from cloudft.catalogue.prices import AmountName
+from cloudft.catalogue import Model, Prices, Source, UnitPrices
+from cloudft.catalogue.prices import PriceName
 
 PRICE_LIST_REGION = "us-east-1"
 """Region of the API's endpoint (AWS Billing user guide, "Price List Query API endpoints")."""
 HOURS = re.compile(r"h(ou)?rs?", re.I)
-USAGE_TYPES: Mapping[AmountName, tuple[str, re.Pattern[str]]] = {
-    "training_per_1k_tokens": ("Customization-Training", re.compile(r"1K tokens", re.I)),
-    "reinforcement_hour": ("RFT-Training-Hours", HOURS),
-    "storage_per_month": ("Customization-Storage", re.compile(r".*")),
-    "provisioned_unit_hour": ("ProvisionedThroughput-NoCommit-ModelUnits", HOURS),
-    "provisioned_unit_hour_one_month": ("ProvisionedThroughput-1month-ModelUnits", HOURS),
+TOKENS = re.compile(r"1K tokens", re.I)
+MINUTES = re.compile(r"Custom Model Unit per Min(ute)?", re.I)
+MONTHS = re.compile(r"Model/month", re.I)
+ANY_UNIT = re.compile(r".*")
+
+
+def _pair(form: str) -> tuple[str, str]:
+    """Return the ends of the usage types of input and output tokens."""
+    return form.format("input"), form.format("output")
+
+
+USAGE_TYPES: Mapping[PriceName, tuple[tuple[str, ...], re.Pattern[str]]] = {
+    "training_per_1k_tokens": (("Customization-Training",), TOKENS),
+    "reinforcement_hour": (("RFT-Training-Hours",), HOURS),
+    "storage_per_month": (("Customization-Storage",), ANY_UNIT),
+    "provisioned_unit_hour": (("ProvisionedThroughput-NoCommit-ModelUnits",), HOURS),
+    "provisioned_unit_hour_one_month": (("ProvisionedThroughput-1months?-ModelUnits",), HOURS),
+    "provisioned_unit_hour_six_months": (("ProvisionedThroughput-6months?-ModelUnits",), HOURS),
+    "base_per_1k_tokens": (_pair("(?:text-)?{}-tokens"), TOKENS),
+    "global_per_1k_tokens": (_pair("(?:text-)?{}-tokens-cross-region-global"), TOKENS),
+    "batch_per_1k_tokens": (_pair("(?:text-)?{}-tokens-batch"), TOKENS),
+    "tuned_per_1k_tokens": (_pair("(?:text-)?{}-tokens-custom-model"), TOKENS),
+    "tuned_cache_read_per_1k_tokens": (
+        ("cache-read-input-token-count-custom-model",),
+        TOKENS,
+    ),
 }
-"""Name of a price -> end of the usage type, and the unit that the price must be in."""
+"""Name of a price -> ends of its usage types (for a pair: input, output), and the unit that the
+price must be in. Sources: dumps of the Price List of 2026-02-17 and 2026-09-12, and usage types
+logged by public projects (2026-08); of six months of commitment no row was read, only its price."""
+IMPORT_USAGE = re.compile(
+    r"(?:[A-Z0-9]+-)?.+-CustomModelImport-(?P<kind>Inference|Storage)-v(?P<version>\d+):(?P<minor>\d+)"
+)
+"""Usage type of an imported model: its family and the version of its units are in it."""
+IMPORT_UNITS = {"Inference": MINUTES, "Storage": MONTHS}
 
 
-def fetch_prices(aws: Aws, model: Model, region: str) -> Prices | None:
-    """Return the model's prices in a Region; None when the list has none.
+def fetch_prices(aws: Aws, models: Sequence[Model], region: str) -> Mapping[str, Prices]:
+    """Return the models' prices in a Region by their aliases; one without any is left out.
 
     Raise CloudRefused and CloudUnreachable.
     """
-    if model.price_list is None:
-        return None
-    amounts: dict[str, set[float]] = {name: set() for name in USAGE_TYPES}
-    for product in _list_products(Aws(replace(aws.location, region=PRICE_LIST_REGION)), region):
-        usage = product["product"]["attributes"].get("usagetype", "")
-        for name, (suffix, unit) in USAGE_TYPES.items():
-            # A usage type may begin with the Region's code, such as USE1-.
-            if re.fullmatch(rf"([A-Z0-9]+-)?{re.escape(model.price_list)}-{suffix}", usage):
-                amounts[name] |= set(_unit_prices(product, unit))
-    # Two products of one usage type with different prices: neither can be the model's for sure.
-    prices: dict[str, Any] = {
-        name: prices.pop() for name, prices in amounts.items() if len(prices) == 1
-    }
+    listed = {model.alias: model.price_list for model in models if model.price_list is not None}
+    if not listed:
+        return {}
+    products = list(_list_products(Aws(replace(aws.location, region=PRICE_LIST_REGION)), region))
     source = Source("price-list", f"Price List API, {region}", date.today().isoformat())
-    return Prices.of(prices, source, "list", region) if prices else None
+    prices = {
+        alias: Prices.of(_model_prices(name, products), source, "list", region)
+        for alias, name in listed.items()
+    }
+    return {alias: found for alias, found in prices.items() if found.by_name}
+
+
+def _model_prices(name: str, products: Iterable[Response]) -> dict[str, Any]:
+    """Return the amounts of a model's products, by the names of prices."""
+    amounts: dict[str, Any] = {}
+    for price, (ends, unit) in USAGE_TYPES.items():
+        found = [_only_price(products, rf"{re.escape(name)}-{end}", unit) for end in ends]
+        if None not in found:
+            amounts[price] = found[0] if len(found) == 1 else tuple(found)
+    return amounts
+
+
+def _only_price(products: Iterable[Response], usage: str, unit: re.Pattern[str]) -> float | None:
+    """Return the price of a usage type; None where products disagree, or there is none.
+
+    A usage type may begin with the Region's code, such as USE1-. Of two products with different
+    prices, neither can be the model's for sure.
+    """
+    form = re.compile(rf"(?:[A-Z0-9]+-)?{usage}")
+    prices = {
+        amount
+        for product in products
+        if form.fullmatch(product["product"]["attributes"].get("usagetype", ""))
+        for amount in _unit_prices(product, unit)
+    }
+    return prices.pop() if len(prices) == 1 else None
+
+
+def fetch_unit_prices(aws: Aws, version: str, region: str) -> UnitPrices | None:
+    """Return the prices of an imported model's units in a Region, by their version (`v1.0`).
+
+    The list has a product for each family of models; where they differ, the price is unknown.
+    Raise CloudRefused and CloudUnreachable.
+    """
+    found: dict[str, set[float]] = {kind: set() for kind in IMPORT_UNITS}
+    for product in _list_products(Aws(replace(aws.location, region=PRICE_LIST_REGION)), region):
+        usage = IMPORT_USAGE.fullmatch(product["product"]["attributes"].get("usagetype", ""))
+        if usage is not None and f"v{usage['version']}.{usage['minor']}" == version:
+            found[usage["kind"]] |= set(_unit_prices(product, IMPORT_UNITS[usage["kind"]]))
+    minute, month = (next(iter(p)) if len(p) == 1 else None for p in found.values())
+    if minute is None and month is None:
+        return None
+    source = Source("price-list", f"Price List API, {region}", date.today().isoformat())
+    return UnitPrices(minute, month, source, "list")
 
 
 def _list_products(aws: Aws, region: str) -> Iterator[Response]:

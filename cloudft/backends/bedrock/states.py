@@ -9,7 +9,7 @@ from typing import Literal
 
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.storage.store import to_iso_time
-from cloudft.types import JobState, LogLine, StatusDetails
+from cloudft.types import TRAINING_BEGAN, JobState, LogLine, StatusDetails
 
 PhaseMember = Literal["validationDetails", "dataProcessingDetails", "trainingDetails"]
 PHASES: Mapping[PhaseMember, tuple[str, str]] = {
@@ -66,6 +66,7 @@ def to_job_state(
     summary = {
         "arn": job["jobArn"],
         "customModel": job.get("outputModelArn") or job.get("customModelArn"),
+        TRAINING_BEGAN: _training_began(job),
         "trainingLoss": (job.get("trainingMetrics") or {}).get("trainingLoss"),
         "usualSeconds": typical_seconds,
         "validationLosses": losses or None,
@@ -80,6 +81,14 @@ def to_job_state(
         artifacts=artifacts,
         summary={name: value for name, value in summary.items() if value is not None},
     )
+
+
+def _training_began(job: CustomizationJob) -> str | None:
+    """Return when training began; None before it did, and where the account returns no phases."""
+    phase = (job.get("statusDetails") or {}).get("trainingDetails") or {}
+    if phase.get("status", "NotStarted") == "NotStarted":
+        return None
+    return iso_format(phase.get("creationTime"))
 
 
 def log_lines(job: CustomizationJob) -> Iterator[LogLine]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +61,7 @@ from cloudft.spec.serialize import to_portable_values
 from cloudft.storage import artifacts as layout
 from cloudft.storage.store import Store
 from cloudft.types import (
+    BilledPart,
     DataVolume,
     Estimate,
     Finding,
@@ -74,6 +76,11 @@ from cloudft.types import (
 )
 
 PRICING_URL = "https://aws.amazon.com/sagemaker/ai/pricing"
+SPOT_NOTE = (
+    'spot capacity has a price of its own, "up to 90 %" below this one, which AWS publishes in no'
+    " list: the bound is the price on demand; the saving is reported when the job has ended"
+    " (SageMaker developer guide, model-managed-spot-training, 2026-10)"
+)
 UNKNOWN_IMAGE = "<the image that the SageMaker SDK names>"
 
 
@@ -110,36 +117,35 @@ class SageMakerBackend(
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an upper bound: training time is not known before a run, its limit is."""
         local_estimate = self.local_backend.estimate(job, volumes)
-        usd_per_hour, price = request.usd_per_hour(job), instances.get_hourly_price(job)
-        seconds = request.max_runtime_seconds(job)
-        name = instances.choose_instance_type(job)
-        instances_text = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
-        basis = f"at most {seconds / 3600:g} h of {instances_text}"
-        return replace(
+        price, name = instances.get_hourly_price(job), instances.choose_instance_type(job)
+        hours = request.max_runtime_seconds(job) / 3600
+        count = job.spec.sagemaker.instance_count
+        what = f"at most {hours:g} h of {count} x {name or 'a machine to be named'}"
+        part = BilledPart(what, hours * count, "hour", None, price_name="instance_hour")
+        quoted = replace(
             local_estimate,
             backend=self.name,
-            usd={
-                "training": None if usd_per_hour is None else usd_per_hour * seconds / 3600,
-                "storagePerMonth": None,
-                "servingPerHour": 0.0,
-            },
-            price_source=f"{basis}; {price.origin(instances.region_of(job))}"
-            if price
-            else f"{basis}, {cost.NO_PRICE_KNOWN}",
-            price_date=price.source.date if price else "",
+            usd={"training": None, "storagePerMonth": None, "servingPerHour": 0.0},
             at_most=True,
             unpriced=MissingPrice(f"an hour of {name}", "instance_hour", PRICING_URL)
             if name and not price
             else None,
+            notes=(SPOT_NOTE,) if job.spec.sagemaker.spot else (),
         )
+        if price is None:
+            source = f"{what}, {cost.NO_PRICE_KNOWN}"
+            return replace(cost.with_parts(quoted, [part]), price_source=source)
+        own = cost.to_unit_price(price.usd, price.source, price.certainty, price.region)
+        source = f"{what}; {price.origin(instances.region_of(job))}"
+        return replace(cost.with_parts(quoted, [cost.priced(part, own)]), price_source=source)
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List, where there is one: a self-hosted endpoint has none."""
         aws, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
+        [part] = estimate.parts
         try:
             meta = aws.client("sagemaker").meta
-            known = instances.get_hourly_price(job)
-            if known is not None and known.certainty == "stated":
+            if part.price is not None and part.price.certainty == "stated":
                 return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
@@ -148,10 +154,11 @@ class SageMakerBackend(
             return estimate
         if usd_per_hour is None:
             return estimate
-        hours = request.max_runtime_seconds(job) / 3600
-        usd = {**estimate.usd, "training": usd_per_hour * hours * job.spec.sagemaker.instance_count}
-        basis = estimate.price_source.partition(";")[0].partition(",")[0]
-        return replace(estimate, usd=usd, price_source=f"{basis}; Price List API", price_date="")
+        region, today = meta.region_name, datetime.now(timezone.utc).date()
+        source = catalogue.Source("price-list", f"Price List API, {region}", today.isoformat())
+        listed = cost.to_unit_price(usd_per_hour, source, "list", region, today)
+        current = cost.with_parts(estimate, [cost.at_list_price(part, listed)])
+        return replace(current, unpriced=None, price_source=f"{part.what}; {source}")
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""

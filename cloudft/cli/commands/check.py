@@ -100,6 +100,7 @@ def check_command(
             "records": counts,
             "tokens": tokens,
             "tokenRule": _token_rule(job, report),
+            "estimate": report.estimate,
             "files": [_reading_json(source) for source in report.sources],
             "fixed": repaired,
         },

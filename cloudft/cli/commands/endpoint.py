@@ -82,6 +82,13 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     help="AWS Region of the endpoint.",
 )
 @click.option(
+    "--also-region",
+    "other_regions",
+    multiple=True,
+    metavar="REGION",
+    help="One more Region of Bedrock, to copy models to; can be repeated.",
+)
+@click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep the state in this folder; without it, all is lost when the process ends.",
@@ -166,6 +173,7 @@ def endpoint_command(
     port: int,
     host: str,
     region: str,
+    other_regions: tuple[str, ...],
     state: Path | None,
     models_file: Path | None,
     stand_in: str,
@@ -195,14 +203,13 @@ def endpoint_command(
     from cloudft.endpoint.server import EndpointOptions, new_token, require_extra
 
     require_extra()
-    from cloudft.endpoint.protocols.sigv4 import read_credentials
-
     if operations:
         return _print_operations(console)
     options = EndpointOptions(
         port=port,
         host=host,
         region=region,
+        other_regions=tuple(dict.fromkeys(other_regions)),
         state=state.absolute() if state else None,
         stand_in=stand_in,
         stand_ins=read_local_models(models_file),
@@ -214,7 +221,7 @@ def endpoint_command(
         as_on_aws=as_on_aws,
         authorization=authorization,
         s3=s3,
-        secret_keys=read_credentials(credentials) if credentials else None,
+        secret_keys=_read_secret_keys(credentials),
         until_pid=until_pid,
         allowed_hosts=names,
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
@@ -222,6 +229,12 @@ def endpoint_command(
     )
     _run_server(options, console)
     return 0
+
+
+def _read_secret_keys(credentials: Path | None) -> dict[str, str] | None:
+    from cloudft.endpoint.protocols.sigv4 import read_credentials
+
+    return dict(read_credentials(credentials)) if credentials else None
 
 
 def _print_operations(console: Console) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,9 +17,6 @@ from cloudft.cli.options import (
     spec_options,
 )
 from cloudft.storage.home import Home
-
-if TYPE_CHECKING:
-    from cloudft.types import Estimate
 
 
 @command(
@@ -70,7 +65,8 @@ def estimate_command(
     measures the local job's tokens, memory and time on this machine: memory before the model is
     loaded, time by training steps on the job's data, whose result is discarded.
     """
-    from cloudft.cli.output import format_table, print_findings
+    from cloudft.cli.estimate_text import estimates_text
+    from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer, task_progress
     from cloudft.jobs import prepare
 
@@ -85,58 +81,5 @@ def estimate_command(
         estimates = [
             next((b for b in probed if b.backend == one.backend), one) for one in estimates
         ]
-    columns = (
-        "BACKEND",
-        "TOKENS",
-        "EPOCHS",
-        "TRAINING",
-        "STORAGE PER MONTH",
-        "SERVING PER HOUR",
-        "PRICE",
-    )
-    text = [
-        format_table(columns, map(_estimate_row, estimates)),
-        *(line for one in estimates for line in _probe_lines(one)),
-    ]
-    text += [
-        f"{one.backend}: no price is known for {one.unpriced.what}\n"
-        f"  fix: {prepare.price_remedy(one, 'then estimate again')}"
-        for one in estimates
-        if one.unpriced is not None and one.usd["training"] is None
-    ]
-    console.print_result(estimates, "\n".join(text))
+    console.print_result(estimates, estimates_text(estimates))
     return 0
-
-
-def _probe_lines(estimate: Estimate) -> Iterator[str]:
-    """Yield the result of a probe in sentences."""
-    from cloudft.cli.number_format import format_duration, format_gibibytes
-
-    memory = estimate.memory
-    if memory is not None:
-        free = f" of {format_gibibytes(memory.available)} free" if memory.available else ""
-        verdict = "fits" if memory.fits else "does not fit"
-        yield f"{estimate.backend}: {verdict}: {format_gibibytes(memory.bytes)} of memory{free}"
-        if memory.remedy:
-            yield f"  fix: {memory.remedy}"
-    if estimate.seconds is not None:
-        time = format_duration(estimate.seconds)
-        yield f"{estimate.backend}: {estimate.steps} steps, {time} in total"
-
-
-def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:
-    from cloudft.cli.number_format import format_usd
-
-    usd = estimate.usd
-    bound = "at most " if estimate.at_most and usd["training"] is not None else ""
-    amounts = (usd["storagePerMonth"], usd["servingPerHour"])
-    dated = estimate.price_source.endswith(estimate.price_date)
-    source = estimate.price_source + ("" if dated else f", {estimate.price_date}")
-    return (
-        estimate.backend,
-        f"{'' if estimate.tokens_counted else 'about '}{estimate.train_tokens}",
-        estimate.epochs,
-        bound + format_usd(usd["training"]),
-        *(format_usd(amount) for amount in amounts),
-        source,
-    )

@@ -12,9 +12,9 @@ from cloudft.cli.jobs import open_job
 from cloudft.cli.options import (
     Console,
     aws_options,
+    complete_job,
     console_options,
     force_new_option,
-    job_argument,
     parse_settings,
     wait_timeout_option,
 )
@@ -22,6 +22,7 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend, StagedJob
+    from cloudft.cli.follow_up import FollowUpOptions
     from cloudft.jobs.lifecycle import Job
     from cloudft.spec.load import LoadedJob
     from cloudft.storage.store import JobRecord
@@ -32,9 +33,22 @@ DEFAULT_DTYPE = "bfloat16"
 @command(
     "import",
     epilog="\b\nExamples:\n  cloudft import ticket-router --wait\n"
-    "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run",
+    "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run\n"
+    "  cloudft import --from s3://my-bucket/run-7/checkpoints/hf_merged/ --name tuned-llama"
+    " --base-model org/llama --dry-run\n"
+    "  cloudft import --from arn:aws:sagemaker:us-east-1:111122223333:model-package/nova/3"
+    " --name tuned-nova --base-model nova-2-lite --dry-run",
 )
-@job_argument
+@click.argument("reference", metavar="[JOB]", required=False, shell_complete=complete_job)
+@click.option(
+    "--from",
+    "source",
+    metavar="URI|ARN",
+    help="Import no job's model, but the merged model in this folder of S3, or a Nova that was"
+    " trained in SageMaker: its model package, or its artifacts in S3.",
+)
+@click.option("--name", help="Name of the import; derived from the job's if unset.")
+@click.option("--base-model", metavar="NAME", help="With --from: the model that was tuned.")
 @click.option(
     "--set",
     "flags",
@@ -57,7 +71,10 @@ DEFAULT_DTYPE = "bfloat16"
 @aws_options
 @console_options
 def import_command(
-    reference: str,
+    reference: str | None,
+    source: str | None,
+    name: str | None,
+    base_model: str | None,
     flags: dict[str, str],
     dtype: str,
     dry_run: bool,
@@ -72,12 +89,27 @@ def import_command(
     uploaded. The import is a job of its own: `watch`, `generate` and `evaluate` take it. It needs
     the bedrock section of the job file (region, s3_uri, import_role_arn or role_arn), or --set.
     The same import submitted twice is one import.
+
+    With --from, nothing is uploaded: open weights in S3 are checked by their small files and the
+    headers of their weights. A Nova of SageMaker becomes a custom model (CreateCustomModel), which
+    `deploy` serves.
     """
     from cloudft.cli.commands.submit import warn_not_described
+    from cloudft.cli.follow_up import FollowUpOptions
     from cloudft.cli.jobs import exit_code_of, print_job
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
+    if (reference is None) == (source is None):
+        raise click.UsageError("name a JOB, or --from with what to import")
+    if base_model is not None and source is None:
+        raise click.UsageError("--base-model needs --from: a job has its own base model")
+    named = {"name": name, "base_model": base_model}
+    flags |= {field: value for field, value in named.items() if value is not None}
+    if source is not None:
+        follow = FollowUpOptions(dry_run, wait, timeout, force_new)
+        return _import_from(source, flags, follow, console)
+    assert reference is not None
     record, backend, _ = open_job(reference)
     staged = prepare_import(record, backend, flags, dtype, console)
     if dry_run:
@@ -95,6 +127,33 @@ def import_command(
     console.note(f"{job.state.status}: {note}")
     console.print_result(job.to_json(), job.record.id)
     return 0
+
+
+def _import_from(
+    source: str, flags: dict[str, str], follow: FollowUpOptions, console: Console
+) -> int:
+    """Import a model that no job of cloudft trained; return the exit code."""
+    from cloudft import catalogue
+    from cloudft.cli.follow_up import submit_and_report
+    from cloudft.cli.output import print_findings
+    from cloudft.jobs import derived_models, model_import
+
+    missing = [option for option in ("name", "base_model") if option not in flags]
+    if missing:
+        names = " and ".join(f"--{option.replace('_', '-')}" for option in missing)
+        raise click.UsageError(f"--from needs {names}")
+    home, is_package = Home.from_environ(), ":model-package/" in source
+    if not is_package and not source.startswith("s3://"):
+        raise click.UsageError(f"--from {source}: neither s3://BUCKET/FOLDER/ nor a model package")
+    model = catalogue.find_catalogue_model(flags["base_model"])
+    if is_package or (model is not None and not model.is_open_weight):
+        staged, findings = derived_models.prepare_creation(source, home, flags)
+        backend_name = derived_models.CREATE
+    else:
+        staged, findings = model_import.prepare_stored_model(source, home, flags, os.environ)
+        backend_name = model_import.import_backend(staged.job, home).name
+    print_findings(findings)
+    return submit_and_report(staged, backend_name, follow, console)
 
 
 def prepare_import(

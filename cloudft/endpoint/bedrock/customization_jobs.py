@@ -107,7 +107,9 @@ class CustomizationJobs:
         """Return the model that answers for a job: the one it trained, else the base's stand-in."""
         if job.local is not None:
             return ModelRef(job.local)
-        return ModelRef(None, self.foundation.stand_in(job.base_model_arn), "base")
+        # The id alone: the job of a model that was copied here ran in another Region.
+        base = job.base_model_arn.rpartition("/")[2]
+        return ModelRef(None, self.foundation.stand_in(base), "base")
 
     def create_model_customization_job(self, request: CreateCustomizationJobRequest) -> Response:
         """Create the job, or return the one that the same client token created."""
@@ -380,7 +382,7 @@ class CustomizationJobs:
         model = self._model(request["modelIdentifier"])
         job: Response = {"customizationType": IMPORTED}
         if model.job_arn is not None:
-            job = self._job_response(self.state.jobs[model.job_arn])
+            job = self._job_response(self.state.job_of(model))
         names = (
             *("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig"),
             *("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn"),
@@ -427,7 +429,7 @@ class CustomizationJobs:
     def _customization_type_of(self, model: Model) -> str:
         if model.job_arn is None:
             return IMPORTED
-        request = self.state.jobs[model.job_arn].request
+        request = self.state.job_of(model).request
         return str(request.get("customizationType", "FINE_TUNING"))
 
     def delete_custom_model(self, request: ModelIdentifier) -> Response:

@@ -241,7 +241,7 @@ def _has_chat_template(folder: Path) -> bool:
 
     transformers 5 writes it to a file of its own, older versions into tokenizer_config.json.
     """
-    if (folder / "chat_template.jinja").is_file():
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     try:
         return b'"chat_template"' in (folder / "tokenizer_config.json").read_bytes()

@@ -130,7 +130,7 @@ class BedrockRuntime:
             return ResolvedModel(
                 ModelRef(None, model.folder, "base"), body_format, False, model.arn
             )
-        job = self.state.jobs[str(model.job_arn)]
+        job = self.state.job_of(model)
         raw_text = is_text_only(job.request.get("customizationType", ""))
         body_format = invoke_bodies.body_format_of(base)
         return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text, base)

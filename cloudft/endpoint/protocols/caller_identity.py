@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl
 
 from cloudft.endpoint.protocols.query import parse_action
 
-CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
+CREDENTIAL_SCOPE = re.compile(
+    r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request"
+)
 BEARER_PREFIX = "Bearer "
 VERSION_2_PREFIX = "AWS "
 """Beginning of signatures of version 2, which only S3 still takes (S3 user guide)."""
@@ -34,6 +36,7 @@ class Caller:
 
     `service` is the signing name of the service that is called. It is empty for presigned and
     anonymous requests, which only S3 takes, and for a header `Authorization` that names none.
+    `region` is the Region of the signature; empty where there is none, as in an API key.
     `is_unreadable` says that this header is in no form that AWS knows.
     """
 
@@ -41,6 +44,7 @@ class Caller:
     is_signed: bool = False
     is_presigned: bool = False
     is_unreadable: bool = False
+    region: str = ""
 
 
 def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
@@ -51,7 +55,7 @@ def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
         return Caller("bedrock", is_signed=True)
     scope = CREDENTIAL_SCOPE.search(authorization)
     if scope is not None:
-        return Caller(scope["service"], is_signed=True)
+        return Caller(scope["service"], is_signed=True, region=scope["region"])
     # A presigned URL has its signature in the query.
     names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
     presigned = any(needed <= names for needed in PRESIGNED_PARAMETERS)

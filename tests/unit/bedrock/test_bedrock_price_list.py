@@ -61,10 +61,10 @@ def answering(monkeypatch: pytest.MonkeyPatch, *pages: list[str] | Exception) ->
 
 def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = answering(monkeypatch, LISTED[:1], LISTED[1:])
-    found = price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-west-2")
-    assert found is not None and len(requests) == 2
+    found = price_list.fetch_prices(Aws(AwsLocation()), [NOVA], "us-west-2")
+    assert list(found) == ["nova-micro"] and len(requests) == 2
     assert requests[0]["Filters"][0]["Value"] == "us-west-2"
-    amounts = {name: price.usd for name, price in found.by_name.items()}
+    amounts = {name: price.usd for name, price in found["nova-micro"].by_name.items()}
     assert amounts == {
         "training_per_1k_tokens": 0.002,
         "storage_per_month": 2.5,
@@ -84,7 +84,7 @@ def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.Mon
 )
 def test_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch, listed: list[str]) -> None:
     answering(monkeypatch, listed)
-    assert price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-east-1") is None
+    assert price_list.fetch_prices(Aws(AwsLocation()), [NOVA], "us-east-1") == {}
 
 
 def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
@@ -96,13 +96,17 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     path.write_text("{name: quoted, base_model: nova-micro, data: {train: train.jsonl}}")
     job = load_job(path, flags={"bedrock.region": "us-east-1"})
     backend = BedrockBackend(Home(tmp_path / "home")).for_job(job)
-    before = cost.estimate_cost("bedrock", NOVA, DataVolume(10, 60_000, 10_000), epochs=2)
+    before = backend.estimate(job, {"train": DataVolume(10, 60_000, 10_000)})
     assert before.usd["training"] == pytest.approx(0.02)
     answering(monkeypatch, LISTED)
     after = backend.with_current_prices(job, before)
     assert after.usd["training"] == pytest.approx(0.04)
     assert after.usd["servingPerHour"] == 0.0, "on demand costs nothing while it is idle"
     assert "Price List API, us-east-1" in after.price_source
+    [part] = after.parts
+    assert part.price is not None and part.price.certainty == "list"
+    assert part.not_used is not None and part.not_used.usd == 0.001, "the catalogue's is shown too"
+    assert part.not_used.date == "2026-04-16"
     answering(monkeypatch, PermissionDenied("no", fix="ask"))
     assert backend.with_current_prices(job, before) == before
     elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})

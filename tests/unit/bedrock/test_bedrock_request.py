@@ -17,7 +17,7 @@ from job_files import write_job_file
 from cloudft import catalogue
 from cloudft.aws.request_validation import SAFE_PATTERNS, load_service_model, validate_request
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock import customizations, request, states
+from cloudft.backends.bedrock import customizations, job_cost, request, states
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import cost
@@ -155,12 +155,13 @@ def test_the_table_of_words_is_complete() -> None:
     assert set(model.shape_for("StatusDetails").members) == set(states.PHASES)
 
 
-def test_the_price_is_tokens_times_epochs_or_unknown() -> None:
+def test_the_price_is_tokens_times_epochs_or_unknown(tmp_path: Path) -> None:
     train = DataVolume(records=10, characters=0, tokens=2_000_000)
-    nova = catalogue.find_model("nova-micro")
-    assert cost.estimate_cost("bedrock", nova, train, 3).usd["training"] == pytest.approx(6.0)
-    premier = catalogue.find_model("titan-text-premier")
-    estimate = cost.estimate_cost("bedrock", premier, train, 3)
+    nova = loaded(tmp_path, "nova-micro", hyperparameters={"epochCount": 3})
+    known = job_cost.estimate_job("bedrock", nova, train)
+    assert known.usd["training"] == pytest.approx(6.0)
+    premier = loaded(tmp_path, "titan-text-premier")
+    estimate = job_cost.estimate_job("bedrock", premier, train)
     assert estimate.usd["training"] is None and estimate.price_source == cost.NO_PRICE_KNOWN
 
 

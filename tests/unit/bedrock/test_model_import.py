@@ -82,6 +82,14 @@ def test_each_fault_is_named(merged: Path, name: str, values: dict[str, Any], co
     assert codes(merged) == [code]
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json"])
+def test_a_chat_template_in_a_file_of_its_own_is_one(merged: Path, name: str) -> None:
+    """Bedrock user guide, "Custom chat templates and tokenizers", read in October 2026."""
+    change(merged, "tokenizer_config.json", chat_template=None)
+    (merged / name).write_text('{"chat_template": "{{ messages }}"}')
+    assert codes(merged) == []
+
+
 def test_missing_files_and_other_formats_are_named(merged: Path) -> None:
     (merged / "tokenizer.json").unlink()
     header = json.dumps({"w": {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}}).encode()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cloudft import catalogue
 from cloudft.backends.base import Backend, with_placeholder_data
+from cloudft.backends.bedrock import job_cost
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.catalogue import Prices, Source, cost
@@ -134,15 +135,14 @@ def test_a_bad_price_is_named_with_file_and_field(home: Path, text: str, field: 
     assert "nova-lite" in str(bad.value.fix)
 
 
-def test_a_list_replaces_what_is_not_stated_alone() -> None:
-    source = Source("stated", "our offer", "2026-11-02")
-    nova = catalogue.with_prices(
-        catalogue.find_model("nova-lite"), {"training_per_1k_tokens": 1.0}, source
-    )
-    before = cost.estimate_cost("bedrock", nova, VOLUMES["train"], 1)
+def test_a_list_replaces_what_is_not_stated_alone(tmp_path: Path) -> None:
+    own = "prices: {training_per_1k_tokens: 0.5, source: our offer, date: 2026-11-02}"
+    job = loaded(tmp_path, "nova-lite", own)
+    nova = job.model
+    before = job_cost.estimate_job("bedrock", job, VOLUMES["train"])
     source = Source("price-list", "Price List API", "2026-11-28")
     listed = Prices.of({"training_per_1k_tokens": 9.0, "storage_per_month": 9.0}, source, "list")
-    after = cost.with_list_prices(before, nova, listed)
+    after = cost.with_list_prices(before, nova, {"nova-lite": listed})
     assert after.usd["training"] == before.usd["training"] == 100.0
     assert after.usd["storagePerMonth"] == 9.0
     assert "our offer" in after.price_source

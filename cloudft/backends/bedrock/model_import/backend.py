@@ -25,10 +25,12 @@ from cloudft.backends.bedrock.model_import import (
     preflight,
     request,
     states,
+    stored_model,
 )
-from cloudft.backends.bedrock.request import location_of
+from cloudft.backends.bedrock.request import expected_bucket_owner, location_of
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    ImportsStoredModels,
     ModelImporter,
     SupportsDiscovery,
     SupportsGenerate,
@@ -70,7 +72,13 @@ NO_PRICE_SOURCE = (
 
 
 class ImportBackend(
-    AwsBackend, Backend, ModelImporter, SupportsDiscovery, SupportsGenerate, SupportsInference
+    AwsBackend,
+    Backend,
+    ModelImporter,
+    ImportsStoredModels,
+    SupportsDiscovery,
+    SupportsGenerate,
+    SupportsInference,
 ):
     """Import jobs of one account and Region, and the models that they make."""
 
@@ -127,9 +135,35 @@ class ImportBackend(
             files = {path.name: _data_file(path) for path in model_checks.imported_files(folder)}
         return request.MergedJob(job, manifest, folder, files=files), findings
 
+    def prepare_stored_model(
+        self, job: LoadedJob, manifest: Manifest, uri: str
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Check the account, then the model's files in S3 by Bedrock's rules; download no weights.
+
+        The files are not read where the job file has an error.
+        """
+        aws = self.aws_for(self.location_of(job))
+        findings = preflight.check_job(job, aws, model_prefix=split_s3_uri(uri)[1])
+        if any(finding.severity == "error" for finding in findings):
+            return request.StoredModelJob(job, manifest, job.base_dir, uri=uri), findings
+        owner = expected_bucket_owner(job)
+        files = stored_model.list_model_files(aws, uri, owner)
+        supervised = is_labeled(job.spec.customization_type)
+        options = {"supervised": supervised, "region": job.spec.bedrock.region}
+        findings += stored_model.check_stored_model(aws, uri, owner, files, options)
+        etags = {name: file.etag for name, file in files.items()}
+        staged = request.StoredModelJob(job, manifest, job.base_dir, uri=uri, etags=etags)
+        return staged, findings
+
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls that create the import, in order, with all their parameters."""
-        if not isinstance(staged, request.MergedJob):
+        if isinstance(staged, request.MergedJob):
+            calls = request.api_calls(staged).in_order
+            digests = {name: file.sha256 for name, file in staged.files.items()}
+            files = {name: staged.folder / name for name in sorted(staged.files)}
+        elif isinstance(staged, request.StoredModelJob):
+            calls, digests, files = [request.create_call(staged)], dict(staged.etags), {}
+        else:
             raise UsageError("an import needs a trained job", fix="cloudft import JOB")
         return Plan(
             backend=self.name,
@@ -139,11 +173,11 @@ class ImportBackend(
                 **AwsRequest(
                     hyper_parameters=dict(staged.job.spec.hyperparameters),
                     place=location_of(staged.job),
-                    calls=request.api_calls(staged).in_order,
+                    calls=calls,
                 ).to_json(),
-                "model": {name: file.sha256 for name, file in staged.files.items()},
+                "model": digests,
             },
-            files={name: staged.folder / name for name in sorted(staged.files)},
+            files=files,
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, {}),
             spec=to_portable_values(staged.job),
@@ -155,7 +189,8 @@ class ImportBackend(
         existing = self._find_import(plan)
         if existing is not None:
             return existing
-        self._upload(plan, observer)
+        if plan.files:  # a model that lies in S3 already has none
+            self._upload(plan, observer)
         return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
@@ -187,7 +222,7 @@ class ImportBackend(
 
     def _create(self, plan: Plan) -> str:
         failure = f"the import {plan.job_id} can't be created"
-        call = planned_request(plan).planned.create
+        call = planned_request(plan).calls[-1]
         created = self.create_once(failure, call, lambda: self._find_import(plan))
         return created if isinstance(created, str) else str(created["jobArn"])
 

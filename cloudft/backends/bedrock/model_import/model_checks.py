@@ -151,10 +151,16 @@ def _check_tokenizer(folder: Path, rules: ImportRules, supervised: bool) -> Iter
         supported = ", ".join(rules.tokenizers)
         message = f"Bedrock reads no tokenizer of the class {name}; it reads {supported}"
         yield _finding("ImportTokenizer", message, OTHER_MODEL_FIX, path)
-    if supervised and not config.get("chat_template"):
+    if supervised and not config.get("chat_template") and not _has_template_file(folder, rules):
         message = "the tokenizer has no chat template: the imported model takes no conversation"
         fix = "train again with a base model that has one."
         yield _finding("ImportNoTemplate", message, fix, path, "warning")
+
+
+def _has_template_file(folder: Path, rules: ImportRules) -> bool:
+    """Return whether the chat template is in a file of its own, which Bedrock reads first."""
+    names = [name for name in rules.template_files if name != TOKENIZER]
+    return any((folder / name).is_file() for name in names)
 
 
 def _check_eos_tokens(folder: Path, config: HfConfig, rules: ImportRules) -> Iterator[Finding]:

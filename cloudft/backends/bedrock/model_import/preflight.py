@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws, Response
@@ -33,10 +34,11 @@ SKIPPED_CHECKS = {
 ROLE_FIELD = "bedrock.import_role_arn"
 
 
-def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
+def check_job(job: LoadedJob, aws: Aws, model_prefix: str | None = None) -> list[Finding]:
     """Return the findings about an import: of the job file, then of the account.
 
-    The account is checked where the job file has no error.
+    The account is checked where the job file has no error. `model_prefix` is that of a model that
+    lies in the job file's bucket already.
     """
     finding = FindingFactory(job)
     findings = list(_check_settings(job, finding))
@@ -46,7 +48,11 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     checks = [check for check in account_checks.CHECKS if check[0] not in SKIPPED_CHECKS]
     checks += [
         ("the role's trust", ROLE_FIELD, _check_trust),
-        ("the role's permissions", ROLE_FIELD, _check_read_permissions),
+        (
+            "the role's permissions",
+            ROLE_FIELD,
+            partial(_check_read_permissions, model_prefix=model_prefix),
+        ),
     ]
     import_job = _with_import_role(job)
     return [*findings, *account_checks.check_account(import_job, aws, finding, checks)]
@@ -113,22 +119,27 @@ def _source_arns(policy: Response) -> Iterator[str]:
                     yield from [value] if isinstance(value, str) else value
 
 
-def _check_read_permissions(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
+def _check_read_permissions(
+    job: LoadedJob, aws: Aws, finding: MakeFinding, model_prefix: str | None = None
+) -> Iterator[Finding]:
     """Check with the policy simulator that the role may read the model's location."""
     role = str(job.spec.bedrock.role_arn)
-    for permission, decision in denied_permissions(aws, role, role_permissions(job)):
+    for permission, decision in denied_permissions(aws, role, role_permissions(job, model_prefix)):
         message = f"the role may not {permission.action} on {permission.resource} ({decision})"
         fix = "add to its policy: " + json.dumps(policy_statement(permission))
         yield finding("RoleDenied", ROLE_FIELD, message, fix)
 
 
-def role_permissions(job: LoadedJob) -> Iterator[RequiredPermission]:
+def role_permissions(
+    job: LoadedJob, model_prefix: str | None = None
+) -> Iterator[RequiredPermission]:
     """Yield what the import's role must be allowed: to read the model, and to use the VPC.
 
     Source: Bedrock user guide, "Protect custom model import jobs using a VPC".
     """
     bucket, prefix = request.s3_prefix(job)
-    arns, keys = arn_context(job), f"{prefix}{MODELS_PREFIX}*"
+    staged_prefix = f"{prefix}{MODELS_PREFIX}" if model_prefix is None else model_prefix
+    arns, keys = arn_context(job), f"{staged_prefix}*"
     yield RequiredPermission("s3:ListBucket", arns.bucket_arn(bucket), {"s3:prefix": keys})
     yield RequiredPermission("s3:GetObject", arns.bucket_arn(bucket, keys))
     vpc = job.spec.bedrock.vpc

@@ -33,6 +33,20 @@ class MergedJob(StagedJob):
     files: Mapping[str, StagedFile] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StoredModelJob(StagedJob):
+    """A model that lies in S3 already, in the folder `uri`; `etags` has those of its files.
+
+    Nothing is uploaded, and nothing is written to the folder.
+    """
+
+    uri: str = ""
+    etags: Mapping[str, str] = field(default_factory=dict)
+
+
+ImportableJob = MergedJob | StoredModelJob
+
+
 def import_role(job: LoadedJob) -> str | None:
     """Return the role that Bedrock assumes to read the model."""
     return job.spec.bedrock.import_role_arn or job.spec.bedrock.role_arn
@@ -43,23 +57,32 @@ def model_digest(files: Mapping[str, StagedFile]) -> str:
     return requests.content_digest({name: file.sha256 for name, file in sorted(files.items())})
 
 
+def model_uri(importable: ImportableJob) -> str:
+    """Return the folder in S3 that Bedrock reads."""
+    if isinstance(importable, StoredModelJob):
+        return importable.uri
+    return s3_uri(*model_location(importable))
+
+
 def model_location(merged: MergedJob) -> tuple[str, str]:
     """Return bucket and key prefix of the model's files in S3."""
     bucket, prefix = request.s3_prefix(merged.job)
     return bucket, f"{prefix}{MODELS_PREFIX}{model_digest(merged.files)}/"
 
 
-def request_token(merged: MergedJob) -> str:
+def request_token(merged: ImportableJob) -> str:
     """Return the name of the request: 32 hex digits that follow from all of it and of the model."""
-    content = {
+    content: dict[str, object] = {
         "request": _create_parameters(merged, "NAME", "TOKEN"),
         "owner": request.expected_bucket_owner(merged.job),
         "s3Key": merged.job.spec.bedrock.s3_kms_key_id,
     }
+    if isinstance(merged, StoredModelJob):
+        content["etags"] = dict(merged.etags)
     return requests.request_token(merged, request.location_of(merged.job), content)
 
 
-def create_request(merged: MergedJob) -> CreateImportJob:
+def create_request(merged: ImportableJob) -> CreateImportJob:
     """Return the parameters of CreateModelImportJob.
 
     Botocore fills in no client token for this operation, which lacks the idempotency trait, so the
@@ -74,22 +97,21 @@ def create_request(merged: MergedJob) -> CreateImportJob:
     return parameters
 
 
-def _plan_digest(merged: MergedJob, token: str) -> str:
+def _plan_digest(merged: ImportableJob, token: str) -> str:
     """Return the plan's digest, which the import carries as a tag."""
     covered = {"hyperParameters": dict(merged.job.spec.hyperparameters)}
     return requests.plan_digest("import", merged, token, covered)
 
 
-def _create_parameters(merged: MergedJob, name: str, client_token: str) -> CreateImportJob:
+def _create_parameters(merged: ImportableJob, name: str, client_token: str) -> CreateImportJob:
     """Return the parameters that the token covers, with this name and this token."""
     spec = merged.job.spec.bedrock
-    bucket, prefix = model_location(merged)
     tags = to_tag_list(with_cloudft_tags(merged.job.spec.tags, name, client_token))
     parameters: CreateImportJob = {
         "jobName": name,
         "importedModelName": request.custom_model_name(name),
         "roleArn": import_role(merged.job),
-        "modelDataSource": {"s3DataSource": {"s3Uri": s3_uri(bucket, prefix)}},
+        "modelDataSource": {"s3DataSource": {"s3Uri": model_uri(merged)}},
         "jobTags": tags,
         "importedModelTags": tags,
         "clientRequestToken": client_token,
@@ -104,9 +126,15 @@ def _create_parameters(merged: MergedJob, name: str, client_token: str) -> Creat
     return parameters
 
 
+def create_call(importable: ImportableJob) -> ApiCall:
+    """Return the call that creates the import."""
+    parameters = dict(create_request(importable))
+    return ApiCall(service="bedrock", operation=CREATE_OPERATION, parameters=parameters)
+
+
 def api_calls(merged: MergedJob) -> PlannedCalls:
     """Return every call that changes something: the files, the plan, the import."""
-    job, parameters = merged.job, create_request(merged)
+    job, create = merged.job, create_call(merged)
     bucket, prefix = model_location(merged)
     settings = requests.object_settings(
         request.expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id
@@ -116,8 +144,10 @@ def api_calls(merged: MergedJob) -> PlannedCalls:
             put_file(bucket, f"{prefix}{name}", name, (file.sha256, file.bytes), settings)
             for name, file in sorted(merged.files.items())
         ),
-        plan_file=put_generated(bucket, plan_key(job, parameters["jobName"]), "plan", settings),
-        create=ApiCall(service="bedrock", operation=CREATE_OPERATION, parameters=dict(parameters)),
+        plan_file=put_generated(
+            bucket, plan_key(job, create.parameters["jobName"]), "plan", settings
+        ),
+        create=create,
     )
 
 

@@ -1,0 +1,1 @@
+"""Custom models that no customization job made: copies, and models trained in SageMaker."""
