@@ -115,22 +115,18 @@ def _refuse(**options: object) -> None:
             )
 
 
-def check_records(record: JobRecord, backend: Backend, held: HeldOutData) -> None:
-    """Raise UsageError for what can't be judged, before an answer is paid for."""
+def check_records(
+    record: JobRecord, backend: Backend, held: HeldOutData, options: JudgeOptions
+) -> None:
+    """Raise an error for what can't be judged, or be looked up, before an answer is paid for."""
     from cloudft.evaluate import judged
 
-    judged.require_evaluation_jobs(record, backend)
-    judged.expected_answers(held)
-
-
-def refuse_without_job(**options: object) -> None:
-    """Raise UsageError for an option that has no meaning without `--bedrock-job`."""
-    for name, value in options.items():
-        if value:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                f"{flag} is of evaluation jobs", field=flag, fix="add --bedrock-job, or omit it."
-            )
+    server = judged.require_evaluation_jobs(record, backend)
+    answers = judged.expected_answers(held)
+    plan = server.plan_evaluation(_backend_id(record), answers, options.settings)
+    price = judged.estimate_judging(plan, answers)
+    if price.usd is None:
+        judged.check_judging_budget(price, _cost_limit(record, options))
 
 
 def judge_evaluation(

@@ -13,13 +13,12 @@ from processes import Cli
 from test_aws_killed import killed, value
 
 MOMENTS = (
-    # Both lists are before the two creations, both uploads too.
-    ("evaluation-jobs", 3, "before", "Correctness"),
-    ("evaluation-jobs", 3, "after", "Completeness"),
-    ("evaluation-jobs", 4, "after", "Relevance"),
-    ("PUT http", 1, "after", "Coherence"),
+    ("POST", "/evaluation-jobs", 1, "before", "Correctness"),
+    ("POST", "/evaluation-jobs", 1, "after", "Completeness"),
+    ("POST", "/evaluation-jobs", 2, "after", "Relevance"),
+    ("PUT", "/training-bucket", 1, "after", "Coherence"),
 )
-"""Part of the calls that count, number of the call, when it is killed, and the metric."""
+"""The calls that count, the number of the one at which it is killed, when, and the metric."""
 
 
 @pytest.fixture
@@ -47,14 +46,14 @@ def test_an_evaluation_killed_around_its_creations_is_one_job_for_each_model(
     job = value(cli(*words, cwd=folder, timeout=100))["id"]
     words = ("evaluate", job, "--batch", "--quick", "--yes", "--output", "json")
     value(cli(*words, timeout=200))  # the answers are cached now
-    for target, at, when, metric in MOMENTS:
+    for method, path, at, when, metric in MOMENTS:
         before = {call["jobName"] for call in aws.calls("CreateEvaluationJob")}
         judged = (*words, "--bedrock-job", "--metrics", metric)
-        monkeypatch.setenv("KILL_TARGET", target)
-        assert killed(tmp_path, at, when, *judged), (target, at)
+        monkeypatch.setenv("KILL_TARGET", f"{method} {aws.url}{path}")
+        assert killed(tmp_path, at, when, *judged, timeout=300), (method, at)
         found = value(cli(*judged, timeout=200))
         names = {call["jobName"] for call in aws.calls("CreateEvaluationJob")} - before
-        assert len(names) == 2 and all(name.endswith("-0") for name in names), (target, at, when)
+        assert len(names) == 2 and all(name.endswith("-0") for name in names), (method, at, when)
         [suite] = [s for s in found["suites"] if s["suite"] == f"bedrock-judge:{metric}"]
         assert suite["n"] == 2
     jobs = aws.client("bedrock").list_evaluation_jobs()["jobSummaries"]

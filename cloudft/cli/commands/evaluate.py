@@ -126,7 +126,7 @@ def evaluate_command(
     home = Home.from_environ()
     held = load_held_out_data(record, home, data, limit or 0)
     if judge is not None:
-        judging.check_records(record, backend, held)
+        judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
     early = list(evaluate_job.find_data_warnings(held))
     _print_warnings(early, console)
