@@ -21,12 +21,41 @@ Severity = Literal["error", "warning", "note"]
 Split = Literal["train", "validation"]
 ItemT = TypeVar("ItemT", covariant=True)
 
+VALIDATION = "validation"
+"""Role of the validation data, where it is one set."""
+VALIDATION_ROLE_PREFIX = f"{VALIDATION}-"
+"""Begins the role of a named validation set: `validation-german`."""
 NAME_MAX = 63
 """The longest `jobName` of Bedrock (botocore 1.44.5)."""
 _JOB_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,53}-[0-9a-f]{8}")
 STATUSES: tuple[str, ...] = get_args(Status)
 DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
 TERMINAL_STATUSES: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
+
+
+def validation_role(name: str) -> str:
+    """Return the role of a named validation set: `german` has the role `validation-german`."""
+    return VALIDATION_ROLE_PREFIX + name
+
+
+def is_validation_role(role: str) -> bool:
+    """Return whether a role is that of validation data, the only set or one of several."""
+    return role == VALIDATION or role.startswith(VALIDATION_ROLE_PREFIX)
+
+
+def validation_set_of(role: str) -> str | None:
+    """Return the name of the validation set that has this role; None for any other role."""
+    return (
+        role.removeprefix(VALIDATION_ROLE_PREFIX)
+        if role.startswith(VALIDATION_ROLE_PREFIX)
+        else None
+    )
+
+
+def role_field(role: str) -> str:
+    """Return the field of the job file that names a role's files: `data.validation.german`."""
+    name = validation_set_of(role)
+    return f"data.{role}" if name is None else f"data.{VALIDATION}.{name}"
 
 
 def to_camel_case(name: str) -> str:
@@ -164,7 +193,8 @@ class Manifest:
     """The staged files, and the sources that they were made from.
 
     `sha256` covers the staged bytes and nothing else. `files` maps a role (`train`, `validation`,
-    `test`) to its canonical JSONL file.
+    `test`) to its canonical JSONL file. Several validation sets have a role each
+    (`validation-NAME`).
     """
 
     sha256: str
@@ -369,7 +399,11 @@ class JobState:
 
 @dataclass(frozen=True)
 class Metric:
-    """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0."""
+    """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0.
+
+    `validation_set` names one of several validation sets. A point of the split `validation` without
+    it is of all validation data.
+    """
 
     step: int
     epoch: int
@@ -379,6 +413,7 @@ class Metric:
     learning_rate: float | None
     tokens_per_second: float | None
     timestamp: str
+    validation_set: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from local_backend.distributed.process_group import (
     lost_peer_error,
 )
 from local_backend.errors import StopRequested, TrainerError
-from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
+from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, METRICS, STOPPED, JobDir
 from local_backend.process_exit import exit_now
 from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
 from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
+from local_backend.training.loss_curve import read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
@@ -150,11 +151,15 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
         return checkpoint.gather_trained_weights(model, keep=group.is_rank_zero)
     if not group.is_rank_zero:
         return {}
-    run.reporter.summary["tuned"] = {
+    tuned: dict[str, object] = {
         "validationLoss": best,
         **run.objective.metrics(best),
         "step": run.position.best_step,
     }
+    if run.validation_sets:
+        points = read_curve(run.checkpoints.parent / METRICS)
+        tuned["validationSets"] = set_losses_at(points, run.position.best_step)
+    run.reporter.summary["tuned"] = tuned
     run.reporter.log(
         f"tuned model: validation loss {best:.4f}, after step {run.position.best_step}"
     )

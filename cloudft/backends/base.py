@@ -17,6 +17,7 @@ from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
+    VALIDATION,
     DataVolume,
     Estimate,
     Finding,
@@ -44,17 +45,28 @@ class StagedJob:
     manifest: Manifest
     folder: Path
     attempt: int = 0
+    logged: DataVolume | None = None
+    """What the job trains on of invocation logs, where these are its training data."""
+
+    @property
+    def volumes(self) -> dict[str, DataVolume]:
+        """Return how much data there is, by role."""
+        volumes: dict[str, DataVolume] = dict(self.manifest.files)
+        return volumes if self.logged is None else {"train": self.logged, **volumes}
 
 
 def with_placeholder_data(job: LoadedJob) -> StagedJob:
     """Return the job with a placeholder for its staged data, to build its request for a check."""
-    roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
+    data = job.spec.data
+    held_out = data.validation_files or ([VALIDATION] if data.validation is not None else [])
+    roles = (*(["train"] if data.train else []), *held_out)
     files = {
         role: StagedFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
     }
     kind = job.spec.customization_type
     empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
-    return StagedJob(job, empty, Path())
+    logged = None if data.invocation_logs is None else DataVolume(0, 0, 0)
+    return StagedJob(job, empty, Path(), logged=logged)
 
 
 class Backend(ABC):

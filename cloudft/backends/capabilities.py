@@ -20,7 +20,9 @@ from cloudft.backends.evaluation_jobs import (
     JudgeSettings,
 )
 from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
+from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import DamagedJob
 from cloudft.inference import (
     Answer,
@@ -126,6 +128,17 @@ class SupportsInference(ABC):
         """Open only the base model that this job would tune: the variant `base`."""
 
 
+class SupportsInferenceProfiles(ABC):
+    """A backend whose base models are called by inference profiles in some Regions."""
+
+    @abstractmethod
+    def use_inference_profile(self, profile: str | None, note: Callable[[str], None]) -> None:
+        """Call base models by a profile: an area, an id or an ARN; chosen if None.
+
+        `note` gets what people should know about the choice, when a model is opened.
+        """
+
+
 class SupportsBatchInference(ABC):
     """A backend that answers many prompts as a batch job, without a deployment."""
 
@@ -223,7 +236,7 @@ class DerivesModels(ABC):
 
     @abstractmethod
     def policy_of(self, staged: StagedJob) -> Policy:
-        """Return the IAM policy that whoever submits the job needs."""
+        """Return the IAM policy that the submitting identity needs."""
 
 
 class SupportsExport(ABC):
@@ -251,6 +264,19 @@ class SupportsMedia(ABC):
     @abstractmethod
     def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
         """Return what is wrong with the objects that the records of a job name. Reads only."""
+
+
+class SupportsInvocationLogs(ABC):
+    """A backend whose jobs can train on invocation logs, which stay where they are."""
+
+    @abstractmethod
+    def read_invocation_logs(
+        self, job: LoadedJob, limits: DatasetLimits, progress: Callable[[int], None]
+    ) -> DataReport:
+        """Return what a job would train on of its logs, as the volume of `train`. Reads only.
+
+        `progress` gets the number of records read so far. Raise CloudRefused and CloudUnreachable.
+        """
 
 
 class SupportsTokenize(ABC):

@@ -155,6 +155,7 @@ class _Point(msgspec.Struct, rename="camel"):
     learning_rate: float | None
     tokens_per_second: float | None
     timestamp: str
+    validation_set: str | None = None
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:

@@ -13,7 +13,12 @@ from cloudft.catalogue.customization_types import (
     is_text_only,
     trains_on,
 )
-from cloudft.catalogue.find import find_catalogue_model, find_model, is_hub_id
+from cloudft.catalogue.find import (
+    find_catalogue_model,
+    find_model,
+    is_hub_id,
+    living_teachers,
+)
 from cloudft.catalogue.import_rules import (
     Architecture,
     ImportRules,
@@ -21,7 +26,12 @@ from cloudft.catalogue.import_rules import (
     get_unit_prices,
     load_import_rules,
 )
-from cloudft.catalogue.inference_profiles import inference_id, on_demand_id, profile_areas
+from cloudft.catalogue.inference_profiles import (
+    answers_in_region,
+    callable_areas,
+    inference_id,
+    profile_areas,
+)
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
@@ -32,6 +42,7 @@ from cloudft.catalogue.model import (
     Weights,
 )
 from cloudft.catalogue.prices import Price, Prices
+from cloudft.catalogue.profile_ids import ProfileName, on_demand_id, parse_profile, profile_id
 from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
 from cloudft.catalogue.weight_locations import WeightLocation, find_weights
@@ -51,10 +62,13 @@ __all__ = [
     "Model",
     "Price",
     "Prices",
+    "ProfileName",
     "Source",
     "UnitPrices",
     "WeightLocation",
     "Weights",
+    "answers_in_region",
+    "callable_areas",
     "find_catalogue_model",
     "find_model",
     "find_weights",
@@ -64,13 +78,16 @@ __all__ = [
     "is_hub_id",
     "is_labeled",
     "is_text_only",
+    "living_teachers",
     "load_copy_rules",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",
     "load_models",
     "on_demand_id",
+    "parse_profile",
     "profile_areas",
+    "profile_id",
     "trains_on",
     "with_prices",
 ]

@@ -10,12 +10,12 @@ from typing import get_args
 
 from cloudft.catalogue import Model, Prices, Source
 from cloudft.catalogue.prices import UNITS, Certainty, PairName, is_old
+from cloudft.catalogue.profile_ids import GLOBAL, parse_profile
 from cloudft.types import BilledPart, Estimate, MissingPrice, UnitPrice
 
 NO_PRICE_KNOWN = "no price is known"
 PRICING_PAGE = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
-BOTH_MODELS: tuple[PairName, ...] = ("base_per_1k_tokens", "tuned_per_1k_tokens")
 MAX_DIGITS = 12
 PER_1K = "per_1k_tokens"
 """Part of the name of every price of a thousand tokens."""
@@ -122,16 +122,31 @@ def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
     return format_usd(amount, digits), f"{bound:,.{whole}f} USD"
 
 
-def inference_usd(prices: Prices | None, input_tokens: int, output_tokens: int) -> float | None:
+def inference_usd(
+    prices: Prices | None, input_tokens: int, output_tokens: int, *, base_id: str = ""
+) -> float | None:
     """Return the price of so many tokens through the base and the tuned model on demand.
 
-    None where their prices are not known.
+    `base_id` is the id that the base model is called by. None where their prices are not known.
     """
-    both = [prices.pair(name) for name in BOTH_MODELS] if prices else [None]
+    if prices is None:
+        return None
+    both = [prices.pair(base_price_name(base_id)), prices.pair("tuned_per_1k_tokens")]
     amounts = [
         input_tokens * pair[0] + output_tokens * pair[1] for pair in both if pair is not None
     ]
-    return sum(amounts) / 1000 if len(amounts) == len(BOTH_MODELS) else None
+    return sum(amounts) / 1000 if len(amounts) == len(both) else None
+
+
+def base_price_name(base_id: str) -> PairName:
+    """Return the name of the price of a base model that is called by an id.
+
+    A geographic profile has the price of the Region that it is called in; the global one has its
+    own. Source: Bedrock user guide, "Global cross-Region inference", 2026-10.
+    """
+    profile = parse_profile(base_id)
+    is_global = profile is not None and profile.area == GLOBAL
+    return "global_per_1k_tokens" if is_global else "base_per_1k_tokens"
 
 
 def with_list_prices(

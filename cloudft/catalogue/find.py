@@ -11,6 +11,7 @@ from pathlib import Path
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import Lifecycle, Model, Weights
+from cloudft.catalogue.profile_ids import on_demand_id, parse_profile, profile_id
 from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import with_stated_prices
 from cloudft.errors import UnknownModel
@@ -27,16 +28,17 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]
 def find_model(name: str, *, base_dir: Path | None = None) -> Model:
     """Return the model of an alias, a Bedrock id or ARN, a folder, or a hub id.
 
-    A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). A folder is
-    relative to `base_dir` (the current one if None) and wins over a hub id. The model has the
+    A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). That of an
+    inference profile (`us.amazon.nova-lite-v1:0`), or its ARN, names the profile's model. A folder
+    is relative to `base_dir` (the current one if None) and wins over a hub id. The model has the
     prices that CLOUDFT_HOME states. Raise UnknownModel, which names the closest aliases.
     """
-    arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
-    model = _models_by_name().get(arn["id"] if arn else name)
+    model = find_catalogue_model(name)
     if model:
         return with_stated_prices(model, _models_by_name())
+    is_arn = name.startswith("arn:")
     folder = _as_path(name, base_dir)
-    if not arn and (_is_folder(folder) or _looks_like_path(name)):
+    if not is_arn and (_is_folder(folder) or _looks_like_path(name)):
         try:
             return _model_from_folder(name, folder)
         except OSError as exc:
@@ -50,9 +52,27 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
 
 
 def find_catalogue_model(name: str) -> Model | None:
-    """Return the catalogue's model of an alias, Bedrock id or ARN, else None; look in no folder."""
+    """Return the catalogue's model of an alias, Bedrock id or ARN, else None; look in no folder.
+
+    The id or ARN of an inference profile names the profile's model.
+    """
+    profile = parse_profile(name)
+    if profile is not None:
+        model = _models_by_name().get(profile.model)
+        # A profile is named after an id, never after an alias or a part of an id.
+        return model if model is not None and _has_on_demand_id(model, profile.model) else None
     arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
     return _models_by_name().get(arn["id"] if arn else name)
+
+
+def living_teachers(student: Model) -> tuple[Model, ...]:
+    """Return the models that a student can be distilled from and that still answer."""
+    models = map(find_catalogue_model, student.teachers)
+    return tuple(one for one in models if one and one.lifecycle.state != "end-of-life")
+
+
+def _has_on_demand_id(model: Model, identifier: str) -> bool:
+    return identifier in {on_demand_id(one) for one in (model.bedrock_id or "", *model.other_ids)}
 
 
 def is_hub_id(name: str) -> bool:
@@ -163,6 +183,24 @@ def _closest_aliases(name: str) -> list[str]:
 
 
 def _unknown_model(name: str) -> UnknownModel:
+    profile = parse_profile(name)
+    if profile is not None and profile.is_application:
+        return UnknownModel(
+            f"{name!r} is an application inference profile: its name does not say its model",
+            fix="name the model here, and the profile in bedrock.inference_profile",
+        )
+    near = _models_by_name().get(profile.model) if profile is not None else None
+    if profile is not None and near is not None and near.bedrock_id:
+        return UnknownModel(
+            f"there is no inference profile {name[:200]!r}",
+            fix=f"write {profile_id(profile.area, near.bedrock_id)}",
+        )
+    if profile is not None:
+        return UnknownModel(
+            f"the inference profile {name[:200]!r} is of a model that the catalogue lacks"
+            + _suggestion(profile.model),
+            fix="`cloudft models` lists the models",
+        )
     if ":custom-model/" in name:
         return UnknownModel(
             f"{name!r} is a custom model of a base model that the catalogue lacks",

@@ -99,9 +99,9 @@ def _to_limits(row: Yaml, sources: dict[str, Source]) -> Limits:
     return Limits(**row | lists | named | {"media": media})
 
 
-def _to_content(raw: Yaml) -> Mapping[str, tuple[str, ...]]:
-    """Return the features of each customization type."""
-    return MappingProxyType({kind: tuple(features) for kind, features in raw.items()})
+def _to_tuples(raw: Yaml) -> Mapping[str, tuple[str, ...]]:
+    """Return a mapping with its lists as tuples."""
+    return MappingProxyType({key: tuple(values) for key, values in raw.items()})
 
 
 def _to_model(
@@ -123,8 +123,8 @@ def _to_model(
         other_ids=tuple(row.get("other_ids", ())),
         customization_types=tuple(row["customization_types"]),
         formats=MappingProxyType(row.get("formats", {})),
-        content=_to_content(row.get("content", {})),
-        content_unsure=_to_content(row.get("content_unsure", {})),
+        content=_to_tuples(row.get("content", {})),
+        content_unsure=_to_tuples(row.get("content_unsure", {})),
         regions=tuple(row.get("regions", ())),
         hyperparameters=hyperparameters,
         early_stopping=row.get("early_stopping", False),
@@ -135,7 +135,8 @@ def _to_model(
         ),
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
-        inference_profiles=tuple(row.get("inference_profiles", ())),
+        former_teachers=tuple(row.get("former_teachers", ())),
+        inference_profiles=_to_tuples(row.get("inference_profiles", {})),
         in_region=tuple(row["in_region"]) if "in_region" in row else None,
         successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),

@@ -129,10 +129,12 @@ class Model:
     model. `serving` is how Bedrock serves the tuned model: `on-demand`, `provisioned`. `price_list`
     is the model's name within the usage types of AWS's Price List. `prices` has one entry for each
     Region with known prices; `stated_prices` are the user's own, for every Region. `teachers` are
-    the ids of the models that it can be distilled from. `inference_profiles` are the areas of the
-    profiles that Bedrock defines for it (`us`, `global`); `in_region` are the Regions that answer
-    to the model's own id on demand, None where no source was read: elsewhere a profile is needed.
-    `successor` is the alias of the model to use when this one is retired.
+    the ids of the models that it can be distilled from, `former_teachers` of those that are past
+    their end of life. `inference_profiles` maps the area of each profile that Bedrock defines for
+    it (`us`, `global`) to the Regions where that profile can be called, empty where no source was
+    read. `in_region` are the Regions that answer to the model's own id on demand, None where no
+    source was read: elsewhere a profile is needed. `successor` is the alias of the model to use
+    when this one is retired.
 
     `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
     `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
@@ -159,7 +161,8 @@ class Model:
     stated_prices: Prices | None = None
     price_list: str | None = None
     teachers: tuple[str, ...] = ()
-    inference_profiles: tuple[str, ...] = ()
+    former_teachers: tuple[str, ...] = ()
+    inference_profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     in_region: tuple[str, ...] | None = None
     successor: str | None = None
     customization_api: CustomizationApi = "bedrock"

@@ -67,6 +67,7 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
     from cloudft.data.findings import Findings
     from cloudft.data.sources.source_files import SourceResolver
     from cloudft.spec.load import load_job
+    from cloudft.types import role_field
 
     findings = Findings()
     if paths and Path(paths[0]).suffix not in JOB_FILE_SUFFIXES:
@@ -77,12 +78,8 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
     job = load_job(Path(paths[0]) if paths else None, environ=os.environ)
     data = job.spec.data
     sources = SourceResolver(job.base_dir, findings)
-    named = {"train": data.train, "validation": data.validation, "test": data.test}
-    files = {
-        role: sources.resolve(f"data.{role}", patterns)
-        for role, patterns in named.items()
-        if isinstance(patterns, tuple)
-    }
+    named = {"train": data.train, **data.held_out_files}
+    files = {role: sources.resolve(role_field(role), patterns) for role, patterns in named.items()}
     columns = {str(name): column for name, column in data.columns.items()}
     return InputFiles(job, files, columns, findings)
 

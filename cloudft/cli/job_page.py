@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
-from cloudft.types import JobState, Metric, to_camel_case
+from cloudft.types import JobState, Metric, to_camel_case, validation_role
 
 if TYPE_CHECKING:
     from cloudft.jobs.lifecycle import Job
@@ -29,7 +29,7 @@ def job_page(job: Job) -> str:
         ("type", record.customization_type),
         ("base model", _base_model_text(record.base_model, summary.get("model"))),
         ("settings", ", ".join(f"{k} {v:g}" for k, v in record.hyper_parameters.items())),
-        ("data", _data_text(record.manifest)),
+        ("data", _logs_text(record.spec) or _data_text(record.manifest)),
         ("queued", summary.get("queuedIn")),
         ("model", _imported_model_text(summary)),
         ("activity", summary.get("activity") if state.ended_at is None else None),
@@ -37,6 +37,7 @@ def job_page(job: Job) -> str:
         ("loss", f"{loss:.4f}" if loss is not None else None),
         ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
+        ("sets", _validation_sets_text(summary)),
         ("cost", _cost_text(job)),
         ("created", format_local_time(record.created_at)),
         ("ended", format_local_time(state.ended_at)),
@@ -81,6 +82,12 @@ def _base_model_text(base: str, trained: str | None) -> str:
     return base if trained in (None, base) else f"{base} (trained here: {trained})"
 
 
+def _logs_text(spec: Mapping[str, Any]) -> str | None:
+    """Return which invocation logs a job trains on; None for a job with files."""
+    logs = (spec.get("data") or {}).get("invocation_logs")
+    return f"invocation logs at {logs['s3_uri']}" if logs else None
+
+
 def _data_text(manifest: Mapping[str, Any]) -> str:
     parts = [f"{file['records']} {role}" for role, file in manifest["files"].items()]
     return f"{', '.join(parts)} (sha256 {manifest['sha256'][:12]})"
@@ -96,13 +103,27 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     return text
 
 
+def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
+    """Return the loss on each of several validation sets, before and after; None for one set."""
+    base, tuned = ((summary.get(k) or {}).get("validationSets") or {} for k in ("base", "tuned"))
+    tuned = tuned or summary.get("validationSetLosses") or {}
+    if not base and not tuned:
+        return None
+    parts = []
+    for name in sorted(base | tuned):
+        before = f" {base[name]:.4f} before" if name in base else ""
+        after = f" {tuned[name]:.4f} after" if name in tuned else ""
+        parts.append(f"{name}{before}{',' if before and after else ''}{after}")
+    return "; ".join(parts)
+
+
 def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[object, ...]]:
     """Yield the points of a loss curve as table rows."""
     for point in metrics:
         yield (
             point.step,
             point.epoch,
-            point.split,
+            point.split if point.validation_set is None else validation_role(point.validation_set),
             f"{point.loss:.4f}",
             f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf",
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",

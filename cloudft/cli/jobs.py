@@ -33,6 +33,29 @@ def open_job(reference: str) -> tuple[JobRecord, Backend, Store]:
     return record, lifecycle.backend_for(record, home), store
 
 
+def use_inference_profile(backend: Backend, profile: str | None, console: Console) -> None:
+    """Make a backend call base models by a profile, and print its notes on that.
+
+    Raise UsageError for a profile that is none, and on a backend that has no such profiles.
+    """
+    from cloudft.backends.capabilities import SupportsInferenceProfiles
+    from cloudft.errors import UsageError
+    from cloudft.spec.fields import is_inference_profile
+
+    if profile is not None and not is_inference_profile(profile):
+        raise UsageError(
+            f"{profile[:200]!r} is not an inference profile",
+            fix="name an area (us, eu, global), an id such as us.amazon.nova-2-lite-v1:0, an ARN,"
+            " or in-region.",
+        )
+    if isinstance(backend, SupportsInferenceProfiles):
+        backend.use_inference_profile(profile, console.note)
+    elif profile is not None:
+        raise UsageError(
+            f"{backend.name} has no inference profiles", fix="remove --inference-profile."
+        )
+
+
 def print_job(job: Job, console: Console) -> None:
     """Print one job as the command's result."""
     from cloudft.cli.job_page import job_page

@@ -37,10 +37,15 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
         raise UsageError("the loss curve has no points yet", fix="wait for the first step.")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for split, style in (("train", {"lw": 1.2}), ("validation", {"lw": 1.2, "marker": "o"})):
-        curve = [(point.step, point.loss) for point in points if point.split == split]
+    curves: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
+    for point in points:
+        name = point.split
+        label = name if point.validation_set is None else f"{name} {point.validation_set}"
+        curves.setdefault(label, []).append((point.step, point.loss))
+    for label, curve in curves.items():
+        style = {"lw": 1.2} if label == "train" else {"lw": 1.2, "marker": "o"}
         if curve:
-            axes.plot(*zip(*curve, strict=True), label=split, **style)
+            axes.plot(*zip(*curve, strict=True), label=label, **style)
     axes.set(title=title, xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

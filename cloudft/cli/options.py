@@ -184,6 +184,13 @@ wait_timeout_option = click.option(
 )
 
 
+inference_profile_option = click.option(
+    "--inference-profile",
+    "inference_profile",
+    metavar="PROFILE",
+    help="Call the base model by this inference profile: an area (us, eu, global), an id or an"
+    " ARN; in-region for its own id (bedrock jobs).",
+)
 force_new_option = click.option(
     "--force-new",
     "force_new",

@@ -85,18 +85,19 @@ def _iter_sources(
     from cloudft.data.findings import Findings
     from cloudft.data.sources.repair import RecordRules
     from cloudft.data.sources.source_files import SourceResolver
+    from cloudft.types import role_field
 
     sources = SourceResolver(job.base_dir, Findings())
     data = job.spec.data
     columns = {str(name): column for name, column in data.columns.items()}
     target = job.model.formats.get(job.spec.customization_type, "")
-    named = [("data.train", data.train), ("data.validation", data.validation)]
-    named += [("data.test", data.test), *(("data.mix", part.path) for part in data.mix)]
+    named = [("data.train", data.train)]
+    named += [(role_field(role), paths) for role, paths in data.held_out_files.items()]
+    named += [("data.mix", part.path) for part in data.mix]
     for field, paths in named:
         group_by = data.group_by if field == "data.train" else None
         rules = RecordRules(columns, target, group_by, turns)
-        if isinstance(paths, tuple):
-            yield from ((source, rules) for source in sources.resolve(field, paths))
+        yield from ((source, rules) for source in sources.resolve(field, paths))
 
 
 class _CopyNames:

@@ -121,7 +121,7 @@ def build_endpoint(
     backend = LocalBackend(home)
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
-    parts = _SharedParts(options, backend, inference, s3, faults, warn)
+    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
     bedrock = _build_bedrock(parts, state, folder)
     others = [
         _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
@@ -168,6 +168,7 @@ class _SharedParts:
     backend: LocalBackend
     inference: LocalInference
     s3: RoleClientFactory
+    clients: ServiceClients
     faults: FaultInjector
     warn: Callable[[str], object]
 
@@ -203,19 +204,21 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
         _build_trainer(options, parts.backend, _build_teacher(profiles, inference)),
         s3,
         max_concurrent_jobs=options.max_concurrent_jobs,
+        invoke_requests=profiles.invoke_requests,
         folder=folder,
         faults=parts.faults,
         warn=parts.warn,
     )
     seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
     deployments = Deployments(state, models, seconds)
-    runtime = BedrockRuntime(state, profiles, customization, deployments, inference)
+    logging = InvocationLogging(state, lambda: parts.clients("s3"), parts.warn)
+    runtime = BedrockRuntime(state, profiles, customization, deployments, inference, logging.log)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state, folder, seconds)
     batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
     services = (
         *(models, customization, deployments, imports, copies, batches, evaluations, runtime),
-        *(profiles, created, InvocationLogging(state)),
+        *(profiles, created, logging),
     )
     resumable = (customization, imports, created, copies, batches, evaluations)
     return _Bedrock(state, services, customization, [service.resume for service in resumable])
@@ -275,7 +278,7 @@ def _build_teacher(profiles: InferenceProfiles, inference: LocalInference) -> Te
 
     def answer(identifier: str, requests: Sequence[InferenceRequest]) -> Iterable[str]:
         models = profiles.foundation
-        base = profiles.find_model(identifier) or models.find_model(identifier)
+        base = profiles.find_model(identifier) or models.require_on_demand(identifier)
         name = models.stand_in(base.identifier)
         results = inference.generate_batch(ModelRef(None, name, "base"), requests)
         return [result.text for result in results]

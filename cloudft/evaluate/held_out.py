@@ -22,6 +22,7 @@ from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec, parse_spec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
+from cloudft.types import VALIDATION, is_validation_role
 
 CALL_MARKS_LENGTH = 100
 """Characters of a template around a tool call, or around reasoning, at most."""
@@ -135,9 +136,9 @@ def _resolve_source(
     spec = spec_from_record(record)
     if spec is not None and spec.data.test:
         return "test", Path("/"), spec.data.test
-    staged = find_staged_file(record, home, "validation")
-    if staged is not None:
-        return "validation", Path("/"), (str(staged),)
+    staged = find_validation_files(record, home)
+    if staged:
+        return VALIDATION, Path("/"), tuple(str(path) for path in staged.values())
     raise UsageError(
         f"{record.id} has no held-out data",
         fix="name a file: cloudft evaluate JOB --data FILE, or set data.test in the job file.",
@@ -164,6 +165,13 @@ def find_staged_file(record: JobRecord, home: Home, role: str) -> Path | None:
         home.staged / str(record.manifest["sha256"])[:FOLDER_NAME_LENGTH] / file["name"],
     )
     return next((path for path in candidates if path.is_file()), None)
+
+
+def find_validation_files(record: JobRecord, home: Home) -> dict[str, Path]:
+    """Return the staged files of the validation data by role: one, or one for each named set."""
+    roles = sorted(filter(is_validation_role, record.manifest["files"]))
+    found = {role: find_staged_file(record, home, role) for role in roles}
+    return {role: path for role, path in found.items() if path is not None}
 
 
 def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord]:

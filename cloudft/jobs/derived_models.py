@@ -136,7 +136,7 @@ def prepare_creation(
 
 
 def caller_policy(backend_name: str, staged: StagedJob, home: Home) -> Policy:
-    """Return the IAM policy that whoever submits the job needs."""
+    """Return the IAM policy that the submitting identity needs."""
     backend = make_backend(backend_name, home).for_job(staged.job)
     assert isinstance(backend, DerivesModels)
     return backend.policy_of(staged)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,10 +16,12 @@ from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backen
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     SupportsChatTemplate,
+    SupportsInvocationLogs,
     SupportsMedia,
     SupportsPricing,
     SupportsProbe,
 )
+from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
@@ -91,6 +94,9 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     limits = _dataset_limits(job, backend)
     data = _check_data(job, observer, limits)
     report = _check_backend(job, backend)
+    can_read = isinstance(backend, SupportsInvocationLogs) and not _has_errors(report.findings)
+    if can_read or not isinstance(backend, SupportsInvocationLogs):
+        data = _with_logs(data, _try_logs(report.job or job, backend, observer, limits))
     media = _check_media(report, backend, limits.media)
     rendering, volumes = Rendering((), {}), data.volumes
     if volumes and not _has_errors(report.findings):
@@ -157,6 +163,9 @@ def prepare(
             raise report.error
         raise _check_failed(findings)
     limits = _dataset_limits(report.job, backend)
+    logs = _read_logs(report.job, backend, observer, limits)
+    if logs is not None and _has_errors(logs.findings):
+        raise _check_failed((*job.findings, *logs.findings, *report.findings))
     rendered = _render_data(report.job, backend, observer).findings
     try:
         staged = _stage_data(report.job, home, observer, limits)
@@ -164,10 +173,56 @@ def prepare(
         located = _with_locations(job, error.findings)
         raise _check_failed((*job.findings, *located, *report.findings)) from error
     media = _check_media(report, backend, limits.media)
-    warnings = (*job.findings, *staged.findings, *rendered, *report.findings, *media)
+    read = () if logs is None else logs.findings
+    warnings = (*job.findings, *staged.findings, *read, *rendered, *report.findings, *media)
     if _has_errors(media) or _has_errors(rendered):
         raise _check_failed(warnings)
-    return StagedJob(report.job, staged.manifest, staged.folder), warnings
+    logged = logs.volumes["train"] if logs is not None and logs.volumes else None
+    return StagedJob(report.job, staged.manifest, staged.folder, logged=logged), warnings
+
+
+def _read_logs(
+    job: LoadedJob, backend: Backend, observer: RunObserver, limits: DatasetLimits
+) -> DataReport | None:
+    """Return what the job trains on of invocation logs; None for a job with other training data.
+
+    Raise CloudRefused and CloudUnreachable where they can't be read.
+    """
+    if job.spec.data.invocation_logs is None:
+        return None
+    if isinstance(backend, SupportsInvocationLogs):
+        return backend.read_invocation_logs(job, limits, observer.on_records_read)
+    uri = shlex.quote(job.spec.data.invocation_logs.s3_uri)
+    message = f"the backend {backend.name} does not read invocation logs where they are"
+    fix = (
+        f"bring them here: `aws s3 cp --recursive {uri} logs`, and write `train: logs` in place of"
+        " invocation_logs; or use --backend bedrock."
+    )
+    field = "data.invocation_logs"
+    return DataReport((FindingFactory(job)("LogsNotSupported", field, message, fix),), None)
+
+
+def _try_logs(
+    job: LoadedJob, backend: Backend, observer: RunObserver, limits: DatasetLimits
+) -> DataReport | None:
+    """Return the same; that the logs can't be read is a warning."""
+    try:
+        return _read_logs(job, backend, observer, limits)
+    except (CloudRefused, CloudUnreachable) as error:
+        code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
+        finding = FindingFactory(job)
+        field, fix = "data.invocation_logs", error.fix or "grant it to see what they hold"
+        return DataReport((finding(code, field, error.message, fix, "warning"),), None)
+
+
+def _with_logs(data: DataReport, logs: DataReport | None) -> DataReport:
+    """Return a report on the held-out files with that on the logs."""
+    if logs is None:
+        return data
+    findings = (*data.findings, *logs.findings)
+    if data.volumes is None or logs.volumes is None:
+        return replace(data, findings=findings, volumes=None)
+    return replace(data, findings=findings, volumes={**logs.volumes, **data.volumes})
 
 
 def _check_failed(findings: Sequence[Finding]) -> CheckFailed:
@@ -303,12 +358,17 @@ def estimate_all(
     backend_name: str | None = None,
 ) -> list[Estimate]:
     """Estimate the job on every backend, or on one. Raise CheckFailed for data with errors."""
-    data = _check_data(job, observer, _dataset_limits(job))
+    limits = _dataset_limits(job)
+    data = _check_data(job, observer, limits)
+    names = TRAINING_BACKENDS if backend_name is None else [backend_name]
+    backends = [make_backend(name, home).for_job(job) for name in names]
+    if job.spec.data.invocation_logs is not None:
+        able = [backend for backend in backends if isinstance(backend, SupportsInvocationLogs)]
+        backends = list(able) or backends
+        data = _with_logs(data, _read_logs(job, backends[0], observer, limits))
     if data.volumes is None:
         errors = [f for f in data.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, data.findings)
-    names = TRAINING_BACKENDS if backend_name is None else [backend_name]
-    backends = [make_backend(name, home).for_job(job) for name in names]
     # The backends that render records train the same model: once is enough.
     rendering = next(filter(None, (_try_rendering(job, b, observer) for b in backends)), None)
     return [_estimate(job, backend, data.volumes, rendering) for backend in backends]

@@ -29,7 +29,7 @@ from cloudft.data.records import read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataVolume, Finding
+from cloudft.types import DataVolume, Finding, role_field
 
 PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
@@ -87,13 +87,9 @@ def render_data(job: LoadedJob, backend: Backend, observer: RunObserver) -> Rend
     if not isinstance(backend, SupportsChatTemplate) or not backend.has_template(job):
         return None
     findings = Findings()
-    roles = {"train": job.spec.data.train}
-    for role, paths in (
-        ("validation", job.spec.data.validation),
-        ("test", job.spec.data.test),
-    ):
-        if isinstance(paths, tuple):
-            roles[role] = paths
+    if not job.spec.data.train:  # logs: what is trained on is not here
+        return None
+    roles = {"train": job.spec.data.train, **job.spec.data.held_out_files}
     tokens = {
         role: _RoleRendering(job, backend, role, findings).run(paths, observer)
         for role, paths in roles.items()
@@ -139,7 +135,7 @@ class _RoleRendering:
         job, unread = self._job, Findings()  # what is wrong with the files was found before
         target = job.model.formats[job.spec.customization_type]
         columns = {str(name): column for name, column in job.spec.data.columns.items()}
-        sources = SourceResolver(job.base_dir, unread).resolve(f"data.{self._role}", paths)
+        sources = SourceResolver(job.base_dir, unread).resolve(role_field(self._role), paths)
         for located in read_records(sources, unread, columns, None, target):
             try:
                 line, _ = encode_record(located.record, target)

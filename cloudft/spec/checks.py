@@ -30,7 +30,8 @@ from cloudft.types import Finding, Severity
 
 MAX_NAMED_MODELS = 3
 _MODEL_ARN = re.compile(
-    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
+    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:"
+    r"(custom-model|inference-profile|application-inference-profile))/."
 )
 
 
@@ -95,6 +96,7 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     supported = ", ".join(model.customization_types) or "none"
     source = model.sources[0]
     message = f"{model.alias} does not support {requested} (it has: {supported}; {source})"
+    message += _lost_teachers(model) if requested == "DISTILLATION" else ""
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = f"take {_name_models(requested)}"
     if requested in trains_on("sagemaker"):
@@ -107,6 +109,18 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
         fix = f"write {' or '.join(usable)}, or {fix}"
     path = ("customization_type",) if "customization_type" in tree else ("base_model",)
     return [source_map.make_finding("UnsupportedCustomizationType", path, message, fix)]
+
+
+def _lost_teachers(model: Model) -> str:
+    """Return, as the end of a message, that a model's teachers are past their end of life."""
+    teachers = [find_model(name) for name in model.former_teachers]
+    if model.teachers or not teachers:
+        return ""
+    if len(teachers) == 1:
+        [teacher] = teachers
+        return f": its only teacher, {teacher.title}, ended on {teacher.lifecycle.date}"
+    ends = [f"{one.title} on {one.lifecycle.date}" for one in teachers]
+    return f": all its teachers have ended ({', '.join(ends)})"
 
 
 def _name_models(kind: str) -> str:

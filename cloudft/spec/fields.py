@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
+from cloudft.catalogue.profile_ids import APPLICATION, AREAS, IN_REGION, SYSTEM
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
 if TYPE_CHECKING:
@@ -109,6 +110,24 @@ MODEL_NAME = _text(
     63,
     "ticket-router",
 )
+# The id is that of botocore's InferenceProfileId, which allows any such text, in Bedrock's form.
+_PROFILE = (
+    rf"{IN_REGION}|{'|'.join(AREAS)}|({'|'.join(AREAS)})\.[a-z0-9-]+\.[A-Za-z0-9.:-]+"
+    rf"|arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{{12}}:({SYSTEM}|{APPLICATION})/[A-Za-z0-9.:-]+"
+)
+INFERENCE_PROFILE = _text(
+    _PROFILE,
+    f"{IN_REGION}, an area ({', '.join(AREAS)}), or the id or ARN of an inference profile",
+    2048,
+    "us, or us.amazon.nova-2-lite-v1:0",
+)
+
+
+def is_inference_profile(text: str) -> bool:
+    """Return whether a text names an inference profile, as the job file takes it."""
+    return len(text) <= 2048 and re.fullmatch(_PROFILE, text) is not None
+
+
 STACK_NAME = _text(
     r"[a-zA-Z][-a-zA-Z0-9]{0,127}",
     "the name of a CloudFormation stack: a letter, then letters, digits and hyphens",
@@ -252,8 +271,14 @@ _S3_DATA = re.compile(r"s3://[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}(?:/.*)?", re.DOTAL
 """Old buckets of us-east-1 may have names that new ones can't have."""
 
 
+MISSING = object()
+"""Stands for a key that is not there and must be: validation reports it as missing."""
+
+
 def _paths(value: object) -> tuple[str, ...]:
     """Return the paths of one or a list. Raises for anything else, and for empty ones."""
+    if value is MISSING:
+        raise PydanticKnownError("missing")
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
         raise field_error(
@@ -274,10 +299,32 @@ def _paths(value: object) -> tuple[str, ...]:
     return tuple(str(item) for item in items)
 
 
-def _validation(value: object) -> float | tuple[str, ...] | None:
-    """Return a share of the training data, paths, or None."""
+_SET_NAME = "[a-z0-9][a-z0-9_-]{0,31}"
+"""The name is part of a file's name in S3, and of a SageMaker channel's (64 characters at most)."""
+MAX_VALIDATION_SETS = 10
+"""Most validators of a job. Source: botocore 1.44.5, `Validators` of bedrock."""
+
+
+def _validation_sets(sets: Mapping[object, object]) -> dict[str, tuple[str, ...]]:
+    """Return the paths of each named set, in the order of the names."""
+    names = [str(name) for name in sets]
+    for name in names:
+        if not re.fullmatch(_SET_NAME, name):
+            fix = "write 1 to 32 lower-case letters, digits, '-' or '_', a letter or digit first"
+            raise field_error("BadValue", f"{name[:100]!r} is no name of a validation set", fix)
+    if not 1 <= len(names) <= MAX_VALIDATION_SETS:
+        fix = f"name 1 to {MAX_VALIDATION_SETS} sets: {{german: de.jsonl, english: en.jsonl}}"
+        raise field_error("BadValue", f"{len(names)} validation sets", fix)
+    # By name, so that the same sets in another order are the same job.
+    return {str(name): _paths(sets[name]) for name in sorted(sets, key=str)}
+
+
+def _validation(value: object) -> float | tuple[str, ...] | dict[str, tuple[str, ...]] | None:
+    """Return a share of the training data, paths, the paths of each named set, or None."""
     if value is None:
         return None
+    if isinstance(value, Mapping):
+        return _validation_sets(value)
     value = as_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _paths(value)
@@ -299,11 +346,20 @@ _PATHS_SCHEMA: JsonSchemaValue = {
     ]
 }
 _SHARE_SCHEMA = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
-_VALIDATION_SCHEMA = {"anyOf": [_SHARE_SCHEMA, *_PATHS_SCHEMA["anyOf"], {"type": "null"}]}
+_SETS_SCHEMA = {
+    "type": "object",
+    "additionalProperties": _PATHS_SCHEMA,
+    "propertyNames": {"pattern": f"^{_SET_NAME}$"},
+    "minProperties": 1,
+    "maxProperties": MAX_VALIDATION_SETS,
+}
+_VALIDATION_SCHEMA = {
+    "anyOf": [_SHARE_SCHEMA, *_PATHS_SCHEMA["anyOf"], _SETS_SCHEMA, {"type": "null"}]
+}
 
 Paths = Annotated[tuple[str, ...], PlainValidator(_paths), WithJsonSchema(_PATHS_SCHEMA)]
 Validation = Annotated[
-    float | tuple[str, ...] | None,
+    float | tuple[str, ...] | dict[str, tuple[str, ...]] | None,
     PlainValidator(_validation),
     WithJsonSchema(_VALIDATION_SCHEMA),
 ]

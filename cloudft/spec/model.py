@@ -7,9 +7,17 @@ Values are strict: a text is no number and a number no text. Nothing here reads 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cloudft.catalogue import DEFAULT_CUSTOMIZATION_TYPE, STATED_SOURCE, Source
 from cloudft.spec.fields import (
@@ -17,6 +25,7 @@ from cloudft.spec.fields import (
     DATE,
     JOB_NAME,
     MAX_TAGS,
+    MISSING,
     READ_NUMBER,
     TAG_KEY,
     TAG_VALUE,
@@ -31,6 +40,7 @@ from cloudft.spec.fields import (
     check_unique_columns,
     field_error,
 )
+from cloudft.spec.invocation_logs import InvocationLogs
 from cloudft.spec.sections import (
     MAX_TOKENS,
     NOT_STRICT,
@@ -41,6 +51,7 @@ from cloudft.spec.sections import (
     job_sections,
     section_field,
 )
+from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.backends.bedrock.job_section import BedrockSpec, Distillation, Reinforcement
@@ -73,6 +84,10 @@ class Mix(Section):
     by: Literal["records", "tokens"] = Field(default="records", description="Unit of the share.")
 
 
+OTHER_THAN_LOGS = ("train", "validation", "mix", "columns", "group_by")
+"""Fields of `data` that say what is staged, and so are nothing beside logs."""
+
+
 def _check_shares(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
     if sum(part.share for part in parts) >= 1:
         fix = "let the shares add up to less than 1"
@@ -83,10 +98,19 @@ def _check_shares(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
 class DataSpec(Section):
     """Where the records are. Paths are relative to the job file's folder; `~` and globs work."""
 
-    train: Paths = Field(description="Training data: file, folder, glob, list of them, or s3://.")
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["train"]}, {"required": ["invocation_logs"]}]}
+    )
+
+    train: Paths = Field(
+        default=(),
+        description="Training data: file, folder, glob, list of them, or s3://. Required without"
+        " invocation_logs.",
+    )
     validation: Validation = Field(
         default=None,
-        description="A share of train (0.1) to hold out by the seed, or a file like train's.",
+        description="A share of train (0.1) to hold out by the seed, a file like train's, or"
+        " several sets by name: {german: de.jsonl, english: en.jsonl}.",
     )
     test: Paths | None = Field(default=None, description="Never trained on; for evaluate.")
     mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_check_shares)] = Field(
@@ -106,6 +130,49 @@ class DataSpec(Section):
         default=True,
         description="Hold out the same share of every label, where the answers are labels.",
     )
+    invocation_logs: InvocationLogs | None = Field(
+        default=None,
+        description="In place of train: logs of Bedrock's models, for distillation and"
+        " reinforcement on Bedrock.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_train(cls, values: object) -> object:
+        """Report a missing `train` as the missing key, where no logs are in its place."""
+        if isinstance(values, Mapping) and not values.keys() & {"train", "invocation_logs"}:
+            return {**values, "train": MISSING}
+        return values
+
+    @field_validator("invocation_logs")
+    @classmethod
+    def _check_no_other_data(
+        cls, logs: InvocationLogs | None, info: ValidationInfo
+    ) -> InvocationLogs | None:
+        """Refuse what has no meaning beside logs: their records are chosen by the service."""
+        others = [n for n in OTHER_THAN_LOGS if info.data.get(n)]
+        if logs is not None and others:
+            what = f"data.{others[0]} and data.invocation_logs"
+            raise field_error("BadValue", f"{what} can't be in one job", "remove one of them")
+        return logs
+
+    @property
+    def validation_files(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of the validation data by role; nothing where a share is held out.
+
+        One set has the role `validation`; named sets have a role each, in the order of the names.
+        """
+        if isinstance(self.validation, tuple):
+            return {VALIDATION: self.validation}
+        if isinstance(self.validation, dict):
+            return {validation_role(name): paths for name, paths in self.validation.items()}
+        return {}
+
+    @property
+    def held_out_files(self) -> dict[str, tuple[str, ...]]:
+        """Return the paths of validation and test data by role."""
+        test = {} if self.test is None else {"test": self.test}
+        return self.validation_files | test
 
 
 def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def _plain(key: FieldPath, value: object) -> object:
         return {name: _plain((*key, name), item) for name, item in value.items()}
     if not isinstance(value, tuple):
         return value
-    if key in PATH_FIELDS and len(value) == 1:
+    if (key in PATH_FIELDS or key[:-1] in PATH_FIELDS) and len(value) == 1:
         return value[0]
     return [_plain(key, item) for item in value]
 

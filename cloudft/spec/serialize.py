@@ -46,7 +46,12 @@ def find_first_fault(spec: JobTree) -> tuple[str, str] | None:
 
 
 def _make_absolute(value: object, base_dir: Path) -> object:
-    """Return a path or a list of them as absolute; a share and an S3 URI stay as they are."""
+    """Return a path or a list of them as absolute; a share and an S3 URI stay as they are.
+
+    Of named sets, each has its paths so.
+    """
+    if isinstance(value, dict):
+        return {name: _make_absolute(item, base_dir) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [_make_absolute(item, base_dir) for item in value]
         return items[0] if len(items) == 1 else items

@@ -2,6 +2,7 @@
 
     training_artifacts/step_wise_training_metrics.csv
     validation_artifacts/post_fine_tuning_validation/validation_metrics.csv
+    validation_artifacts/post_fine_tuning_validation/SET/validation_metrics.csv  (several sets)
     manifest.json       the staged data
     model/              adapter or weights, tokenizer, template (of backends that export them)
 
@@ -12,9 +13,11 @@ job"). Public reports show the validation file at another depth, so files are fo
 from __future__ import annotations
 
 import csv
+import dataclasses
+import math
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cloudft.errors import BadDocument, JobStateConflict
@@ -42,10 +45,49 @@ def read_metrics(artifacts: Path) -> Iterator[Metric]:
     """
     for split, name, column in _FILES:
         for path in sorted(artifacts.rglob(Path(name).name)):
-            yield from _points(path, split, column)
+            yield from _points(path, split, column, _set_of(path, artifacts))
 
 
-def _points(path: Path, split: Split, column: str) -> Iterator[Metric]:
+def validation_csv(name: str | None) -> str:
+    """Return the path of a validation set's curve; of all validation data without a name."""
+    path = PurePosixPath(VALIDATION_CSV)
+    return str(path if name is None else path.parent / name / path.name)
+
+
+def _set_of(path: Path, artifacts: Path) -> str | None:
+    """Return the name of the validation set whose curve this is; None for any other."""
+    name = path.parent.name
+    return name if path == artifacts / validation_csv(name) else None
+
+
+def combine_validation(points: Iterable[Metric]) -> list[Metric]:
+    """Return one validation curve, by step.
+
+    It is the trainer's own, of all validation data. Bedrock has a curve for each of several sets
+    and none of all: then it is their unweighted mean, at the steps that all of them have.
+    """
+    found = sorted((p for p in points if p.split == "validation"), key=lambda p: p.step)
+    own = [p for p in found if p.validation_set is None]
+    if own:
+        return own
+    names = {p.validation_set for p in found}
+    by_step: dict[int, list[Metric]] = {}
+    for point in found:
+        by_step.setdefault(point.step, []).append(point)
+    return [_mean(same) for same in by_step.values() if len(same) == len(names)]
+
+
+def _mean(points: list[Metric]) -> Metric:
+    """Return the point of the mean loss; its perplexity is that of the mean."""
+    loss = sum(p.loss for p in points) / len(points)
+    try:
+        perplexity = math.exp(loss)
+    except OverflowError:
+        perplexity = math.inf
+    return dataclasses.replace(points[0], loss=loss, perplexity=perplexity, validation_set=None)
+
+
+def _points(path: Path, split: Split, column: str, validation_set: str | None) -> Iterator[Metric]:
     reader: Any = None
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -60,6 +102,7 @@ def _points(path: Path, split: Split, column: str) -> Iterator[Metric]:
                     learning_rate=None,
                     tokens_per_second=None,
                     timestamp="",
+                    validation_set=validation_set,
                 )
     except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
         why = f"there is no column {error}" if isinstance(error, KeyError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,3 +67,18 @@ class EncodedData:
             "longestRecordTokens": self.longest,
             "lastTurnOnlyRecords": self.last_turn_only,
         }
+
+
+def merge_data(parts: Iterable[EncodedData]) -> EncodedData:
+    """Return several files' examples as one, with the sums of their counts. Nothing is copied."""
+    merged = EncodedData([], 0)
+    for part in parts:
+        merged.examples += part.examples
+        merged.records += part.records
+        merged.tokens += part.tokens
+        merged.loss_tokens += part.loss_tokens
+        merged.truncated += part.truncated
+        merged.masked += part.masked
+        merged.longest = max(merged.longest, part.longest)
+        merged.last_turn_only += part.last_turn_only
+    return merged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def write_artifacts(
     points = read_curve(job_dir / METRICS)
     last_loss = [p["loss"] for p in points if p["split"] == TRAIN][-1]
     tuned = summary.get("tuned")
-    best = [{"validationLoss": tuned["validationLoss"]}] if isinstance(tuned, dict) else []
+    best = _validation_metrics(tuned) if isinstance(tuned, dict) else []
     result = {
         "trainingMetrics": {"trainingLoss": last_loss},
         "validationMetrics": best,
@@ -53,3 +54,11 @@ def write_artifacts(
         save_tuned_model(loaded, settings, folder / MODEL, weights)
         shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
         write_json(folder / RESULT, result)
+
+
+def _validation_metrics(tuned: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return the loss of the tuned weights: of all validation data, or of each of several sets."""
+    sets = tuned.get("validationSets")
+    if not sets:
+        return [{"validationLoss": tuned["validationLoss"]}]
+    return [{"validationSet": name, "validationLoss": loss} for name, loss in sets.items()]

@@ -34,6 +34,12 @@ class CurvePoint(TypedDict):
     timestamp: str
 
 
+class SetPoint(CurvePoint, total=False):
+    """A point of one of several validation sets. The point of all of them has no such name."""
+
+    validationSet: str
+
+
 def perplexity(loss: float) -> float:
     """Return exp(loss), the perplexity of a mean log-likelihood loss in nats; inf on overflow."""
     try:
@@ -57,11 +63,15 @@ class LossCurve:
         split: str,
         step: int,
         epoch: int,
-        values: Mapping[str, float],
+        values: Mapping[str, float | str],
         learning_rate: float | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
-        """Append one point. `step` and `epoch` count from 0, as in Bedrock's files."""
+        """Append one point. `step` and `epoch` count from 0, as in Bedrock's files.
+
+        `values` has the loss, and before it the name of one of several validation sets: SageMaker
+        finds the job's validation loss where split and loss are side by side.
+        """
         row = {
             "step": step,
             "epoch": epoch,
@@ -102,7 +112,7 @@ class NullLossCurve(LossCurve):
         """Close nothing."""
 
 
-def read_curve(path: Path) -> list[CurvePoint]:
+def read_curve(path: Path) -> list[SetPoint]:
     """Return every point so far, without a last line that a crash cut short."""
     points = []
     for line in path.read_bytes().splitlines(keepends=True):
@@ -135,19 +145,35 @@ def validate_curve(path: Path, length: int, steps: int) -> None:
         raise ValueError(f"{path.name} has {expected_step} steps of {steps}")
 
 
-def write_csv_files(points: Sequence[CurvePoint], artifacts: Path) -> None:
-    """Write Bedrock's step-wise training metrics and, with validation, its metrics."""
-    rows = {
-        split: [
-            (p["step"], p["epoch"], p["loss"], p["perplexity"])
-            for p in points
-            if p["split"] == split
-        ]
-        for split in (TRAIN, VALIDATION)
-    }
-    write_csv(artifacts / TRAINING_CSV, TRAINING_COLUMNS, rows[TRAIN])
-    if rows[VALIDATION]:
-        write_csv(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows[VALIDATION])
+def write_csv_files(points: Sequence[SetPoint], artifacts: Path) -> None:
+    """Write Bedrock's step-wise training metrics and, with validation, its metrics.
+
+    Each of several validation sets has a file more, in a folder of its name.
+    """
+    write_csv(artifacts / TRAINING_CSV, TRAINING_COLUMNS, csv_rows(points, TRAIN))
+    if rows := csv_rows(points, VALIDATION):
+        write_csv(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows)
+    for name in sorted({p["validationSet"] for p in points if "validationSet" in p}):
+        path = artifacts / VALIDATION_CSV
+        rows = csv_rows(points, VALIDATION, name)
+        write_csv(path.parent / name / path.name, VALIDATION_COLUMNS, rows)
+
+
+def set_losses_at(points: Sequence[SetPoint], step: int | None) -> dict[str, float]:
+    """Return the losses of several validation sets after `step` optimizer steps."""
+    at = [p for p in points if "validationSet" in p and p["step"] + 1 == step]
+    return {p["validationSet"]: p["loss"] for p in at}
+
+
+def csv_rows(
+    points: Sequence[SetPoint], split: str, validation_set: str | None = None
+) -> list[tuple[int, int, float, float]]:
+    """Return the rows of one curve."""
+    return [
+        (p["step"], p["epoch"], p["loss"], p["perplexity"])
+        for p in points
+        if p["split"] == split and p.get("validationSet") == validation_set
+    ]
 
 
 def write_csv(

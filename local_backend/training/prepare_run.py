@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from local_backend.data.batches import MicroBatchLimit, steps_per_epoch
-from local_backend.data.examples import EncodedData
+from local_backend.data.examples import EncodedData, merge_data
 from local_backend.device import choose_device, choose_dtype, total_memory_bytes, trim_heap
 from local_backend.distributed import fsdp
 from local_backend.distributed.process_group import ProcessGroup
@@ -26,6 +27,11 @@ from local_backend.training import checkpoint
 from local_backend.training.loss import LossFunction, make_loss
 from local_backend.training.loss_curve import LossCurve, NullLossCurve
 from local_backend.training.objectives import Objective, find_objective
+
+VALIDATION = "validation"
+"""Role of the validation data in job.json, where it is one set."""
+VALIDATION_ROLE_PREFIX = f"{VALIDATION}-"
+"""Begins the roles of several validation sets: `validation-german`."""
 
 
 @dataclass
@@ -42,6 +48,9 @@ class TrainingRun:
     dtype: torch.dtype
     train: EncodedData
     validation: EncodedData | None
+    """All of the validation data."""
+    validation_sets: Mapping[str, EncodedData]
+    """The sets of it by name, where there are several; the examples are those of `validation`."""
     optimizer: torch.optim.Optimizer
     micro_batch_limit: MicroBatchLimit
     position: checkpoint.Position
@@ -75,7 +84,7 @@ def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter)
     reporter.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
     loaded, loss = load_model_and_loss(settings, objective, reporter, device, dtype)
     reporter.raise_if_stopped()
-    train, validation, max_length = encode_data(settings, objective, loaded)
+    train, held_out, max_length = encode_data(settings, objective, loaded)
     optimizer = torch.optim.AdamW(
         trainable_parameters(loaded.model).values(),
         lr=settings.learning_rate,
@@ -99,7 +108,12 @@ def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter)
         device=device,
         dtype=dtype,
         train=train,
-        validation=validation,
+        validation=merge_data(held_out.values()) if held_out else None,
+        validation_sets={
+            role.removeprefix(VALIDATION_ROLE_PREFIX): data
+            for role, data in held_out.items()
+            if role != VALIDATION
+        },
         optimizer=optimizer,
         # What an interrupted run found to fit is kept: finding it again would cost a failed step.
         micro_batch_limit=MicroBatchLimit(*position.micro)
@@ -143,20 +157,20 @@ def load_model_and_loss(
 
 def encode_data(
     settings: Settings, objective: Objective, loaded: LoadedModel
-) -> tuple[EncodedData, EncodedData | None, int]:
-    """Return the training data, the validation data if there is any, and the maximum length."""
+) -> tuple[EncodedData, dict[str, EncodedData], int]:
+    """Return the training data, the validation data by role, and the maximum length."""
     max_length = objective.resolve_max_length(settings, loaded.context_length)
     record_format = loaded.record_format(settings.format)
     train = objective.encode(settings.data["train"], settings, record_format, max_length)
-    held_out = settings.data.get("validation")
-    validation = (
-        objective.encode(held_out, settings, record_format, max_length) if held_out else None
-    )
-    for data in (train, validation):
-        if data is not None:
-            check_token_ids(data, loaded)
+    held_out = {
+        role: objective.encode(settings.data[role], settings, record_format, max_length)
+        for role in sorted(settings.data)
+        if role == VALIDATION or role.startswith(VALIDATION_ROLE_PREFIX)
+    }
+    for data in (train, *held_out.values()):
+        check_token_ids(data, loaded)
     trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples
-    return train, validation, max_length
+    return train, held_out, max_length
 
 
 def check_token_ids(data: EncodedData, loaded: LoadedModel) -> None:
@@ -235,6 +249,10 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
         "train": run.train.summary(),
         "validation": run.validation.summary() if run.validation else None,
     }
+    if run.validation_sets:
+        run.reporter.summary["validationSets"] = {
+            name: data.summary() for name, data in run.validation_sets.items()
+        }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
     if run.train.last_turn_only:

@@ -45,8 +45,8 @@ from local_backend.training.prepare_run import (
     prepare_run,
 )
 from local_backend.training.train_loop import (
+    compute_loss,
     compute_mean_loss,
-    compute_validation_loss,
     step_optimizer,
 )
 
@@ -182,8 +182,8 @@ def estimate_validation_seconds(run: TrainingRun) -> float:
         return 0.0
     whole = run.validation
     part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
-    run.validation, started = part, time.monotonic()
-    compute_validation_loss(run)
+    started = time.monotonic()
+    compute_loss(run, part.examples)
     seconds = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
     interval = run.settings.eval_steps
     extra = run.total_steps // interval if interval else 0

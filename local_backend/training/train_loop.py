@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,12 +29,18 @@ def evaluate_base_model(run: TrainingRun) -> None:
     """Measure the validation loss before the first step, which is the base model's."""
     if run.validation is None:
         return
+    losses: dict[str, float] = {}
     if run.position.base_loss is None:
         report_progress(run, None, None, "validating the base model")
-        run.position.base_loss = compute_validation_loss(run)
+        losses = compute_set_losses(run)
+        run.position.base_loss = compute_validation_loss(run, losses)
     base = run.position.base_loss
-    run.reporter.summary["base"] = {"validationLoss": base, **run.objective.metrics(base)}
+    result: dict[str, object] = {"validationLoss": base, **run.objective.metrics(base)}
     run.reporter.log(f"base model: validation loss {base:.4f}")
+    if losses:  # a resumed run has only the loss of all: a checkpoint keeps no more
+        result["validationSets"] = losses
+        run.reporter.log(f"base model: {describe_set_losses(losses)}")
+    run.reporter.summary["base"] = result
 
 
 def train_loop(run: TrainingRun) -> None:
@@ -234,11 +240,18 @@ def validate(run: TrainingRun) -> None:
     """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
-    loss = compute_validation_loss(run)
+    losses = compute_set_losses(run)
+    loss = compute_validation_loss(run, losses)
     position, stopping = run.position, run.settings.early_stopping
     values = {"loss": loss, **run.objective.metrics(loss)}
     run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
     run.reporter.log(f"step {position.step}: validation loss {loss:.4f}")
+    for name, of_set in losses.items():
+        named: dict[str, float | str] = {"validationSet": name}
+        named |= {"loss": of_set, **run.objective.metrics(of_set)}
+        run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
+    if losses:
+        run.reporter.log(f"step {position.step}: {describe_set_losses(losses)}")
     threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
     # Patience counts gains below the threshold as none; the best weights count every gain.
@@ -255,10 +268,33 @@ def validate(run: TrainingRun) -> None:
             )
 
 
-def compute_validation_loss(run: TrainingRun) -> float:
-    """Return the mean loss on all of the validation data, without dropout."""
+def compute_set_losses(run: TrainingRun) -> dict[str, float]:
+    """Return the mean loss on each of several validation sets; nothing where there is one."""
+    return {name: compute_loss(run, data.examples) for name, data in run.validation_sets.items()}
+
+
+def compute_validation_loss(run: TrainingRun, set_losses: Mapping[str, float]) -> float:
+    """Return the mean loss on all of the validation data, without dropout.
+
+    `set_losses` are those of its sets, so that nothing is computed twice: each weighs as much as
+    the number of terms that its mean is over.
+    """
     assert run.validation is not None
-    examples = run.validation.examples
+    if not set_losses:
+        return compute_loss(run, run.validation.examples)
+    weights = {
+        name: run.objective.count(data.examples) for name, data in run.validation_sets.items()
+    }
+    return sum(set_losses[n] * weight for n, weight in weights.items()) / sum(weights.values())
+
+
+def describe_set_losses(losses: Mapping[str, float]) -> str:
+    """Return the losses of the validation sets as one line of the log."""
+    return "validation loss of " + ", ".join(f"{n} {loss:.4f}" for n, loss in losses.items())
+
+
+def compute_loss(run: TrainingRun, examples: Sequence[Example]) -> float:
+    """Return the mean loss on these examples, without dropout."""
 
     def measure() -> float:
         with eval_mode(run.loaded.model, sharded=run.process_group.is_sharded):

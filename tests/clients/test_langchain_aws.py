@@ -65,7 +65,7 @@ def test_structured_output_is_refused_by_a_stand_in_without_tools(
 
 def test_chat_bedrock_writes_the_prompt_of_llama_itself(url: str, expected: Expected) -> None:
     model = ChatBedrock(
-        model_id="meta.llama3-1-8b-instruct-v1:0",
+        model_id="us.meta.llama3-1-8b-instruct-v1:0",
         endpoint_url=url,
         region_name=REGION,
         model_kwargs={"max_gen_len": MAX_TOKENS},

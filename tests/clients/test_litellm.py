@@ -9,7 +9,7 @@ import litellm
 import pytest
 from conftest import CLAUDE, MAX_TOKENS, NOVA, PROMPT, REGION, Expected
 
-LLAMA = "meta.llama3-1-8b-instruct-v1:0"
+LLAMA = "us.meta.llama3-1-8b-instruct-v1:0"
 TOOL = {
     "name": "find",
     "description": "Find it.",

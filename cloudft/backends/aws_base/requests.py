@@ -12,10 +12,14 @@ from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.base import Location, StagedJob
 from cloudft.spec.serialize import to_portable_values
-from cloudft.types import to_json
+from cloudft.types import Manifest, StagedFile, is_validation_role, to_json
 
-UPLOADED_ROLES = ("train", "validation")
-"""The roles of data that is sent to the cloud. Test data stays on this machine."""
+
+def uploaded_files(manifest: Manifest) -> dict[str, StagedFile]:
+    """Return the files that are sent to the cloud, by role. Test data stays on this machine."""
+    files = manifest.files
+    held_out = sorted(filter(is_validation_role, files))
+    return {role: files[role] for role in ("train", *held_out) if role in files}
 
 
 def split_prefix(uri: str | None) -> tuple[str, str]:

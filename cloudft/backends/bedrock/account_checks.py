@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
+from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding
 from cloudft.backends.bedrock import permission_checks, request
 from cloudft.backends.bedrock.account_helpers import BEDROCK, bucket_parameters
+from cloudft.backends.bedrock.invocation_logs import LOGS, check_logging
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import (
     CloudRefused,
@@ -79,6 +81,11 @@ def _check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Fin
     """
     if job.model.lifecycle.state == "end-of-life":
         yield finding("ModelEndOfLife", "base_model", _end_of_life_message(job), alternatives(job))
+    elif job.model.lifecycle.state == "legacy":
+        life = job.model.lifecycle
+        message = f"{job.model.alias} is Legacy and ends on {life.date} ({life.source}):"
+        message += " AWS documents that such a model takes no new customization job"
+        yield finding("ModelLegacy", "base_model", message, alternatives(job), "warning")
 
 
 def _check_model(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
@@ -148,7 +155,9 @@ def _check_model_access(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Itera
 def _bucket_fields(job: LoadedJob) -> dict[str, str]:
     """Return the job's buckets, each with the field that names it; the data's wins."""
     data, output = request.s3_prefix(job)[0], request.output_s3_prefix(job)[0]
-    return {output: "bedrock.output_s3_uri"} | {data: "bedrock.s3_uri"}
+    logs = job.spec.data.invocation_logs
+    own = {output: "bedrock.output_s3_uri"} | {data: "bedrock.s3_uri"}
+    return own if logs is None else {split_s3_uri(logs.s3_uri)[0]: f"{LOGS}.s3_uri"} | own
 
 
 def _check_buckets(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
@@ -243,7 +252,9 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("access to the model", "base_model", _check_model_access),
     ("the buckets", "bedrock.s3_uri", _check_buckets),
     ("the buckets' public access", "bedrock.s3_uri", _check_public_access),
+    ("the logging of invocations", LOGS, check_logging),
     ("the role", "bedrock.role_arn", _check_role),
+    ("the inference profiles", "bedrock", permission_checks.check_profiles),
     ("the role's permissions", "bedrock.role_arn", permission_checks.check_role_permissions),
     ("your permissions", "bedrock", permission_checks.check_caller_permissions),
     ("the key", "bedrock.kms_key_id", _check_keys),

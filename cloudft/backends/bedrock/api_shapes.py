@@ -55,6 +55,13 @@ class ValidatorMetric(TypedDict, total=False):
     validationLoss: float
 
 
+class TrainingData(TypedDict, total=False):
+    """Where a job's training data is: a file, or invocation logs."""
+
+    s3Uri: str
+    invocationLogsConfig: Mapping[str, object]
+
+
 class ValidationData(TypedDict, total=False):
     """Validation files of a job."""
 
@@ -86,7 +93,7 @@ class CustomizationJob(_Job, total=False):
     outputModelName: str
     roleArn: str
     statusDetails: StatusDetailsResponse
-    trainingDataConfig: S3Uri
+    trainingDataConfig: TrainingData
     trainingMetrics: TrainingMetrics
     validationDataConfig: ValidationData
     validationMetrics: list[ValidatorMetric]
@@ -103,7 +110,7 @@ class CreateCustomizationJob(TypedDict, total=False):
     customizationType: str
     customizationConfig: Mapping[str, object]
     hyperParameters: dict[str, str]
-    trainingDataConfig: S3Uri
+    trainingDataConfig: TrainingData
     validationDataConfig: ValidationData
     outputDataConfig: S3Uri
     jobTags: list[Tag]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from cloudft import catalogue
 from cloudft.aws import tags as tag_names
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws
@@ -31,6 +30,7 @@ from cloudft.backends.bedrock import (
     evaluation_permissions,
     inference,
     inventory,
+    invocation_logs,
     job_cost,
     media_checks,
     output,
@@ -45,6 +45,11 @@ from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.bedrock.inference_profiles import (
+    ChosenModelId,
+    choose_model_id,
+    requested_profile,
+)
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     ProgressCallback,
@@ -53,7 +58,9 @@ from cloudft.backends.capabilities import (
     SupportsEvaluationJobs,
     SupportsGenerate,
     SupportsInference,
+    SupportsInferenceProfiles,
     SupportsInventory,
+    SupportsInvocationLogs,
     SupportsMedia,
     SupportsPricing,
     SupportsServing,
@@ -68,7 +75,9 @@ from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
+from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
+from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import (
     BadDocument,
     CloudRefused,
@@ -109,9 +118,11 @@ class BedrockBackend(
     SupportsServing,
     SupportsGenerate,
     SupportsInference,
+    SupportsInferenceProfiles,
     SupportsBatchInference,
     SupportsEvaluationJobs,
     SupportsInventory,
+    SupportsInvocationLogs,
     SupportsMedia,
 ):
     """Model customization jobs of one account and Region."""
@@ -121,6 +132,8 @@ class BedrockBackend(
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         super().__init__(home, aws)
+        self._requested_profile: str | None = None
+        self._note: Callable[[str], None] = lambda _: None
         self._completed_jobs: Sequence[CustomizationJob] | None = None
 
     def location_of(self, job: LoadedJob) -> Location:
@@ -140,6 +153,14 @@ class BedrockBackend(
         finding = FindingFactory(job)
         aws = self.aws_for(self.location_of(job))
         return list(media_checks.check_media(job, media, aws, finding))
+
+    def read_invocation_logs(
+        self, job: LoadedJob, limits: DatasetLimits, progress: Callable[[int], None]
+    ) -> DataReport:
+        """Return what the job would train on of its logs, and why it leaves out the others."""
+        finding = FindingFactory(job)
+        aws = self.aws_for(self.location_of(job))
+        return invocation_logs.read_logs(job, aws, finding, limits, progress)
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an estimate by the catalogue's prices, for the training data alone.
@@ -179,7 +200,7 @@ class BedrockBackend(
             ).to_json(),
             files=files,
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest.files),
+            estimate=self.estimate(staged.job, staged.volumes),
             spec=to_portable_values(staged.job),
         )
 
@@ -457,7 +478,7 @@ class BedrockBackend(
         job = self._require_completed(job_id)
         ids = {
             "tuned": str(job["outputModelArn"]),
-            "base": inference.base_model_id(job),
+            "base": self._base_model_id(job),
         }
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
@@ -495,8 +516,26 @@ class BedrockBackend(
         if job.model.bedrock_id is None:
             raise UsageError(f"{job.model.alias} is not on Bedrock", fix="use --backend local.")
         aws = self.aws_for(self.location_of(job))
-        base = catalogue.inference_id(job.model.bedrock_id, aws.region or "")
-        return inference.DeployedModel(aws, {"base": base})
+        spec = {"base_model": job.spec.base_model, "bedrock": vars(job.spec.bedrock)}
+        requested = self._requested_profile or requested_profile(spec)
+        region = aws.client("bedrock").meta.region_name
+        chosen = choose_model_id(aws, job.model.bedrock_id, region, requested)
+        return inference.DeployedModel(aws, {"base": self._with_notes(chosen)})
+
+    def use_inference_profile(self, profile: str | None, note: Callable[[str], None]) -> None:
+        """Call base models by this profile instead of the job file's; `note` gets the notes."""
+        self._requested_profile, self._note = profile, note
+
+    def _base_model_id(self, job: CustomizationJob) -> str:
+        """Return the id that a job's base model is called by: requested now, by the job, chosen."""
+        record = Store(self.home.jobs).get_or_none(job["jobName"])
+        requested = self._requested_profile or (requested_profile(record.spec) if record else None)
+        return self._with_notes(inference.choose_base_model_id(self.aws, job, requested))
+
+    def _with_notes(self, chosen: ChosenModelId) -> str:
+        for note in chosen.notes:
+            self._note(note)
+        return chosen.id
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
@@ -512,7 +551,7 @@ class BedrockBackend(
                 f"the model of {job_id} is not deployed",
                 fix=f"`cloudft deploy {job_id}` deploys it, and shows what that costs.",
             )
-        base = inference.base_model_id(job)
+        base = self._base_model_id(job) if "base" in variants else ""
         return {"tuned": ready[0] if ready else "", "base": base}
 
     def list_resources(self) -> Listing[CloudResource]:

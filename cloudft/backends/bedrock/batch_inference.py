@@ -37,6 +37,8 @@ TERMINAL_STATUSES = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Ex
 STATUSES_WITH_OUTPUT = {"Completed", "PartiallyCompleted"}
 POLL_S, LONGEST_POLL_S = 0.2, 60.0
 JOB_NAME_PREFIX = "cloudft-ask"
+BATCHES = "batches"
+"""Folder of a job's batches, beside that of its output."""
 Records = Mapping[str, ConverseRequest]
 """Requests by record id."""
 
@@ -75,7 +77,7 @@ class BatchLocation:
 def batch_location(job: CustomizationJob, bucket_owner: str | None) -> BatchLocation:
     """Return the location of batches, next to the output of a customization job."""
     bucket, output_prefix = request.output_location(job["outputDataConfig"])
-    prefix = f"{output_prefix.removesuffix('output/')}batches/"
+    prefix = f"{output_prefix.removesuffix('output/')}{BATCHES}/"
     return BatchLocation(bucket, prefix, bucket_owner, job["roleArn"])
 
 
@@ -142,7 +144,10 @@ class BatchInferenceSession(InferenceSession):
             failure, "bedrock", operation, "invocationJobSummaries", nameContains=name
         )
         prefix = self._location.uri(self._location.prefix)
-        of_job = [b for b in batches if b["modelId"] == model and _output_uri(b).startswith(prefix)]
+        # The list may have the ARN of a model that the request named by its id.
+        name = model.rpartition("/")[2]
+        of_model = [batch for batch in batches if batch["modelId"].rpartition("/")[2] == name]
+        of_job = [batch for batch in of_model if _output_uri(batch).startswith(prefix)]
         return sorted(of_job, key=lambda batch: str(batch["submitTime"]))
 
     def _run_batch(self, model: str, records: Records) -> BatchJob:

@@ -9,6 +9,8 @@ from cloudft.aws.permissions import ArnContext, Policy, RequiredPermission, Stat
 from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, required_permissions, state_machine
+from cloudft.backends.bedrock.batch_inference import BATCHES
+from cloudft.backends.bedrock.inference_profiles import INVOKE, profile_arn
 from cloudft.spec.load import LoadedJob
 from cloudft.types import job_id
 
@@ -33,20 +35,70 @@ LIST_ACTIONS = (
     "pricing:GetProducts",
 )
 """Actions that are about no single resource of the account."""
+CREATE_BATCH = "bedrock:CreateModelInvocationJob"
+BATCH_ACTIONS = ("bedrock:GetModelInvocationJob", "bedrock:TagResource")
+SERVING_TYPES = ("custom-model-deployment", "provisioned-model")
+LIST_INFERENCE_ACTIONS = (
+    "bedrock:ListCustomModelDeployments",
+    "bedrock:ListInferenceProfiles",
+    "bedrock:ListModelInvocationJobs",
+    "bedrock:ListProvisionedModelThroughputs",
+)
+"""Actions that find what answers: the deployments of a model, profiles, batches."""
 FOLLOW_ACTIONS = ("bedrock:GetModelCustomizationJob", "bedrock:ListTagsForResource")
 NETWORK_ACTIONS = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcEndpoints")
 
 
-def caller_policy(staged: StagedJob) -> Policy:
-    """Return the policy document. Wildcards replace the parts of keys that follow from content."""
+def caller_policy(
+    staged: StagedJob,
+    *,
+    with_inference: bool = False,
+    profile_models: Mapping[str, tuple[str, ...]] | None = None,
+) -> Policy:
+    """Return the policy document. Wildcards replace the parts of keys that follow from content.
+
+    With `with_inference` it also allows to ask the job's models, as `generate`, `evaluate` and
+    `advise` do. `profile_models` has the ARNs of the models behind each inference profile, where
+    they could be read; else the policy names them in any Region.
+    """
     job, arns = staged.job, required_permissions.arn_context(staged.job)
     statements = [
-        *_object_statements(staged, arns),
+        *_object_statements(staged, arns, with_batches=with_inference),
         *_submit_statements(required_permissions.caller_permissions(job)),
         *_job_statements(arns),
         *_check_statements(job, arns),
+        *(_inference_statements(job, arns, profile_models) if with_inference else ()),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _inference_statements(
+    job: LoadedJob, arns: ArnContext, profile_models: Mapping[str, tuple[str, ...]] | None
+) -> Iterator[Statement]:
+    """Yield statements to ask the base model, by its profile where it has one, and tuned models.
+
+    The condition limits the base model to requests through the profile, as AWS recommends.
+    """
+    base = list(required_permissions.base_invoke_permissions(job, profile_models))
+    by_context: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for one in base:
+        context = tuple((key, str(value)) for key, value in one.context_keys.items())
+        by_context.setdefault(context, []).append(one.statement_resource or one.resource)
+    for context, resources in by_context.items():
+        name = "AskBaseModelThroughProfile" if context else "AskBaseModel"
+        yield _allow_statement(name, (INVOKE,), resources, dict(context))
+    servings = [arns.arn("bedrock", f"{kind}/*") for kind in SERVING_TYPES]
+    tuned = _allow_statement("AskTunedModels", (INVOKE,), servings)
+    tuned["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
+    yield tuned
+    yield _allow_statement("FindModels", LIST_INFERENCE_ACTIONS, ["*"])
+    yield _allow_statement("ReadServings", ("bedrock:ListTagsForResource",), servings)
+    # No condition here: that a batch's request names the profile is not documented.
+    batches = arns.arn("bedrock", "model-invocation-job/*")
+    models = [one.statement_resource or one.resource for one in base]
+    models.append(arns.arn("bedrock", "custom-model/*"))
+    yield _allow_statement("AskInBatches", (CREATE_BATCH,), [*models, batches])
+    yield _allow_statement("FollowBatches", BATCH_ACTIONS, [batches])
 
 
 def _allow_statement(
@@ -67,15 +119,22 @@ def _allow_statement(
     return statement
 
 
-def _object_statements(staged: StagedJob, arns: ArnContext) -> Iterator[Statement]:
+def _object_statements(
+    staged: StagedJob, arns: ArnContext, *, with_batches: bool
+) -> Iterator[Statement]:
     """Yield statements for the objects that are uploaded or downloaded, and for their buckets."""
     calls = request.api_calls(staged)
     all_calls = [*state_machine.api_calls(staged), *calls.in_order]
     puts = [call.parameters for call in all_calls if call.operation == "put_object"]
     output = calls.create.parameters["outputDataConfig"]
     output_bucket, output_prefix = request.output_location(output)
+    prefixes = [output_prefix]
+    if with_batches:
+        prefixes.append(f"{output_prefix.removesuffix('output/')}{BATCHES}/")
     objects = [arns.bucket_arn(put["Bucket"], _key_pattern(put["Key"], staged)) for put in puts]
-    objects.append(arns.bucket_arn(output_bucket, _key_pattern(output_prefix, staged) + "*"))
+    objects += [
+        arns.bucket_arn(output_bucket, _key_pattern(prefix, staged) + "*") for prefix in prefixes
+    ]
     yield _allow_statement("StageAndFetch", OBJECT_ACTIONS, objects)
     buckets = {*(put["Bucket"] for put in puts), output_bucket}
     bucket_arns = [arns.bucket_arn(name) for name in buckets]
@@ -118,6 +177,10 @@ def _check_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:
     caller = f"arn:{arns.partition}:iam::{arns.account}:user/${{aws:username}}"
     yield _allow_statement("CheckRole", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), role)
     yield _allow_statement("CheckCaller", ("iam:SimulatePrincipalPolicy",), [caller])
+    profiles = required_permissions.profiles_in_use(job)
+    if profiles:
+        arn_list = [profile_arn(name, arns) for name in profiles]
+        yield _allow_statement("ReadInferenceProfiles", ("bedrock:GetInferenceProfile",), arn_list)
     if spec.stack is not None:
         names = [spec.stack, *([f"{spec.stack}-jobs"] if spec.via_stack else [])]
         stacks = [arns.arn("cloudformation", f"stack/{name}/*") for name in names]

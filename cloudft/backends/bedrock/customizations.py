@@ -7,28 +7,19 @@ permissions and its checks. Types without a row need none of these. The types th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cloudft import catalogue
 from cloudft.aws.permissions import ArnContext, RequiredPermission
+from cloudft.backends.bedrock.inference_profiles import invoke_permissions
 from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import CUSTOMIZATION_TYPES, CustomizationType
-from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 Config = Mapping[str, object]
 """The member customizationConfig of CreateModelCustomizationJob."""
-GEOGRAPHIES = ("us", "eu", "apac", "jp", "au", "us-gov", "global")
-"""First parts of the names of system-defined inference profiles."""
-_PROFILE_PREFIX = re.compile(rf"^({'|'.join(GEOGRAPHIES)})\.")
-
-
-def without_profile(name: str) -> str:
-    """Return the id of the model behind an inference profile's id; a model's own as it is."""
-    return _PROFILE_PREFIX.sub("", name)
 
 
 def _no_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPermission]:
@@ -129,34 +120,32 @@ def _customization(job: LoadedJob) -> Customization | None:
     return CUSTOMIZATIONS.get(name)
 
 
+def teacher_id(job: LoadedJob) -> str:
+    """Return the id or ARN to send for the teacher, as the job file has it.
+
+    Of a model that is named by its alias it is the id that answers in the job's Region, which is a
+    profile's for a model that needs one.
+    """
+    assert job.spec.distillation is not None
+    name = job.spec.distillation.teacher
+    model = catalogue.find_catalogue_model(name)
+    if model is None or name != model.alias or model.bedrock_id is None:
+        return name
+    return catalogue.inference_id(model.bedrock_id, str(job.spec.bedrock.region))
+
+
 def _distillation_config(job: LoadedJob) -> Config:
     section = job.spec.distillation
     assert section is not None
-    teacher: dict[str, object] = {"teacherModelIdentifier": section.teacher}
+    teacher: dict[str, object] = {"teacherModelIdentifier": teacher_id(job)}
     if section.max_response_length is not None:
         teacher["maxResponseLengthForInference"] = section.max_response_length
     return {"distillationConfig": {"teacherModelConfig": teacher}}
 
 
 def _teacher_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPermission]:
-    """Yield the permission to invoke the teacher.
-
-    An inference profile invokes its model in any of the profile's Regions, so the role needs the
-    permission for the profile and for the model in all of them.
-    """
-    assert job.spec.distillation is not None
-    action, name = "bedrock:InvokeModel", job.spec.distillation.teacher
-    identifier = name.rpartition("/")[2]
-    geography, _, model = identifier.partition(".")
-    if geography not in GEOGRAPHIES:
-        arn = arns.arn("bedrock", f"foundation-model/{identifier}", account=False)
-        yield RequiredPermission(action, name if name.startswith("arn:") else arn)
-        return
-    profile = arns.arn("bedrock", f"inference-profile/{identifier}")
-    yield RequiredPermission(action, name if name.startswith("arn:") else profile)
-    any_region = f"arn:{arns.partition}:bedrock:*::foundation-model/{model}"
-    in_region = any_region.replace("*", arns.region)
-    yield RequiredPermission(action, in_region, statement_resource=any_region)
+    """Yield the permission to invoke the teacher; see invoke_permissions for a profile."""
+    yield from invoke_permissions(teacher_id(job), arns)
 
 
 def _check_teacher(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
@@ -165,22 +154,52 @@ def _check_teacher(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
     The pairs are those of the catalogue, and its source may be behind: an unknown pair is a
     warning.
     """
-    assert job.spec.distillation is not None
-    student = job.model
-    identifier = without_profile(job.spec.distillation.teacher.rpartition("/")[2])
-    try:
-        teacher = catalogue.find_model(identifier)
-    except UnknownModel:
-        teacher = None
+    student, identifier = job.model, teacher_id(job)
+    profile = catalogue.parse_profile(identifier)
+    if profile is not None and profile.is_application:
+        message = f"{identifier} is an application inference profile: none can be a teacher"
+        fix = f"set distillation.teacher to {_teacher_names(job) or 'a model or its profile'}."
+        yield finding("TeacherUnsupported", "distillation.teacher", message, fix)
+        return
+    name = profile.model if profile else identifier.rpartition("/")[2]
+    teacher = catalogue.find_catalogue_model(name)
     if teacher is not None and teacher.lifecycle.state == "end-of-life":
         message = f"the teacher {teacher.alias} is past its end of life ({teacher.lifecycle.date})"
-        fix = f"set distillation.teacher to {' or '.join(student.teachers) or 'another model'}."
+        fix = f"set distillation.teacher to {_teacher_names(job) or 'another model'}."
         yield finding("ModelEndOfLife", "distillation.teacher", message, fix)
-    elif student.teachers and identifier not in student.teachers:
+    elif student.teachers and name not in student.teachers:
         source = str(student.sources[0])
-        message = f"{identifier} is not a known teacher of {student.alias} ({source})"
-        fix = f"use {' or '.join(student.teachers)}, or make sure that Bedrock supports the pair."
+        message = f"{name} is not a known teacher of {student.alias} ({source})"
+        fix = f"use {_teacher_names(job)}, or make sure that Bedrock supports the pair."
         yield finding("TeacherUnknown", "distillation.teacher", message, fix, "warning")
+    elif teacher is not None:
+        yield from _check_teacher_region(job, teacher, profile, finding)
+
+
+def _check_teacher_region(
+    job: LoadedJob,
+    teacher: catalogue.Model,
+    profile: catalogue.ProfileName | None,
+    finding: FindingFactory,
+) -> Iterator[Finding]:
+    """Check that the teacher answers in the job's Region, by its own id or by the profile."""
+    region, own = str(job.spec.bedrock.region), catalogue.on_demand_id(str(teacher.bedrock_id))
+    nearest = catalogue.inference_id(own, region)
+    fix = f"set distillation.teacher: {nearest}"
+    if profile is None and not catalogue.answers_in_region(teacher, region):
+        message = f"{own} does not answer to its own id in {region}: it needs an inference profile"
+        yield finding("TeacherUnsupported", "distillation.teacher", message, fix)
+    elif profile is not None and profile.area not in catalogue.callable_areas(teacher, region):
+        # The catalogue may not have a new profile yet.
+        message = f"{profile.id} is not known to be callable in {region} ({teacher.sources[-1]})"
+        yield finding("TeacherUnknown", "distillation.teacher", message, fix, "warning")
+
+
+def _teacher_names(job: LoadedJob) -> str:
+    """Return the ids of the student's living teachers, as they answer in the job's Region."""
+    region = str(job.spec.bedrock.region)
+    living = catalogue.living_teachers(job.model)
+    return " or ".join(catalogue.inference_id(str(one.bedrock_id), region) for one in living)
 
 
 def _reinforcement_config(job: LoadedJob) -> Config:
@@ -207,6 +226,7 @@ CUSTOMIZATIONS: dict[str, Customization] = {
         request_fields={
             "customizationConfig.distillationConfig.teacherModelConfig": "distillation.teacher",
         },
+        regional_arns=("distillation.teacher",),
         check=_check_teacher,
     ),
     "REINFORCEMENT_FINE_TUNING": Customization(

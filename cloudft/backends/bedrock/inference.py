@@ -17,6 +17,7 @@ from cloudft.backends.bedrock.converse import (
     converse_request,
     parse_converse_response,
 )
+from cloudft.backends.bedrock.inference_profiles import ChosenModelId, choose_model_id
 from cloudft.errors import UnknownModel
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 
@@ -35,9 +36,12 @@ def catalogue_model(job: CustomizationJob) -> catalogue.Model | None:
         return None
 
 
-def base_model_id(job: CustomizationJob) -> str:
-    """Return the id by which a job's base model answers on demand in the job's Region."""
-    return catalogue.inference_id(job["baseModelArn"], parse_arn(job["jobArn"]).region)
+def choose_base_model_id(
+    aws: Aws, job: CustomizationJob, requested: str | None = None
+) -> ChosenModelId:
+    """Return the id to call a job's base model by in the job's Region; see choose_model_id."""
+    region = parse_arn(job["jobArn"]).region
+    return choose_model_id(aws, job["baseModelArn"], region, requested)
 
 
 def endpoint_answer_keys(aws: Aws, ids: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from cloudft import catalogue
 from cloudft.backends.bedrock import customizations, request
 from cloudft.catalogue import Model, Prices, cost
-from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import BilledPart, DataVolume, Estimate, MissingPrice, UnknownAmount
 
@@ -156,7 +155,8 @@ def _distillation_parts(
     teacher = find_teacher(job)
     if teacher is None:
         return (student, BilledPart("the answers of the teacher", None, "token", None))
-    name = _inference_price(job)
+    # AWS bills the teacher's answers at its on-demand rates.
+    name = cost.base_price_name(customizations.teacher_id(job))
     teacher_prices = teacher.prices_in(job.spec.bedrock.region)
     return (
         student,
@@ -177,19 +177,8 @@ def find_teacher(job: LoadedJob) -> Model | None:
     section = job.spec.distillation
     if section is None:
         return None
-    name = section.teacher.rpartition("/")[2]
-    try:
-        return catalogue.find_model(customizations.without_profile(name))
-    except UnknownModel:
-        return None
-
-
-def _inference_price(job: LoadedJob) -> str:
-    """Return the name of the teacher's price: AWS bills its answers at the on-demand rates."""
-    section = job.spec.distillation
-    assert section is not None
-    is_global = section.teacher.rpartition("/")[2].startswith("global.")
-    return "global_per_1k_tokens" if is_global else "base_per_1k_tokens"
+    known = catalogue.find_catalogue_model(section.teacher)
+    return None if known is None else catalogue.find_model(known.alias)
 
 
 def priced_models(job: LoadedJob) -> Mapping[str, Model]:

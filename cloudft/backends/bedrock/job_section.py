@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cloudft.spec.fields import (
     ACCOUNT,
+    INFERENCE_PROFILE,
     KMS_KEY,
     MODEL_NAME,
     READ_NUMBER,
@@ -64,6 +65,11 @@ class BedrockSpec(Section):
     custom_model_name: MODEL_NAME | None = Field(
         default=None, description="Name of the custom model; derived from the job's if unset."
     )
+    inference_profile: INFERENCE_PROFILE | None = Field(
+        default=None,
+        description="Inference profile that the base model is called by: an area (us, eu, global,"
+        " ...), an id or an ARN; in-region for the model's own id. Chosen by Region if unset.",
+    )
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
     profile: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Profile of the AWS configuration."
@@ -81,7 +87,7 @@ class Distillation(Section):
     """The teacher, for DISTILLATION."""
 
     teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
-        description="Bedrock id or ARN of the teacher, or of an inference profile."
+        description="The teacher: an alias, a Bedrock id or ARN, or those of an inference profile."
     )
     max_response_length: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Maximum tokens of a teacher's answer."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import orjson
@@ -13,14 +14,14 @@ import orjson
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, read_object, s3_uri, split_s3_uri
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
+from cloudft.backends.bedrock.states import validation_set_names
 from cloudft.storage import artifacts as layout
 from cloudft.storage.atomic_files import as_store_error, fsync_folder
+from cloudft.types import validation_role
 
-METRICS_FILES = {
-    PurePosixPath(layout.TRAINING_CSV).name: layout.TRAINING_CSV,
-    PurePosixPath(layout.VALIDATION_CSV).name: layout.VALIDATION_CSV,
-}
-"""Name of a metrics file in the output, at whatever depth -> its path in the artifacts."""
+TRAINING_NAME = PurePosixPath(layout.TRAINING_CSV).name
+VALIDATION_NAME = PurePosixPath(layout.VALIDATION_CSV).name
+"""Names of the metrics files in the output, which are found at whatever depth."""
 MAX_BYTES = 256 * 1024 * 1024
 """A larger output file is not a metrics file: it stays in S3, and result.json lists it."""
 
@@ -58,8 +59,11 @@ def _download(
     bucket, prefix = split_s3_uri(job["outputDataConfig"]["s3Uri"])
     parameters = bucket_parameters(bucket, owner)
     left_in_s3 = []
-    for key, size in list_objects(aws, parameters, prefix):
-        name = _local_name(key.removeprefix(prefix))
+    objects = list(list_objects(aws, parameters, prefix))
+    curves = _validation_curves([key.removeprefix(prefix) for key, _ in objects], job)
+    for key, size in objects:
+        relative = key.removeprefix(prefix)
+        name = curves.get(relative) or _local_name(relative)
         if name is None or size > MAX_BYTES:
             left_in_s3.append(s3_uri(bucket, key))
             continue
@@ -78,11 +82,42 @@ def _local_name(name: str) -> str | None:
     None for folders, hidden files, and names that would leave the folder.
     """
     path = PurePosixPath(name)
-    if path.name in METRICS_FILES:
-        return METRICS_FILES[path.name]
+    if path.name == TRAINING_NAME:
+        return layout.TRAINING_CSV
     if name.endswith("/") or path.name.startswith(".") or ".." in path.parts:
         return None
     return f"other/{path}"
+
+
+def _validation_curves(names: Sequence[str], job: CustomizationJob) -> dict[str, str]:
+    """Return the path in the artifacts of each validation curve in the output.
+
+    AWS documents where one curve is, and not where those of several validators are. A curve belongs
+    to the validator whose name, or whose staged file's name, is a folder above it; where none is,
+    the curves are in the order of the validators if there are as many. Curves that belong to none
+    stay under `other/`: nothing is written over another.
+    """
+    found = sorted(n for n in names if PurePosixPath(n).name == VALIDATION_NAME)
+    if len(found) == 1:
+        return {found[0]: layout.VALIDATION_CSV}
+    sets = [name for name in validation_set_names(job) if name is not None]
+    by_folder = {
+        name: layout.validation_csv(one)
+        for name in found
+        for one in sets
+        if {one, validation_role(one)} & set(PurePosixPath(name).parts[:-1])
+    }
+    if len(set(by_folder.values())) == len(found) == len(by_folder):
+        return by_folder
+    if len(found) == len(sets):
+        pairs = zip(sorted(found, key=_natural_key), sets, strict=True)
+        return {name: layout.validation_csv(one) for name, one in pairs}
+    return {}
+
+
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key by which `10` comes after `9`."""
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
 def _result_document(job: CustomizationJob, left_in_s3: list[str]) -> dict[str, object]:

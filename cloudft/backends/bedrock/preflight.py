@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock import account_checks, customizations, request
+from cloudft.backends.bedrock import (
+    account_checks,
+    customizations,
+    invocation_logs,
+    request,
+    required_permissions,
+)
+from cloudft.backends.bedrock.inference_profiles import named_model_id
 from cloudft.backends.findings import FindingFactory
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -33,6 +41,7 @@ REQUEST_FIELDS = {
     "jobTags": "tags",
     "customModelTags": "tags",
     "trainingDataConfig": "bedrock.s3_uri",
+    "trainingDataConfig.invocationLogsConfig": "data.invocation_logs",
     "validationDataConfig": "bedrock.s3_uri",
     "outputDataConfig": "bedrock.s3_uri",
     "hyperParameters": "hyperparameters",
@@ -66,7 +75,9 @@ def check_offline(job: LoadedJob) -> list[Finding]:
         *_check_settings(job, finding),
         *request_checks.check_arn_regions(_regional_arns(job), region, finding),
         *_check_model(job, finding),
+        *_check_inference_profile(job, finding),
         *customizations.check_customization(job, finding),
+        *invocation_logs.check_type(job, finding),
     ]
 
 
@@ -78,6 +89,7 @@ def _regional_arns(job: LoadedJob) -> dict[str, str | None]:
         "bedrock.kms_key_id": spec.kms_key_id,
         "bedrock.s3_kms_key_id": spec.s3_kms_key_id,
         "bedrock.machine_arn": spec.machine_arn,
+        "bedrock.inference_profile": spec.inference_profile,
         **customizations.regional_arns(job),
     }
 
@@ -114,6 +126,28 @@ def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
         # An endpoint of one's own may offer any model in any Region.
         severity: Severity = "warning" if job.spec.bedrock.endpoint_url else "error"
         yield finding("RegionUnsupported", "bedrock.region", message, fix, severity)
+
+
+def _check_inference_profile(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Check that the profile that the job file requests is of the base model, and known here."""
+    requested, region = required_permissions.base_profile(job), job.spec.bedrock.region
+    if requested is None or job.model.bedrock_id is None or region is None:
+        return
+    own = catalogue.on_demand_id(job.model.bedrock_id)
+    field = "bedrock.inference_profile" if job.spec.bedrock.inference_profile else "base_model"
+    profile = catalogue.parse_profile(named_model_id(own, requested))
+    fix = f"use {catalogue.inference_id(own, region)}, or leave it out."
+    if profile is not None and profile.model not in ("", own):
+        message = f"the inference profile {requested} is of {profile.model}, not of {own}"
+        yield finding("ProfileOfOtherModel", field, message, fix)
+    elif profile is not None and profile.area:
+        if profile.area not in catalogue.callable_areas(job.model, region):
+            message = f"{profile.id} is not known to be callable in {region}"
+            message += f" ({job.model.sources[-1]})"
+            yield finding("ProfileUnknown", field, message, fix, "warning")
+    elif profile is None and not catalogue.answers_in_region(job.model, region):
+        message = f"{own} does not answer to its own id in {region} ({job.model.sources[-1]})"
+        yield finding("ProfileNeeded", field, message, fix, "warning")
 
 
 def _check_request(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:

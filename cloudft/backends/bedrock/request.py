@@ -22,10 +22,10 @@ from cloudft.backends.aws_base.api_call import (
 )
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import customizations
-from cloudft.backends.bedrock.api_shapes import CreateCustomizationJob, S3Uri
+from cloudft.backends.bedrock.api_shapes import CreateCustomizationJob, S3Uri, TrainingData
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
-from cloudft.types import StagedFile, job_id
+from cloudft.types import StagedFile, is_validation_role, job_id
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
 JOB_NAME = re.compile(r".*-[0-9a-f]{8}")
@@ -77,16 +77,14 @@ def staged_objects(staged: StagedJob) -> list[StagedObject]:
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
-        for role in _read_roles(staged.job)
-        if (file := staged.manifest.files.get(role))
+        for role, file in requests.uploaded_files(staged.manifest).items()
+        if role == "train" or not _ignores_validation(staged.job)
     ]
 
 
-def _read_roles(job: LoadedJob) -> tuple[str, ...]:
-    """Return the roles of the files that the job reads: train alone where no other is used."""
+def _ignores_validation(job: LoadedJob) -> bool:
     limits = job.model.limits.get(job.spec.customization_type)
-    ignores_validation = limits is not None and limits.ignores_validation
-    return ("train",) if ignores_validation else requests.UPLOADED_ROLES
+    return limits is not None and limits.ignores_validation
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
@@ -182,7 +180,7 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
         "baseModelIdentifier": base_model_identifier(job),
         "customizationType": job.spec.customization_type,
         "hyperParameters": {k: to_api_text(v) for k, v in resolve_hyperparameters(job).items()},
-        "trainingDataConfig": {"s3Uri": by_role["train"]},
+        "trainingDataConfig": _training_data(job, by_role),
         "outputDataConfig": {"s3Uri": f"s3://{bucket}/{prefix}jobs/{name}/output/"},
         "jobTags": tags,
         "customModelTags": tags,
@@ -191,8 +189,11 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
         del request["hyperParameters"]
     if config := customizations.build_config(job):
         request["customizationConfig"] = config
-    if "validation" in by_role:
-        request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
+    validators: list[S3Uri] = [
+        {"s3Uri": uri} for role, uri in by_role.items() if is_validation_role(role)
+    ]
+    if validators:
+        request["validationDataConfig"] = {"validators": validators}
     if spec.kms_key_id:
         request["customModelKmsKeyId"] = spec.kms_key_id
     if spec.vpc:
@@ -204,10 +205,23 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> Creat
     return cast("CreateCustomizationJob", {**request, **spec.request})
 
 
+def _training_data(job: LoadedJob, by_role: Mapping[str, str]) -> TrainingData:
+    """Return trainingDataConfig: the staged file, or the logs, which are read where they are."""
+    logs = job.spec.data.invocation_logs
+    if logs is None:
+        return {"s3Uri": by_role["train"]}
+    return {"invocationLogsConfig": logs.to_api()}
+
+
 def base_model_identifier(job: LoadedJob) -> str:
-    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id."""
+    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id.
+
+    An inference profile can't be customized: it stands for its model.
+    """
     given = job.spec.base_model
-    return given if given.startswith("arn:") else job.model.bedrock_id or given
+    if given.startswith("arn:") and catalogue.parse_profile(given) is None:
+        return given
+    return job.model.bedrock_id or given
 
 
 def api_calls(staged: StagedJob) -> PlannedCalls:

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cloudft import catalogue
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.permissions import ArnContext, RequiredPermission
+from cloudft.backends.aws_base import requests
 from cloudft.backends.bedrock import customizations, request
+from cloudft.backends.bedrock.inference_profiles import (
+    ProfileArnContext,
+    expected_model_id,
+    invoke_permissions,
+    requested_profile,
+)
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.sections import Vpc
 
@@ -21,32 +29,43 @@ CREATED_RESOURCE_TYPES = ("model-customization-job", "custom-model")
 """Types of the resources that a submit creates."""
 
 
-def arn_context(job: LoadedJob) -> ArnContext:
+def arn_context(
+    job: LoadedJob, profile_models: Mapping[str, tuple[str, ...]] | None = None
+) -> ProfileArnContext:
     """Return partition and account of the service role, and the job's Region."""
-    role = parse_arn(str(job.spec.bedrock.role_arn))
-    return ArnContext(role.partition, str(job.spec.bedrock.region), role.account)
+    role, region = parse_arn(str(job.spec.bedrock.role_arn)), str(job.spec.bedrock.region)
+    return ProfileArnContext(role.partition, region, role.account, profile_models or {})
 
 
 def role_permissions(
-    job: LoadedJob, bucket_keys: Mapping[str, str]
+    job: LoadedJob,
+    bucket_keys: Mapping[str, str],
+    profile_models: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Iterator[RequiredPermission]:
     """Yield what the service role must be allowed.
 
-    `bucket_keys` has the ARN of the KMS key of each bucket that is encrypted with one.
+    `bucket_keys` has the ARN of the KMS key of each bucket that is encrypted with one;
+    `profile_models` the ARNs of the models behind each inference profile that could be read.
     """
-    arns = arn_context(job)
+    arns = arn_context(job, profile_models)
     data, data_prefix = request.s3_prefix(job)
     output, output_prefix = request.output_s3_prefix(job)
     data_keys, output_keys = f"{data_prefix}data/*", f"{output_prefix}jobs/*"
-    yield RequiredPermission("s3:ListBucket", arns.bucket_arn(data), {"s3:prefix": data_keys})
-    yield RequiredPermission("s3:GetObject", arns.bucket_arn(data, data_keys))
+    logs = job.spec.data.invocation_logs
+    read = [(data, data_keys)] if logs is None or job.spec.data.validation_files else []
+    if logs is not None:
+        logged, log_prefix = requests.split_prefix(logs.s3_uri)
+        read.append((logged, f"{log_prefix}*"))
+    for bucket, readable in read:
+        yield RequiredPermission("s3:ListBucket", arns.bucket_arn(bucket), {"s3:prefix": readable})
+        yield RequiredPermission("s3:GetObject", arns.bucket_arn(bucket, readable))
     if output != data:
         prefix = {"s3:prefix": output_keys}
         yield RequiredPermission("s3:ListBucket", arns.bucket_arn(output), prefix)
     yield RequiredPermission("s3:GetObject", arns.bucket_arn(output, output_keys))
     yield RequiredPermission("s3:PutObject", arns.bucket_arn(output, output_keys))
     via_s3 = {"kms:ViaService": f"s3.{arns.region}.amazonaws.com"}
-    encrypted = [bucket for bucket in (data, output) if bucket in bucket_keys]
+    encrypted = [bucket for bucket, _ in (*read, (output, "")) if bucket in bucket_keys]
     for key in dict.fromkeys(bucket_keys[bucket] for bucket in encrypted):
         yield RequiredPermission("kms:Decrypt", key, via_s3, "warning")
     if output in bucket_keys:
@@ -124,6 +143,42 @@ def caller_permissions(job: LoadedJob) -> Iterator[RequiredPermission]:
         via_bedrock = {"kms:ViaService": f"bedrock.{arns.region}.amazonaws.com"}
         for action in ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey"):
             yield RequiredPermission(f"kms:{action}", key, via_bedrock, "warning")
+
+
+def base_profile(job: LoadedJob) -> str | None:
+    """Return the profile that the job file requests for its base model; see requested_profile."""
+    bedrock = {"inference_profile": job.spec.bedrock.inference_profile}
+    return requested_profile({"base_model": job.spec.base_model, "bedrock": bedrock})
+
+
+def base_inference_id(job: LoadedJob) -> str:
+    """Return the id or ARN that the base model is called by: what the job file requests, else by
+    the catalogue.
+    """
+    return expected_model_id(job.model, job.spec.bedrock.region, base_profile(job))
+
+
+def base_invoke_permissions(
+    job: LoadedJob, profile_models: Mapping[str, tuple[str, ...]] | None = None
+) -> Iterator[RequiredPermission]:
+    """Yield what the caller needs to ask the job's base model, as `evaluate` and `advise` do."""
+    model = catalogue.on_demand_id(str(job.model.bedrock_id))
+    arns = arn_context(job, profile_models)
+    yield from invoke_permissions(base_inference_id(job), arns, model=model, is_conditional=True)
+
+
+def profiles_in_use(job: LoadedJob) -> Mapping[str, str]:
+    """Return the job's inference profiles, each with the field that it follows from.
+
+    They are the teacher's, and the base model's where the job file requests one.
+    """
+    used = {}
+    if base_profile(job) is not None and job.model.bedrock_id is not None:
+        field = "bedrock.inference_profile" if job.spec.bedrock.inference_profile else "base_model"
+        used[base_inference_id(job)] = field
+    if job.spec.customization_type == "DISTILLATION" and job.spec.distillation is not None:
+        used[customizations.teacher_id(job)] = "distillation.teacher"
+    return {name: field for name, field in used.items() if catalogue.parse_profile(name)}
 
 
 def base_model_arn(job: LoadedJob, arns: ArnContext) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Literal
 
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.storage.store import to_iso_time
-from cloudft.types import TRAINING_BEGAN, JobState, LogLine, StatusDetails
+from cloudft.types import TRAINING_BEGAN, JobState, LogLine, StatusDetails, validation_set_of
 
 PhaseMember = Literal["validationDetails", "dataProcessingDetails", "trainingDetails"]
 PHASES: Mapping[PhaseMember, tuple[str, str]] = {
@@ -70,6 +71,7 @@ def to_job_state(
         "trainingLoss": (job.get("trainingMetrics") or {}).get("trainingLoss"),
         "usualSeconds": typical_seconds,
         "validationLosses": losses or None,
+        "validationSetLosses": _set_losses(job, losses) or None,
     }
     return JobState(
         id=job["jobName"],
@@ -89,6 +91,26 @@ def _training_began(job: CustomizationJob) -> str | None:
     if phase.get("status", "NotStarted") == "NotStarted":
         return None
     return iso_format(phase.get("creationTime"))
+
+
+def validation_set_names(job: CustomizationJob) -> list[str | None]:
+    """Return the name of each of the job's validators, in order; None for one that has none.
+
+    The name is in that of the staged file: `validation-german.jsonl`.
+    """
+    validators = (job.get("validationDataConfig") or {}).get("validators") or ()
+    return [validation_set_of(PurePosixPath(one["s3Uri"]).stem) for one in validators]
+
+
+def _set_losses(job: CustomizationJob, losses: list[float]) -> dict[str, float]:
+    """Return the loss of each named set; nothing where it is unknown whose they are.
+
+    Bedrock names no validator in a metric: they are in the order of the validators.
+    """
+    names = validation_set_names(job)
+    if len(names) != len(losses):
+        return {}
+    return {name: loss for name, loss in zip(names, losses, strict=True) if name is not None}
 
 
 def log_lines(job: CustomizationJob) -> Iterator[LogLine]:

@@ -132,7 +132,7 @@ def extract_marked(text: str, kind: str) -> str | None:
 
 def read_metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
     """Return the curve, by step. A point that a resumed run repeats replaces what followed it."""
-    curves: dict[str, dict[int, Metric]] = {"train": {}, "validation": {}}
+    curves: dict[tuple[str, str], dict[int, Metric]] = {}
     for event in iter_events(aws, names):
         content = extract_marked(event.text, "metric")
         if content is None:
@@ -141,9 +141,9 @@ def read_metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
             point = documents.parse_metric(content, "the log")
         except BadDocument:  # a line that was cut, or that is not the trainer's
             continue
-        curve = curves[point.split]
+        curve = curves.setdefault((point.split, point.validation_set or ""), {})
         for step in [step for step in curve if step >= point.step]:
             del curve[step]
         curve[point.step] = point
     points = [point for curve in curves.values() for point in curve.values()]
-    return sorted(points, key=lambda point: (point.step, point.split))
+    return sorted(points, key=lambda p: (p.step, p.split, p.validation_set or ""))

@@ -20,7 +20,6 @@ from cloudft.backends.aws_base.api_call import (
     put_file,
     put_generated,
 )
-from cloudft.backends.aws_base.requests import UPLOADED_ROLES
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
@@ -45,7 +44,7 @@ METRIC_DEFINITIONS = [
         "Name": f"{split}:loss",
         "Regex": rf'{LINE_MARKER}metric .*"split": "{split}", "loss": ({NUMBER})',
     }
-    for split in UPLOADED_ROLES
+    for split in ("train", "validation")
 ]
 """For the console's curves only: `metrics` reads the log, point by point."""
 
@@ -67,8 +66,7 @@ class TrainingJobInputs:
     @property
     def files(self) -> dict[str, StagedFile]:
         """Return the staged files that the job reads, by role."""
-        files = self.staged.manifest.files
-        return {role: files[role] for role in UPLOADED_ROLES if role in files}
+        return requests.uploaded_files(self.staged.manifest)
 
 
 def location_of(job: LoadedJob) -> dict[str, str | None]:

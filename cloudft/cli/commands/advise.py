@@ -14,6 +14,7 @@ from cloudft.cli.options import (
     aws_options,
     backend_option,
     console_options,
+    inference_profile_option,
     job_file_argument,
     spec_options,
 )
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     type=USD,
     help="USD per million input tokens: prints after how many requests tuning pays off.",
 )
+@inference_profile_option
 @aws_options
 @console_options
 def advise_command(
@@ -53,6 +55,7 @@ def advise_command(
     backend_name: str,
     limit: int,
     input_price: float | None,
+    inference_profile: str | None,
     console: Console,
 ) -> int:
     """Measure whether fine-tuning is worth it, before paying for it.
@@ -63,7 +66,7 @@ def advise_command(
     """
     from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.cli.job_file import load_job_file
-    from cloudft.cli.jobs import follow_job
+    from cloudft.cli.jobs import follow_job, use_inference_profile
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer, task_progress
     from cloudft.evaluate.advise.run import run_advice
@@ -72,13 +75,15 @@ def advise_command(
     home = Home.from_environ()
     job = load_job_file(path, flags)
     local_backend = make_backend(DEFAULT_BACKEND, home).for_job(job)
+    base_backend = make_backend(backend_name, home).for_job(job)
+    use_inference_profile(base_backend, inference_profile, console)
     with run_observer(console) as observer:
         staged, warnings = prepare.prepare(job, local_backend, home, observer)
     print_findings(warnings)
     with task_progress(console) as counted:
         study = run_advice(
             staged,
-            make_backend(backend_name, home).for_job(job),
+            base_backend,
             local_backend,
             home,
             limit=limit,

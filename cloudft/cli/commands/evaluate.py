@@ -10,10 +10,16 @@ import click
 
 from cloudft.cli import judging
 from cloudft.cli.command import command
-from cloudft.cli.jobs import follow_job, open_job
+from cloudft.cli.jobs import follow_job, open_job, use_inference_profile
 from cloudft.cli.judging import JudgeOptions, judge_options
 from cloudft.cli.number_format import format_interval, format_number, format_signed
-from cloudft.cli.options import Console, aws_options, console_options, job_argument
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    console_options,
+    inference_profile_option,
+    job_argument,
+)
 from cloudft.cli.param_types import RECORDS, TOKENS
 from cloudft.cli.progress import task_progress
 from cloudft.storage.home import Home
@@ -35,7 +41,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     "evaluate",
     epilog="\b\nExamples:\n  cloudft evaluate -\n"
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
-    "  cloudft evaluate ticket-router --batch\n"
+    "  cloudft evaluate ticket-router --batch --inference-profile us\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json\n"
     "  cloudft evaluate ticket-router --bedrock-job --metrics Correctness,Helpfulness",
@@ -92,6 +98,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
 )
+@inference_profile_option
 @aws_options
 @console_options
 def evaluate_command(
@@ -109,6 +116,7 @@ def evaluate_command(
     suite_path: Path | None,
     judge: JudgeOptions | None,
     yes: bool,
+    inference_profile: str | None,
     console: Console,
 ) -> int:
     """Compare base and tuned model on the same held-out records: did tuning help?
@@ -123,6 +131,7 @@ def evaluate_command(
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
+    use_inference_profile(backend, inference_profile, console)
     home = Home.from_environ()
     held = load_held_out_data(record, home, data, limit or 0)
     if judge is not None:
@@ -137,7 +146,9 @@ def evaluate_command(
         return 0
     if _is_billed(record, backend, home, held, options, judge):
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
-        confirm_cost(record, held, decoding, yes, console, batches=batches)
+        confirm_cost(
+            record, held, decoding, yes, console, batches=batches, profile=inference_profile
+        )
     with task_progress(console) as progress:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, progress)
         if suites:
@@ -229,6 +240,7 @@ def confirm_cost(
     console: Console,
     *,
     batches: bool,
+    profile: str | None = None,
 ) -> None:
     """Print the tokens and the price of the answers, and confirm. Raise click.Abort."""
     from cloudft.data.token_estimate import estimate_tokens
@@ -237,7 +249,7 @@ def confirm_cost(
     size = sum(len(message_text(m)) for item in held.examples for m in item.prompt.messages)
     answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
     input_tokens, output_tokens = estimate_tokens(size), estimate_tokens(answers)
-    price = _price_text(record, input_tokens, output_tokens)
+    price = _price_text(record, input_tokens, output_tokens, profile)
     console.note(
         f"{len(held.examples)} records for two models on {record.backend}: about"
         f" {2 * input_tokens:,} input tokens, and {2 * output_tokens:,} or more output tokens:"
@@ -254,9 +266,15 @@ def confirm_cost(
         click.confirm("generate them?", abort=True, err=True)
 
 
-def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str:
-    """Return as text what so many tokens of both models cost on demand."""
+def _price_text(
+    record: JobRecord, input_tokens: int, output_tokens: int, profile: str | None
+) -> str:
+    """Return as text what so many tokens of both models cost on demand.
+
+    `profile` is the inference profile that the command requests for the base model.
+    """
     from cloudft import catalogue
+    from cloudft.backends.bedrock.inference_profiles import expected_model_id, requested_profile
     from cloudft.catalogue import cost
     from cloudft.errors import UnknownModel
 
@@ -265,11 +283,15 @@ def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str
     except UnknownModel:
         return cost.NO_PRICE_KNOWN
     place: Mapping[str, str | None] = record.request.get("place", {})
-    prices = model.prices_in(place.get("region"))
-    usd = cost.inference_usd(prices, input_tokens, output_tokens)
+    region = place.get("region")
+    prices = model.prices_in(region)
+    base_id = expected_model_id(model, region, profile or requested_profile(record.spec))
+    usd = cost.inference_usd(prices, input_tokens, output_tokens, base_id=base_id)
     if usd is None or prices is None:
         return cost.NO_PRICE_KNOWN
-    return f"{usd:.4f} USD or more on demand ({prices.source_of('tuned_per_1k_tokens')})"
+    called = f", the base model by {base_id}" if catalogue.parse_profile(base_id) else ""
+    source = prices.source_of("tuned_per_1k_tokens")
+    return f"{usd:.4f} USD or more on demand{called} ({source})"
 
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:

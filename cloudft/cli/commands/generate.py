@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, aws_options, console_options, job_argument
+from cloudft.cli.jobs import open_job, use_inference_profile
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    console_options,
+    inference_profile_option,
+    job_argument,
+)
 from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
@@ -64,6 +70,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of the sampling, for a temperature above 0.",
 )
+@inference_profile_option
 @aws_options
 @console_options
 def generate_command(
@@ -76,6 +83,7 @@ def generate_command(
     temperature: float,
     top_p: float,
     seed: int,
+    inference_profile: str | None,
     console: Console,
 ) -> int:
     """Send prompts to the tuned model, and with --base to its base model.
@@ -91,6 +99,7 @@ def generate_command(
         raise UsageError(
             f"a job on {record.backend} can't generate text", fix="name the job that was trained."
         )
+    use_inference_profile(backend, inference_profile, console)
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
     questions = build_prompts(record.customization_type, prompt=prompt, system=system, file=file)

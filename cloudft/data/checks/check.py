@@ -25,7 +25,7 @@ from cloudft.data.sources.file_parts import count_cores, split_file
 from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.staging.mix import general_record_counts
-from cloudft.types import DataVolume, Finding, ManifestSource
+from cloudft.types import DataVolume, Finding, ManifestSource, role_field
 
 if TYPE_CHECKING:
     from cloudft.data.checks.parallel_check import WholeFile
@@ -87,10 +87,11 @@ class _DataCheck:
     def run(self) -> DataReport:
         """Return the findings, and the volumes if none of them is an error."""
         data, findings = self._data, self._findings
-        counters = {"train": self._count("train", "data.train", data.train)}
-        for role, paths in (("validation", data.validation), ("test", data.test)):
-            if isinstance(paths, tuple):
-                counters[role] = self._count(role, f"data.{role}", paths)
+        counters = {}
+        if data.train:  # without it the training data is logs, which a backend reads
+            counters["train"] = self._count("train", "data.train", data.train)
+        for role, paths in data.held_out_files.items():
+            counters[role] = self._count(role, role_field(role), paths)
         general = [
             self._count("mix", f"data.mix.{index}.path", part.path)
             for index, part in enumerate(data.mix)
@@ -100,7 +101,7 @@ class _DataCheck:
         warn_repeated_records(findings, self._validator.keys, self._columns)
         warn_leaks(findings, self._validator.keys)
         volumes = None if findings.count_errors() else self._volumes(counters, general)
-        if volumes and self._limits:
+        if volumes and self._limits and data.train:
             note_dataset_size(findings, self._limits, volumes)
         sources = tuple(self._read_sources)
         return DataReport(findings.all(), None if findings.count_errors() else volumes, sources)
@@ -154,6 +155,8 @@ class _DataCheck:
                 note_unsplittable(findings, len(train))
             volumes["train"] = train.estimate_volume(len(train) - held_out)
             volumes["validation"] = train.estimate_volume(held_out)
+        if "train" not in volumes:
+            return volumes
         shares = [part.share for part in data.mix]
         by_records = general_record_counts(volumes["train"].records, shares)
         by_size = general_record_counts(volumes["train"].characters, shares)

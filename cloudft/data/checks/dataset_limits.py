@@ -8,6 +8,7 @@ is an error, beyond 2.5 a warning.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cloudft.catalogue.model import Limits, Model
@@ -19,7 +20,14 @@ from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.fast_path import RecordBatch
 from cloudft.data.formats.record import Conversation, Document, Record
 from cloudft.data.formats.registry import encode_record
-from cloudft.types import DataVolume, Severity, StagedFile
+from cloudft.types import (
+    VALIDATION,
+    DataVolume,
+    Severity,
+    StagedFile,
+    is_validation_role,
+    role_field,
+)
 
 MAX_CHARACTERS_PER_TOKEN = 6
 MIN_CHARACTERS_PER_TOKEN = 2.5
@@ -181,11 +189,12 @@ class DatasetLimits:
         if self._limits is None:
             return
         yield from self._check_counts(volumes)
-        for role in ("train", "validation"):
-            file, most = volumes.get(role), self._role_limit(role, "bytes_max")
+        for role, file in volumes.items():
+            kind = VALIDATION if is_validation_role(role) else role
+            most = self._role_limit(kind, "bytes_max")
             if most and isinstance(file, StagedFile) and file.bytes > most:
-                yield self._too_much(f"{file.bytes} bytes staged", most, f"{role}_bytes_max", role)
-        if self._limits.ignores_validation and "validation" in volumes:
+                yield self._too_much(f"{file.bytes} bytes staged", most, f"{kind}_bytes_max", role)
+        if self._limits.ignores_validation and any(map(is_validation_role, volumes)):
             source = self._limits.source_of("ignores_validation")
             message = f"validation data is not used in this training ({source})"
             fix = "leave it out: it is not sent; evaluation reads data.test"
@@ -195,7 +204,10 @@ class DatasetLimits:
         """Yield the limits on the number of records that are broken."""
         limits = self._limits
         assert limits is not None
-        counts = {role: volume.records for role, volume in volumes.items() if role != "test"}
+        counts: Counter[str] = Counter()
+        for role, volume in volumes.items():
+            if role != "test":  # AWS states one limit for the validation data, not one for each set
+                counts[VALIDATION if is_validation_role(role) else role] += volume.records
         total = sum(counts.values())
         if limits.records_min and total < limits.records_min:
             yield self._too_few(f"{total} records", limits.records_min, "records_min", "train")
@@ -218,7 +230,7 @@ class DatasetLimits:
         source = self._limits.source_of(name)
         message = f"{what}; the model takes {minimum} at least ({source})"
         code, fix = "TooFewRecordsForModel", "give more data"
-        return LimitViolation(self._severity(name), code, message, fix, f"data.{role}")
+        return LimitViolation(self._severity(name), code, message, fix, role_field(role))
 
     def _too_much(self, what: str, maximum: int, name: str, role: str) -> LimitViolation:
         assert self._limits is not None
@@ -226,7 +238,7 @@ class DatasetLimits:
         message = f"{what}; the model takes {maximum} at most ({source})"
         code = "TooMuchDataForModel"
         fix = "give less data (`cloudft data dedupe FILE --out NEW` removes duplicates)"
-        return LimitViolation(self._severity(name), code, message, fix, f"data.{role}")
+        return LimitViolation(self._severity(name), code, message, fix, role_field(role))
 
     def _severity(self, limit: str) -> Severity:
         assert self._limits is not None

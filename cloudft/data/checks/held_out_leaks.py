@@ -9,6 +9,7 @@ from cloudft.data.checks.record_keys import RecordKeys
 from cloudft.data.checks.repeated_keys import Repeats, find_common
 from cloudft.data.checks.repeated_records import describe_pairs
 from cloudft.data.findings import Findings
+from cloudft.types import is_validation_role
 
 if TYPE_CHECKING:
     from cloudft.spec.model import DataSpec
@@ -17,13 +18,13 @@ CONSEQUENCES = {
     "test": ("LeakedTestSet", "their scores say nothing about new input"),
     "validation": ("LeakedValidationSet", "the best weights would be chosen by what was learned"),
 }
-"""Code and reason by role."""
+"""Code and reason by role; those of `validation` are every validation set's."""
 TRAINED_ROLES = ("train", "mix")
 
 
 def has_held_out_files(data: DataSpec) -> bool:
     """Return whether a job names files of held-out records, with which leaks are possible."""
-    return isinstance(data.validation, tuple) or data.test is not None
+    return bool(data.held_out_files)
 
 
 def warn_leaks(findings: Findings, keys: Mapping[str, RecordKeys]) -> None:
@@ -32,9 +33,9 @@ def warn_leaks(findings: Findings, keys: Mapping[str, RecordKeys]) -> None:
     `keys` are those of the roles' records. Inputs are compared without case and white space, as
     in analysis/leakage.py, where all of them were hashed so; else exactly.
     """
-    for role, (code, reason) in CONSEQUENCES.items():
-        if role not in keys:
-            continue
+    held_out_roles = [role for role in keys if role not in TRAINED_ROLES]
+    for role in sorted(held_out_roles, key=is_validation_role):  # the test set first
+        code, reason = CONSEQUENCES["validation" if is_validation_role(role) else "test"]
         held_out = keys[role]
         for name in TRAINED_ROLES:
             common = _find_common(keys[name], held_out) if name in keys else None

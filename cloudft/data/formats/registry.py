@@ -15,6 +15,7 @@ from cloudft.data.formats import (
     claude_messages,
     converse,
     distillation,
+    invocation_log,
     label_studio,
     media,
     messages,
@@ -29,6 +30,7 @@ from cloudft.data.formats.record_format import RecordFormat
 _BUILT_IN = (
     # Media first: a record with pictures has all keys of one without.
     *media.FORMATS,
+    invocation_log.FORMAT,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,

@@ -95,7 +95,7 @@ class DatasetFolder:
         what = f"{len(names)} splits may be {wanted!r}" if names else f"no split {wanted!r}"
         listed = ", ".join(map(repr, self.splits)) or "none"
         message = f"{what} in {self.kind}; the splits are {listed}"
-        if field == "data.validation" and not names:
+        if field.startswith("data.validation") and not names:
             return BadDatasetFolder(message, "data.validation: 0.1, to hold out a share of train")
         offered = [name for name in self.splits if _split_of(name) != "train"]
         to_value = " " if field.startswith("--") else ": "

@@ -64,7 +64,7 @@ def split_file(source: SourceFile, max_parts: int) -> list[FilePart]:
 
     Only JSONL files on disk are split. Raises OSError.
     """
-    if type(source) is not SourceFile or source.file_type != "jsonl":
+    if type(source) is not SourceFile or source.file_type != "jsonl" or source.is_packed:
         return []
     size = source.path.stat().st_size
     count = min(max_parts, size // MIN_PART_BYTES)

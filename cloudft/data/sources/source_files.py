@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, cast
 
 from cloudft.data.findings import Findings
@@ -16,6 +17,7 @@ from cloudft.data.sources.dataset_folder import (
     is_about_data,
     recognize_folder,
 )
+from cloudft.data.sources.gzip_stream import GzipStream
 
 FILE_TYPES = {
     ".jsonl": "jsonl",
@@ -35,6 +37,32 @@ SPLITS |= {"--validation": "validation", "--test": "test"}
 """The split that a field or option takes from a data set's folder; others take `train`."""
 
 
+def _split_of_field(field: str) -> str:
+    """Return the split that a field takes; each of several validation sets takes the same."""
+    return SPLITS.get("data.validation" if field.startswith("data.validation.") else field, "train")
+
+
+LOG_SUFFIX = ".json.gz"
+"""End of the names of Bedrock's invocation logs: gzipped, one record a line."""
+_LOG_BODY = re.compile(r".+_(?:input|output)\.json\.gz")
+
+
+def file_type_of(path: PurePath) -> str | None:
+    """Return the type of a file by its name; None for one that can't be read."""
+    if path.name.lower().endswith(LOG_SUFFIX):
+        return "jsonl"
+    return FILE_TYPES.get(path.suffix.lower())
+
+
+def is_log_body(path: PurePath) -> bool:
+    """Return whether a file is beside invocation logs: one body above 100 KB, and no record.
+
+    Bedrock user guide, "Monitor model invocation": such bodies are objects of their own, under
+    `data/`.
+    """
+    return path.parent.name == "data" and bool(_LOG_BODY.fullmatch(path.name))
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file to read. `display_name` is its name in messages, `name` the one in the manifest."""
@@ -45,8 +73,15 @@ class SourceFile:
     file_type: str
 
     def open(self) -> IO[bytes]:
-        """Open its bytes, unbuffered. Raises OSError."""
+        """Open its bytes, unbuffered; those of a log unpacked. Raises OSError."""
+        if self.is_packed:
+            return cast(IO[bytes], GzipStream(self.path.open("rb")))
         return self.path.open("rb", buffering=0)
+
+    @property
+    def is_packed(self) -> bool:
+        """Return whether the file is gzipped, so that it is read from its beginning alone."""
+        return self.path.name.lower().endswith(LOG_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -57,7 +92,8 @@ class S3Object(SourceFile):
         """Open its bytes. Raises what aws/s3.py raises when S3 refuses or can't be reached."""
         from cloudft.aws.s3 import ObjectStream
 
-        return cast(IO[bytes], ObjectStream(self.display_name))
+        stream = ObjectStream(self.display_name)
+        return cast(IO[bytes], GzipStream(stream) if self.is_packed else stream)
 
 
 @dataclass
@@ -75,7 +111,7 @@ class SourceResolver:
 
         Of a data set's folder it is the files of one split, by default that of the field.
         """
-        split = split or SPLITS.get(field, "train")
+        split = split or _split_of_field(field)
         files: list[SourceFile] = []
         for pattern in patterns:
             if pattern.startswith("s3://"):
@@ -96,8 +132,10 @@ class SourceResolver:
 
         unsupported, has_objects = [], False
         for name in list_object_uris(uri):
-            file_type = FILE_TYPES.get(Path(name).suffix.lower())
+            file_type = file_type_of(Path(name))
             has_objects = True
+            if is_log_body(Path(name)):
+                continue
             if file_type in (None, "parquet", "arrow"):  # Parquet is read from its end
                 unsupported.append(name)
             elif (problem := self._check_named_once(field, name)) is not None:
@@ -176,7 +214,7 @@ class SourceResolver:
 
     def _without_others(self, field: str, shown: str, files: Sequence[Path]) -> list[Path]:
         """Return the files of a known type, without those that are about the data."""
-        types = {path: FILE_TYPES.get(path.suffix.lower()) for path in files}
+        types = {path: None if is_log_body(path) else file_type_of(path) for path in files}
         # A README beside tables is about them; in a folder of texts it is one of these.
         has_tables = any(type not in (None, "text") for type in types.values())
         data = [p for p in files if types[p] and not (has_tables and is_about_data(p))]
@@ -201,7 +239,7 @@ class SourceResolver:
     def _make_source(self, field: str, path: Path) -> SourceFile | None:
         """Return the file if it can be tried; None, with an error, if not."""
         path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve would follow links)
-        shown, file_type = _display(path), FILE_TYPES.get(path.suffix.lower())
+        shown, file_type = _display(path), file_type_of(path)
         problem = self._check_file(field, path)
         if problem is not None or file_type is None:
             code, message, fix = problem or _unsupported_type(path)

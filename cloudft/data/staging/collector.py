@@ -29,15 +29,13 @@ from cloudft.data.staging.mix import (
     select_lowest_keys,
 )
 from cloudft.data.staging.split import hold_out
-from cloudft.types import ManifestSource, StagedFile
+from cloudft.types import ManifestSource, StagedFile, is_validation_role, role_field
 
 if TYPE_CHECKING:
     from numpy import bool_
     from numpy.typing import NDArray
 
     from cloudft.spec.model import DataSpec
-
-FILE_NAMES = {role: f"{role}.jsonl" for role in ("train", "validation", "test")}
 
 
 class Collector:
@@ -74,10 +72,10 @@ class Collector:
             )
         else:
             pool = None
+        if pool is None and data.train:
             final["train"] = self._write_role(folder, "train", "data.train", data.train)
-        for role, paths in (("validation", data.validation), ("test", data.test)):
-            if isinstance(paths, tuple):
-                final[role] = self._write_role(folder, role, f"data.{role}", paths)
+        for role, paths in data.held_out_files.items():
+            final[role] = self._write_role(folder, role, role_field(role), paths)
         general = [
             self._write_pool(folder, f"pool-mix-{i}", f"data.mix.{i}.path", part.path, "mix")
             for i, part in enumerate(data.mix)
@@ -90,17 +88,19 @@ class Collector:
             self._choose(folder, pool, general, final)
         if self.findings.count_errors():
             return None
+        roles = ["train", *sorted(filter(is_validation_role, final)), "test"]
         files = {
-            role: final[role].to_data_file(FILE_NAMES[role]) for role in FILE_NAMES if role in final
+            role: final[role].to_data_file(_file_name(role)) for role in roles if role in final
         }
-        note_dataset_size(self.findings, self._limits, files)
+        if data.train:
+            note_dataset_size(self.findings, self._limits, files)
         return None if self.findings.count_errors() else files
 
     def _write_role(
         self, folder: Path, role: str, field: str, patterns: tuple[str, ...]
     ) -> JsonlWriter:
         """Write every record that a field names as the role's final file."""
-        with JsonlWriter(folder / FILE_NAMES[role], self._target) as writer:
+        with JsonlWriter(folder / _file_name(role), self._target) as writer:
             self._read(field, patterns, role, writer)
         return writer
 
@@ -140,7 +140,7 @@ class Collector:
                 note_unsplittable(self.findings, len(train))
                 return
             held = marks
-            with JsonlWriter(folder / FILE_NAMES["validation"]) as writer:
+            with JsonlWriter(folder / _file_name("validation")) as writer:
                 copy_selected(train, held, writer)
             final["validation"] = writer
         counts = self._general_counts(train, ~held, general)
@@ -151,7 +151,7 @@ class Collector:
             (pool, select_lowest_keys(pool.selection_keys(), count))
             for pool, count in zip(general, counts, strict=True)
         ]
-        with JsonlWriter(folder / FILE_NAMES["train"]) as writer:
+        with JsonlWriter(folder / _file_name("train")) as writer:
             if general:
                 copy_interleaved(parts, writer)
             else:
@@ -176,6 +176,11 @@ class Collector:
         available = list(map(len, general))
         is_enough = has_enough_general(self.findings, shares, needed, available)
         return needed if is_enough else None
+
+
+def _file_name(role: str) -> str:
+    """Return the name of a role's canonical file."""
+    return f"{role}.jsonl"
 
 
 def copy_selected(pool: CandidatePool, marks: NDArray[bool_], writer: JsonlWriter) -> None:

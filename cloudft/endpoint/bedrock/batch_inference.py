@@ -99,6 +99,10 @@ class BatchInference:
             bucket, prefix = split_prefix(output)
             total = {"totalRecordCount": 0, "successRecordCount": 0, "errorRecordCount": 0}
             s3 = self.s3(task.request["roleArn"], task.arn)
+            # Of a model's own id the role needs no permission (user guide, "Create a custom service
+            # role for batch inference").
+            through_profile = self.runtime.profiles.invoke_requests(task.request["modelId"])
+            self.s3.require_allowed(task.request["roleArn"], through_profile)
             for key, content in self._read_inputs(s3, task):
                 lines = [
                     self._process_record(task, line, total) for line in content.splitlines() if line

@@ -6,7 +6,7 @@ import csv
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +24,7 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
+from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     RUNNING,
@@ -35,10 +36,19 @@ from cloudft.endpoint.state import (
     require_resource,
     require_unused_job_name,
 )
+from cloudft.endpoint.training.logged_data import require_one_data_source, write_selected_logs
 from cloudft.endpoint.training.loss_trend import describe_flat_loss
-from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
+from cloudft.endpoint.training.run import (
+    FailedRun,
+    RunStatus,
+    TrainingRequest,
+    TrainingRun,
+    training_uri,
+    validator_uris,
+)
 from cloudft.endpoint.training.trainers import PHASES, Trainer
-from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
+from cloudft.types import validation_set_of
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -65,6 +75,7 @@ class CustomizationJobs:
         s3: RoleClientFactory,
         *,
         max_concurrent_jobs: int,
+        invoke_requests: Callable[[str], Iterable[AccessRequest]],
         folder: Path,
         faults: FaultInjector,
         warn: Callable[[str], object],
@@ -75,6 +86,7 @@ class CustomizationJobs:
         self.trainer = trainer
         self.s3 = s3
         self.max_concurrent_jobs = max_concurrent_jobs
+        self.invoke_requests = invoke_requests
         self.folder = folder
         self.faults = faults
         self.runs: dict[str, TrainingRun] = {}
@@ -140,9 +152,7 @@ class CustomizationJobs:
         kind = request.get("customizationType", "FINE_TUNING")
         if kind not in self.trainer.customization_types:
             raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
-        if "s3Uri" not in request["trainingDataConfig"]:
-            what = "trainingDataConfig.s3Uri is required: this endpoint keeps no invocation logs."
-            raise ServiceError("ValidationException", what)
+        require_one_data_source(request["trainingDataConfig"], kind)
         # Before the quota: a retry of a job that exists must not be answered with a used-up quota.
         require_unused_job_name(state.jobs, request["jobName"])
         busy = [job.request["customModelName"] for job in state.running_jobs()]
@@ -161,18 +171,21 @@ class CustomizationJobs:
         try:
             folder = self._folder(job)
             folder.mkdir(parents=True, exist_ok=True)
-            data = {"train": job.request["trainingDataConfig"]["s3Uri"]}
-            validators = job.request.get("validationDataConfig", {}).get("validators", ())
-            if validators:
-                data["validation"] = validators[0]["s3Uri"]
-            s3 = self._s3(job)
-            files = {
+            s3, given = self._s3(job), cast(CreateCustomizationJobRequest, job.request)
+            config, data = given["trainingDataConfig"], validator_uris(given)
+            files: dict[str, Path] = {}
+            if "s3Uri" in config:
+                data = {"train": config["s3Uri"], **data}
+            else:
+                files["train"] = write_selected_logs(s3, given, folder / "train.jsonl")
+            files |= {
                 role: self._download(s3, uri, folder / f"{role}.jsonl")
                 for role, uri in data.items()
             }
             # Bedrock checks its write permission before it trains, not when the job is done.
             bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
+            self._require_teacher(job)
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             request = cast(CreateCustomizationJobRequest, job.request)
@@ -198,6 +211,16 @@ class CustomizationJobs:
                 if merged is not None:
                     return merged
         return self.foundation.stand_in(job.base_model_arn)
+
+    def _require_teacher(self, job: Job) -> None:
+        """Raise ClientError unless the job's role may invoke its teacher by a profile.
+
+        Source: Bedrock user guide, "Model customization access and security".
+        """
+        config = job.request.get("customizationConfig", {}).get("distillationConfig")
+        if config is not None:
+            teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
+            self.s3.require_allowed(job.request["roleArn"], self.invoke_requests(teacher))
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
@@ -267,7 +290,8 @@ class CustomizationJobs:
         if status.status == "Completed":
             job.training_loss = curves["train"][-1]
             job.note = describe_flat_loss(curves["train"])
-            job.validation_losses = tuple(curves[r][-1] for r in ("validation",) if r in curves)
+            # In the order of the validators, by which the caller tells them apart.
+            job.validation_losses = tuple(c[-1] for role, c in curves.items() if role != "train")
             self._create_model(job)
         # Last: whoever reads Completed without the lock finds the model's ARN.
         job.status = status.status
@@ -284,7 +308,10 @@ class CustomizationJobs:
         """Write the output files to S3. Return the loss curves, by role."""
         bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
         curves, s3 = {}, self._s3(job)
-        for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
+        roles = validator_uris(cast(CreateCustomizationJobRequest, job.request))
+        files = {"train": TRAINING_CSV}
+        files |= {role: validation_csv(validation_set_of(role)) for role in roles}
+        for role, name in files.items():
             path = artifacts / name
             if not path.is_file():
                 continue
@@ -456,14 +483,21 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
 
 
 def s3_failure_message(job: Job, error: Exception) -> str:
-    """Return Bedrock's own failure message for a job that could not read or write in S3."""
+    """Return Bedrock's own failure message for a job that could not read or write in S3.
+
+    Of a teacher that may not be invoked, the message of the refusal: Bedrock's own is not known.
+    """
+    if isinstance(error, ServiceError):
+        return error.message
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
+    if getattr(error, "operation_name", "") == "InvokeModel":
+        return str(response["Error"].get("Message"))
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
-    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"])
+    bucket, key = split_s3_uri(training_uri(cast(CreateCustomizationJobRequest, job.request)))
     return (
         "Could not validate GetObject permissions to access Amazon S3 bucket:"
         f" {bucket} at key {key}: {response['Error'].get('Code')}"

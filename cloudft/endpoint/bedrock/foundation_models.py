@@ -19,10 +19,11 @@ PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohe
 
 @dataclass(frozen=True)
 class FoundationModel:
-    """An offered model: the id under which it is customized, and its catalogue entry."""
+    """An offered model: the id under which it is customized, its catalogue entry, the Region."""
 
     identifier: str
     model: catalogue.Model
+    region: str
 
     @property
     def on_demand_id(self) -> str:
@@ -31,8 +32,8 @@ class FoundationModel:
 
     @property
     def needs_profile(self) -> bool:
-        """Return whether no Region answers to its own id: it is called by inference profiles."""
-        return self.model.in_region == ()
+        """Return whether its own id does not answer here: it is called by inference profiles."""
+        return not catalogue.answers_in_region(self.model, self.region)
 
 
 class FoundationModels:
@@ -55,7 +56,7 @@ class FoundationModels:
         self._stand_in = stand_in
         self._stand_ins = stand_ins or {}
         self.models = [
-            FoundationModel(model.bedrock_id, model)
+            FoundationModel(model.bedrock_id, model, region)
             for model in catalogue.load_models()
             if model.bedrock_id
             and model.customization_api == "bedrock"
@@ -110,6 +111,21 @@ class FoundationModels:
             raise ServiceError("ValidationException", error.message) from error
         if kind not in base.model.customization_types:
             raise ServiceError("ValidationException", f"The model does not support {kind}.")
+        return base
+
+    def require_on_demand(self, identifier: str) -> FoundationModel:
+        """Return the model of an id or ARN that answers here without an inference profile.
+
+        Raises ServiceError. Source of the words: anthropics/anthropic-sdk-python, issue 894.
+        """
+        base = self.find_model(identifier)
+        if base.needs_profile:
+            raise ServiceError(
+                "ValidationException",
+                f"Invocation of model ID {base.on_demand_id} with on-demand throughput isn\u2019t"
+                " supported. Retry your request with the ID or ARN of an inference profile that"
+                " contains this model.",
+            )
         return base
 
     def list_foundation_models(self, request: ListFoundationModelsRequest) -> Response:

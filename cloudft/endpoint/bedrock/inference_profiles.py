@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloudft import catalogue
+from cloudft.backends.bedrock.inference_profiles import INVOKE, PROFILE_CONDITION
+from cloudft.catalogue.profile_ids import APPLICATION, GLOBAL, SYSTEM
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
 from cloudft.endpoint.bedrock.pagination import paginate
 from cloudft.endpoint.bedrock.shapes import (
@@ -16,18 +18,26 @@ from cloudft.endpoint.bedrock.shapes import (
     ListProfilesRequest,
     ProfileIdentifier,
 )
+from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import ACCOUNT, InferenceProfile, State
 
+_EU = ("eu-central-1", "eu-north-1", "eu-west-1", "eu-west-3")
 DESTINATIONS = {
     "us": ("us-east-1", "us-east-2", "us-west-2"),
-    "eu": ("eu-central-1", "eu-north-1", "eu-west-1", "eu-west-3"),
-    "apac": ("ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+    "eu": _EU,
+    # The cards name none: the profiles of an account, read by GetInferenceProfile (2026).
+    "apac": (
+        *("ap-northeast-1", "ap-northeast-2", "ap-northeast-3"),
+        *("ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+    ),
     "jp": ("ap-northeast-1", "ap-northeast-3"),
 }
 """The Regions that a profile of an area sends requests to, beside the one that it is called in."""
-APPLICATION = "application-inference-profile"
-SYSTEM = "inference-profile"
+MORE_DESTINATIONS = {
+    "eu.amazon.nova-2-lite-v1:0": (*_EU, "eu-south-1", "eu-south-2"),
+}
+"""The Regions of a profile that are not those of its area. Source: the model's card, 2026-10."""
 
 
 class InferenceProfiles:
@@ -55,9 +65,8 @@ class InferenceProfiles:
     def _all(self) -> Iterator[InferenceProfile]:
         """Yield the profiles of the system, then those of the account."""
         for base in self.foundation.models:
-            for area in base.model.inference_profiles:
-                if area in catalogue.profile_areas(self.state.region):
-                    yield self._system_profile(base, area)
+            for area in catalogue.callable_areas(base.model, self.state.region):
+                yield self._system_profile(base, area)
         yield from self.state.profiles.values()
 
     def _system_profile(self, base: FoundationModel, area: str) -> InferenceProfile:
@@ -106,22 +115,40 @@ class InferenceProfiles:
         return profile
 
     def _profile_response(self, profile: InferenceProfile) -> Response:
-        model = profile.model_arn.rpartition("/")[2]
-        regions = dict.fromkeys((self.state.region, *DESTINATIONS.get(profile.area, ())))
-        arns = [f"arn:aws:bedrock:{region}::foundation-model/{model}" for region in sorted(regions)]
-        if profile.area == "global":  # it names no Region: all that have the model
-            arns.append(f"arn:aws:bedrock:::foundation-model/{model}")
         return {
             "inferenceProfileName": profile.name,
             "description": profile.description,
             "createdAt": profile.created,
             "updatedAt": profile.created,
             "inferenceProfileArn": profile.arn,
-            "models": [{"modelArn": arn} for arn in arns],
+            "models": [{"modelArn": arn} for arn in self._model_arns(profile)],
             "inferenceProfileId": profile.id,
             "status": "ACTIVE",
             "type": "SYSTEM_DEFINED" if profile.is_system else "APPLICATION",
         }
+
+    def _model_arns(self, profile: InferenceProfile) -> list[str]:
+        """Return the ARNs of the profile's model in each Region that it sends requests to."""
+        model = profile.model_arn.rpartition("/")[2]
+        near = DESTINATIONS.get(profile.area, ())
+        regions = {self.state.region, *MORE_DESTINATIONS.get(f"{profile.area}.{model}", near)}
+        arns = [f"arn:aws:bedrock:{region}::foundation-model/{model}" for region in sorted(regions)]
+        if profile.area == GLOBAL:  # it names no Region: all that have the model
+            arns.append(f"arn:aws:bedrock:::foundation-model/{model}")
+        return arns
+
+    def invoke_requests(self, identifier: str) -> list[AccessRequest]:
+        """Return what an identity must be allowed to invoke by a profile; nothing if it is none.
+
+        The profile, and its model in each Region that it sends requests to.
+        """
+        with self.state.lock:
+            profile = self._find_profile(identifier)
+            if profile is None:
+                return []
+            context = {PROFILE_CONDITION: profile.arn}
+            models = [AccessRequest(INVOKE, arn, context) for arn in self._model_arns(profile)]
+        return [AccessRequest(INVOKE, profile.arn, {}), *models]
 
     def list_inference_profiles(self, request: ListProfilesRequest) -> Response:
         """Return summaries of the profiles that can be used in this Region, paginated."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.invocation_logging import LoggedCall
 from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
 from cloudft.endpoint.bedrock.local_inference import InferenceResult, LocalInference, ModelRef
 from cloudft.endpoint.bedrock.shapes import (
@@ -64,7 +65,9 @@ class BedrockRuntime:
         customization: CustomizationJobs,
         deployments: Deployments,
         inference: LocalInference,
+        log: Callable[[LoggedCall], object] = lambda call: None,
     ) -> None:
+        self.log = log
         self.state = state
         self.profiles = profiles
         self.foundation = profiles.foundation
@@ -103,14 +106,7 @@ class BedrockRuntime:
                 what = f"Could not find the model to invoke: {identifier}"
                 raise ServiceError("ResourceNotFoundException", what)
             raise refuse(INVALID_IDENTIFIER)
-        base = self.foundation.find_model(identifier)
-        if base.needs_profile:  # source of the words: anthropics/anthropic-sdk-python, issue 894
-            raise refuse(
-                f"Invocation of model ID {base.on_demand_id} with on-demand throughput isn\u2019t"
-                " supported. Retry your request with the ID or ARN of an inference profile that"
-                " contains this model."
-            )
-        return base
+        return self.foundation.require_on_demand(identifier)
 
     @property
     def _account_arn(self) -> str:
@@ -138,11 +134,25 @@ class BedrockRuntime:
     def converse(self, request: ConverseRequest) -> Response:
         """Answer a conversation."""
         result = self._converse(request)
-        return {**converse_output(result), "metrics": converse_metrics(result)}
+        response = {**converse_output(result), "metrics": converse_metrics(result)}
+        self._log_converse("Converse", request, result, response)
+        return response
 
     def converse_stream(self, request: ConverseRequest) -> Response:
         """Answer a conversation as a stream of events."""
-        return {"stream": converse_stream_events(self._converse(request))}
+        result = self._converse(request)
+        response = {**converse_output(result), "metrics": converse_metrics(result)}
+        # AWS logs a stream of Converse as one answer.
+        self._log_converse("ConverseStream", request, result, response)
+        return {"stream": converse_stream_events(result)}
+
+    def _log_converse(
+        self, operation: str, request: ConverseRequest, result: InferenceResult, response: Response
+    ) -> None:
+        body = {k: v for k, v in request.items() if k not in ("modelId", "requestMetadata")}
+        metadata = request.get("requestMetadata")
+        tokens = (result.input_tokens, result.output_tokens)
+        self.log(LoggedCall(operation, request["modelId"], metadata, body, response, *tokens))
 
     def _converse(self, request: ConverseRequest) -> InferenceResult:
         resolved = self.resolve_model(request["modelId"])
@@ -151,7 +161,9 @@ class BedrockRuntime:
     def invoke_model(self, request: InvokeModelRequest) -> Response:
         """Answer in the body format of the model's family."""
         result, body_format = self._invoke(request)
-        body = orjson.dumps(body_format.format_response(result))
+        answer = body_format.format_response(result)
+        self._log_invoke("InvokeModel", request, result, answer)
+        body = orjson.dumps(answer)
         return {
             "body": body,
             "contentType": "application/json",
@@ -165,16 +177,26 @@ class BedrockRuntime:
     def invoke_model_with_response_stream(self, request: InvokeModelRequest) -> Response:
         """Answer as a stream, in the chunks of the model's family."""
         result, body_format = self._invoke(request)
-        chunks = (
-            ("chunk", {"bytes": orjson.dumps(chunk)})
-            for chunk in _with_metrics(body_format.format_chunks(result), result)
-        )
+        written = list(_with_metrics(body_format.format_chunks(result), result))
+        self._log_invoke("InvokeModelWithResponseStream", request, result, written)
+        chunks = (("chunk", {"bytes": orjson.dumps(chunk)}) for chunk in written)
         return {"body": chunks, "contentType": "application/json"}
+
+    def _log_invoke(
+        self, operation: str, request: InvokeModelRequest, result: InferenceResult, answer: object
+    ) -> None:
+        body = parse_json_object(request.get("body", b""))
+        given = request.get("requestMetadata")
+        tokens = (result.input_tokens, result.output_tokens)
+        metadata = None if given is None else parse_request_metadata(given)
+        self.log(LoggedCall(operation, request["modelId"], metadata, body, answer, *tokens))
 
     def _invoke(self, request: InvokeModelRequest) -> tuple[InferenceResult, BodyFormat]:
         resolved = self.resolve_model(request["modelId"])
         if request.get("guardrailIdentifier"):
             raise refuse(NO_GUARDRAIL)
+        if "requestMetadata" in request:  # refused before the model answers
+            parse_request_metadata(request["requestMetadata"])
         body = parse_json_object(request.get("body", b""))
         parsed = invoke_bodies.parse_request(resolved.body_format, body, raw=resolved.raw_text)
         result = replace(self.inference.generate(resolved.model, parsed), model_id=resolved.name)
@@ -207,3 +229,17 @@ def _with_metrics(chunks: Iterable[Response], result: InferenceResult) -> Iterat
         "firstByteLatency": result.latency_ms,
     }
     yield {**last, "amazon-bedrock-invocationMetrics": metrics}
+
+
+def parse_request_metadata(text: str) -> dict[str, str]:
+    """Return the pairs of InvokeModel's header X-Amzn-Bedrock-Request-Metadata.
+
+    Raises ServiceError (ValidationException) for anything but a JSON object of texts.
+    """
+    try:
+        pairs = orjson.loads(text)
+    except ValueError:
+        pairs = None
+    if not isinstance(pairs, dict) or not all(isinstance(v, str) for v in pairs.values()):
+        raise ServiceError("ValidationException", "requestMetadata is no JSON object of texts.")
+    return pairs

@@ -46,14 +46,23 @@ class ModelIdentifier(TypedDict):
     modelIdentifier: str
 
 
+class InvocationLogsConfig(TypedDict, total=False):
+    """Invocation logs to train on. Filters are as in cloudft/data/invocation_logs.py."""
+
+    usePromptResponse: bool
+    invocationLogSource: S3Location
+    requestMetadataFilters: Mapping[str, object]
+
+
 class TrainingDataConfig(TypedDict, total=False):
-    """Where training data is. The API also has `invocationLogsConfig` in place of `s3Uri`."""
+    """Where training data is: a file, or invocation logs in its place."""
 
     s3Uri: str
+    invocationLogsConfig: InvocationLogsConfig
 
 
 class ValidationDataConfig(TypedDict, total=False):
-    """Validation files. At most one is read here."""
+    """Validation files, each with its own metric."""
 
     validators: Sequence[S3Location]
 
@@ -406,6 +415,7 @@ class ConverseRequest(ConverseInput, total=False):
     """Request of Converse and ConverseStream."""
 
     modelId: str
+    requestMetadata: Mapping[str, str]
 
 
 class InvokeModelRequest(TypedDict, total=False):
@@ -414,6 +424,7 @@ class InvokeModelRequest(TypedDict, total=False):
     modelId: str
     body: bytes
     guardrailIdentifier: str
+    requestMetadata: str
 
 
 class InvokeModelInput(TypedDict):

@@ -7,7 +7,7 @@ don't allow is refused, and so is a role that does not trust the job's service.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -239,6 +239,12 @@ class RoleClientFactory:
         self._own_client = create_client()
         self._service = service
         self.authorizer = authorizer
+
+    def require_allowed(self, role: str, requests: Iterable[AccessRequest]) -> None:
+        """Raise ClientError (AccessDenied) unless the role may invoke each of these models."""
+        if self.authorizer is not None:
+            for request in requests:
+                self.authorizer.require_allowed(role, request, "InvokeModel")
 
     def __call__(self, role: str, source: str) -> BaseClient:
         """Return a client for the job with the ARN `source`.

@@ -300,7 +300,7 @@ class TrainingJobs:
             self._end(job, "Stopped")
         else:
             folder = self.folder / new_id()
-            SimulatedRun(folder, SIMULATED_STEPS, False, 0.0).poll()  # writes the curve
+            SimulatedRun(folder, SIMULATED_STEPS, (), 0.0).poll()  # writes the curve
             packed = io.BytesIO()
             with tarfile.open(fileobj=packed, mode="w:gz") as archive:
                 archive.add(folder, ".")

@@ -7,12 +7,12 @@ about failed jobs. A finding for which no message of Bedrock is known keeps its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cloudft import catalogue
 from cloudft.data.sources.json_layout import detect_layout
 from cloudft.data.sources.line_blocks import SMALL_FILE
-from cloudft.endpoint.training.run import TrainingRequest
+from cloudft.endpoint.training.run import TrainingRequest, training_uri, validator_uris
 from cloudft.errors import CheckFailed
 from cloudft.types import Finding
 
@@ -77,10 +77,8 @@ def find_blank_line(training: TrainingRequest, findings: Iterable[Finding]) -> s
 def _uris(training: TrainingRequest) -> dict[str, str]:
     """Return a job's files in S3 by role."""
     request = training.request
-    uris = {"train": request["trainingDataConfig"]["s3Uri"]}
-    for validator in request.get("validationDataConfig", {}).get("validators", ()):
-        uris["validation"] = validator["s3Uri"]
-    return uris
+    uris = {"train": training_uri(request)}
+    return uris | validator_uris(request)
 
 
 def format_finding(finding: Finding, uris: Mapping[str, str], format: str) -> str:
@@ -89,7 +87,7 @@ def format_finding(finding: Finding, uris: Mapping[str, str], format: str) -> st
     `uris` are the job's files in S3 by role, `format` is the record format of its model.
     """
     # The finding names the local copy of the file; the caller knows the one in S3.
-    role = "validation" if "validation" in (finding.file or "") else "train"
+    role = PurePath(finding.file or "").stem.removeprefix("answered-")
     uri = uris.get(role) or uris["train"]
     line = f" (line {finding.line})" if finding.line else ""
     if finding.code in UNPARSABLE_CODES:

@@ -10,6 +10,7 @@ from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
 from cloudft.endpoint.training.run import TrainingRequest
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob, load_spec
+from cloudft.types import role_field
 
 WITHOUT_EFFECT = {"amazon.nova": {"batchSize": "1"}}
 """Hyperparameters that the user guide does not list and AWS accepts, by the beginning of a model's
@@ -30,7 +31,7 @@ def load_requested_job(
         "name": request.name,
         "base_model": created["baseModelIdentifier"],
         "customization_type": request.customization_type,
-        **{f"data.{role}": str(path) for role, path in request.data.items()},
+        **{role_field(role): str(path) for role, path in request.data.items()},
         **{f"hyperparameters.{k}": v for k, v in _effective_hyperparameters(created).items()},
         **_type_settings(request),
         **(settings or {}),

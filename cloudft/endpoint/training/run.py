@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudft.types import VALIDATION, validation_role
+
 if TYPE_CHECKING:
     from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
 
@@ -17,7 +19,8 @@ class TrainingRequest:
     """A training run to start.
 
     `name` identifies the run: the same name after a restart is the same run. `request` is that of
-    CreateModelCustomizationJob. `data` maps a role (`train`, `validation`) to its file. `stand_in`
+    CreateModelCustomizationJob. `data` maps a role to its file: `train`, and
+    those of `validator_uris`. `stand_in`
     is the open model that is trained. `folder` is the run's own. `stop_requested` is true if the
     job was being stopped when the endpoint ended.
     """
@@ -33,6 +36,25 @@ class TrainingRequest:
     def customization_type(self) -> str:
         """Return the customization type: FINE_TUNING unless the request names another."""
         return self.request.get("customizationType", "FINE_TUNING")
+
+
+def training_uri(request: CreateCustomizationJobRequest) -> str:
+    """Return where a request's training data is in S3: the file, or the invocation logs."""
+    config = request["trainingDataConfig"]
+    if "s3Uri" in config:
+        return config["s3Uri"]
+    return config["invocationLogsConfig"]["invocationLogSource"]["s3Uri"]
+
+
+def validator_uris(request: CreateCustomizationJobRequest) -> dict[str, str]:
+    """Return a request's validation files in S3 by role, in the request's order.
+
+    One has the role `validation`; each of several has one of its own, by its number.
+    """
+    validators = request.get("validationDataConfig", {}).get("validators", ())
+    if len(validators) == 1:
+        return {VALIDATION: validators[0]["s3Uri"]}
+    return {validation_role(f"{n:02}"): one["s3Uri"] for n, one in enumerate(validators, 1)}
 
 
 @dataclass(frozen=True)

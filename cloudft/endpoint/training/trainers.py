@@ -18,8 +18,8 @@ from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest,
 from cloudft.endpoint.training.validation import find_refusal
 from cloudft.errors import CheckFailed, CloudftError
 from cloudft.jobs.prepare import prepare
-from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.types import to_json
+from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
+from cloudft.types import is_validation_role, to_json, validation_set_of
 
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 """The phases of `statusDetails`, in order."""
@@ -52,7 +52,7 @@ class SimulatedRun(TrainingRun):
 
     folder: Path
     steps: int
-    validation: bool
+    roles: Collection[str]
     seconds: float
     started: float = field(default_factory=time.monotonic)
     stopped: bool = False
@@ -78,8 +78,8 @@ class SimulatedRun(TrainingRun):
     def _write_loss_curves(self) -> None:
         curve = [2.0 * math.exp(-step / 10) + 0.5 for step in range(self.steps)]
         files = {TRAINING_CSV: "training_loss"}
-        if self.validation:
-            files[VALIDATION_CSV] = "validation_loss"
+        for role in filter(is_validation_role, self.roles):
+            files[validation_csv(validation_set_of(role))] = "validation_loss"
         for name, column in files.items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class SimulatedTrainer(Trainer):
             records = sum(1 for _ in stream)
         folder = request.folder / "instant"
         folder.mkdir(parents=True, exist_ok=True)
-        return SimulatedRun(folder, max(1, records), "validation" in request.data, self.seconds)
+        return SimulatedRun(folder, max(1, records), tuple(request.data), self.seconds)
 
 
 @dataclass

@@ -19,13 +19,14 @@ from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
 from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_job_name
-from cloudft.evaluate.held_out import HeldOutData, find_staged_file
+from cloudft.evaluate.held_out import HeldOutData, find_staged_file, find_validation_files
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
 from cloudft.jobs import lifecycle, prepare
 from cloudft.spec.load import load_job
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, Store
+from cloudft.types import validation_set_of
 
 MIN_PART_RECORDS = 8
 """Fewest records of the smallest part."""
@@ -85,9 +86,10 @@ def _train_part(
     """Train the job on a part of its data. The part's job file is stored in the job's folder."""
     folder = part_folder(record, share)
     data: dict[str, object] = {"train": "train.jsonl"}
-    validation = find_staged_file(record, home, "validation")
-    if validation is not None:
-        data["validation"] = str(validation)
+    validation = find_validation_files(record, home)
+    if validation:
+        sets = {validation_set_of(role): str(path) for role, path in validation.items()}
+        data["validation"] = sets.pop(None) if None in sets else sets
     spec = {**record.spec, "name": part_job_name(record, folder), "data": data}
     with as_store_error("can't write the part's job file", folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, choose_level
+from cloudft.storage.artifacts import combine_validation
 from cloudft.types import Metric
 
 WARNING_RISE, BAD_RISE = 0.05, 0.20
@@ -16,7 +17,7 @@ def diagnose_overfitting(points: Sequence[Metric]) -> Diagnostic | None:
 
     A temporary rise between the two is not overfitting.
     """
-    validation = sorted((p for p in points if p.split == "validation"), key=lambda p: p.step)
+    validation = combine_validation(points)
     if len(validation) < 2:
         return None
     best, last = min(validation, key=lambda p: p.loss), validation[-1]

@@ -17,6 +17,7 @@ from cloudft.evaluate.report.pages import render_template
 from cloudft.evaluate.report.source_summary import summarize_sources
 from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, EvaluatedRecord, Evaluation
 from cloudft.jobs.lifecycle import Job
+from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
 from cloudft.types import Metric
 
@@ -45,7 +46,7 @@ def render_job_page(
     from markupsafe import Markup
 
     curve = draw_loss_curve(points)
-    validation = [p for p in points if p.split == "validation"]
+    validation = combine_validation(points)
     changed = _changed_records(evaluation) if evaluation and include_texts else []
     judged = _judged_records(evaluation) if evaluation and include_texts else []
     shared = share_prompts(changed or judged)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cloudft.evaluate.report.chart_axes import HEIGHT, RIGHT, WIDTH, Axes, choose_ticks, draw_axes
-from cloudft.types import Metric
+from cloudft.types import Metric, Split
 
 MAX_POINTS = 1000
 """Points of a line; of more, each group's lowest and highest are drawn."""
+Curve = tuple[Split, str | None]
+"""What a curve is of: a split, and one of several validation sets."""
 LEGEND = (
     f'<g class="legend"><path class="train" d="M{WIDTH - RIGHT - 330},12h28"/>'
     f'<text x="{WIDTH - RIGHT - 296}" y="12" dy=".35em">training</text>'
@@ -33,15 +35,16 @@ def draw_loss_curve(points: Sequence[Metric]) -> str | None:
     )
     parts = [draw_axes(axes, "optimizer step", "loss (nats per token)"), LEGEND]
     described = []
-    for split, name in (("train", "Training"), ("validation", "Validation")):
-        curve = sorted((p for p in finite if p.split == split), key=lambda p: p.step)
-        if not curve:
-            continue
+    for (split, validation_set), name, curve in _curves(finite):
         line = [axes.position(p.step + 1, p.loss) for p in _thin(curve)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
         parts.append(f'<polyline class="{split}" points="{path}"/>')
         if split == "validation" or len(curve) == 1:
             parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>' for x, y in line]
+        if validation_set is not None:
+            x, y = line[-1]
+            label = f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="end">{validation_set}</text>'
+            parts.append(label)
         described.append(
             f"{name}: {len(curve)} points, from {curve[0].loss:.3f} at step {curve[0].step + 1}"
             f" to {curve[-1].loss:.3f} at step {curve[-1].step + 1}."
@@ -51,6 +54,17 @@ def draw_loss_curve(points: Sequence[Metric]) -> str | None:
         '<title id="loss-title">Loss by optimizer step</title>'
         f'<desc id="loss-text">{" ".join(described)}</desc>{"".join(parts)}</svg>'
     )
+
+
+def _curves(points: Sequence[Metric]) -> Iterator[tuple[Curve, str, list[Metric]]]:
+    """Yield each curve that has points: what it is of, its name, and its points by step."""
+    sets = sorted({p.validation_set for p in points if p.validation_set is not None})
+    named: dict[Curve, str] = {("train", None): "Training", ("validation", None): "Validation"}
+    named |= {("validation", name): f"Validation {name}" for name in sets}
+    for key, title in named.items():
+        curve = [p for p in points if (p.split, p.validation_set) == key]
+        if curve:
+            yield key, title, sorted(curve, key=lambda p: p.step)
 
 
 def _thin(curve: Sequence[Metric]) -> list[Metric]:

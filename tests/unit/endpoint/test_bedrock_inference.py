@@ -14,7 +14,7 @@ from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 from processes import wait_until
 
 TITAN, NOVA = "amazon.titan-text-express-v1", "amazon.nova-lite-v1:0"
-LLAMA, CLAUDE = "meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
+LLAMA, CLAUDE = "us.meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
 QUESTION = "Where is the parcel for Oslo?"
 CHAT = [{"role": "user", "content": [{"text": QUESTION}]}]
 BODIES: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
 NOVA, NOVA_PRO, NOVA_2 = (f"amazon.nova-{n}-v1:0" for n in ("lite", "pro", "2-lite"))
-LLAMA, CLAUDE = "meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
+LLAMA, CLAUDE = "us.meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
 TITAN, COHERE = "amazon.titan-text-express-v1", "cohere.command-text-v14"
 QUESTION = "Where is the parcel for Oslo?"
 CHAT: list[Any] = [{"role": "user", "content": [{"text": QUESTION}]}]
@@ -131,7 +131,7 @@ def test_profiles_are_listed_created_used_and_deleted(endpoint: Endpoint, runtim
         typeEquals="SYSTEM_DEFINED", PaginationConfig={"PageSize": 5}
     )
     ids = [p["inferenceProfileId"] for page in pages for p in page["inferenceProfileSummaries"]]
-    assert {f"us.{NOVA}", f"us.{LLAMA}", f"global.{NOVA_2}"} <= set(ids)
+    assert {f"us.{NOVA}", LLAMA, f"global.{NOVA_2}"} <= set(ids)
     assert all(i.startswith(("us.", "global.")) for i in ids), "others can't be called from here"
     shown = bedrock.get_inference_profile(inferenceProfileIdentifier=f"us.{NOVA}")
     assert shown["inferenceProfileArn"] == f"{PROFILE_ARN}/us.{NOVA}"
@@ -472,7 +472,8 @@ def test_a_deployment_answers_when_it_is_active() -> None:
         ("amazon.nova-lite-v1:0:300k", "us-east-1", NOVA),
         ("amazon.nova-lite-v1:0:300k", "eu-central-1", f"eu.{NOVA}"),
         ("meta.llama3-3-70b-instruct-v1:0:128k", "us-west-2", "us.meta.llama3-3-70b-instruct-v1:0"),
-        ("meta.llama3-1-8b-instruct-v1:0:128k", "us-west-2", LLAMA),
+        ("meta.llama3-1-8b-instruct-v1:0:128k", "us-west-2", LLAMA.removeprefix("us.")),
+        ("meta.llama3-1-8b-instruct-v1:0:128k", "us-east-1", LLAMA),
         ("amazon.titan-text-express-v1:0:8k", "us-east-1", f"{TITAN}:0"),
     ],
 )

@@ -63,7 +63,7 @@ def stack_job(folder: Path, **more: Any) -> LoadedJob:
     }
     path = write_job_file(
         folder,
-        Path("nova-pro"),
+        Path("nova-micro"),
         bedrock=section,
         distillation={"teacher": ALL_OPTIONS["TeacherModelArns"]},
         reinforcement={"lambda_arn": ALL_OPTIONS["GraderFunctionArn"]},

@@ -90,7 +90,7 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
         """Return the IAM policy of the caller."""
 
     def policy_of(self, staged: StagedJob) -> Policy:
-        """Return the IAM policy that whoever submits the job needs."""
+        """Return the IAM policy that the submitting identity needs."""
         assert isinstance(staged, request.DerivedJob)
         return self.build_policy(staged)
 

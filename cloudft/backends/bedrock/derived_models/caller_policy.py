@@ -1,4 +1,4 @@
-"""Build the IAM policy of whoever copies a model, or takes one from SageMaker.
+"""Build the IAM policy of the identity that copies a model, or takes one from SageMaker.
 
 Sources: Bedrock user guide, "Fulfill prerequisites to copy models" and "Encryption of custom
 models", read 2026-10.
