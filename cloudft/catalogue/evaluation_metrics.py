@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloudft.catalogue.find import find_model
-from cloudft.catalogue.inference_profiles import inference_id, on_demand_id
+from cloudft.catalogue.inference_profiles import inference_id
+from cloudft.catalogue.profile_ids import on_demand_id
 from cloudft.errors import UnknownModel, UsageError
 
 PREFIX = "Builtin."
