@@ -78,6 +78,11 @@ def make_evaluation(*, records: int = 200, labels: int = 40) -> Evaluation:
     }
     held_out = HeldOutData(examples, (), "given", ("held-out.jsonl",), (), False)
     scores = evaluate_supervised(Task("classification", names), held_out, answers, {})
+    for n, record in enumerate(scores["records"]):
+        for variant in (BASE, TUNED):
+            said = f"{LONG}\n{MARKUP}" if n % 9 == 0 else "It names the queue."
+            score = None if n % 5 == 0 else record[variant]["score"]
+            record[variant]["judged"] = {"Correctness": {"score": score, "explanation": said}}
     return {
         "job": "ticket-router-0a1b2c3d",
         "data": {"sha256": held_out.sha256, "role": "given", "files": ["held-out.jsonl"]},
@@ -90,6 +95,8 @@ def make_evaluation(*, records: int = 200, labels: int = 40) -> Evaluation:
             {"suite": "arc_easy", "figure": "acc", "n": 200, "higherIsBetter": True, **FIGURES},
             {"suite": "wikitext", "figure": "bits_per_byte", "n": 9, "higherIsBetter": False}
             | FIGURES,
+            {"suite": "bedrock-judge:Correctness", "figure": "by nova-pro", "n": 160, **FIGURES}
+            | {"sentence": "The tuned model is better: correctness."},
         ],
         "earlier": [
             {"task": "text", "metric": "chrf", "n": 12, "evaluatedAt": "2026-01-01T00:00:00+00:00"}

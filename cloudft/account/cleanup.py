@@ -38,7 +38,7 @@ from cloudft.types import Listing, UnavailablePart
 KeptReason = Literal["live", "another-home", "use-unknown", "committed"]
 RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""
-RUNNING_KINDS = {"training-job"}
+RUNNING_KINDS = {"evaluation-job", "training-job"}
 """Kinds that are running: they are listed with their cost, and are never garbage."""
 MODEL_KINDS = {"custom-model", "imported-model"}
 
@@ -219,6 +219,13 @@ def _owning_jobs(resource: CloudResource) -> set[str]:
     return set() if resource.job is None else {resource.job, *resource.also}
 
 
+def _stop_remedy(resource: CloudResource) -> str:
+    """Return the command that ends what is running."""
+    if resource.kind == "evaluation-job":
+        return f"`aws bedrock stop-evaluation-job --job-identifier {resource.id}` ends it."
+    return f"`cloudft stop {resource.job}` ends it."
+
+
 def _check_names(listing: Listing[CloudResource], names: Collection[str]) -> None:
     """Raise for names of others' resources, of running jobs, and of nothing."""
     for name in names:
@@ -231,9 +238,7 @@ def _check_names(listing: Listing[CloudResource], names: Collection[str]) -> Non
             if resource.job is None:
                 raise not_owned_error(resource)
             if resource.kind in RUNNING_KINDS:
-                raise JobStateConflict(
-                    f"{resource.name} is running", fix=f"`cloudft stop {resource.job}` ends it."
-                )
+                raise JobStateConflict(f"{resource.name} is running", fix=_stop_remedy(resource))
             if resource.is_committed():
                 raise committed_error(resource)
         if not resources:

@@ -13,6 +13,12 @@ from typing import Any
 
 from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
+from cloudft.backends.evaluation_jobs import (
+    AnsweredRecord,
+    EvaluationPlan,
+    JudgedAnswers,
+    JudgeSettings,
+)
 from cloudft.backends.resources import CloudResource, ModelShare, ServingPlan, ServingUpdatePlan
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
@@ -160,6 +166,33 @@ class SupportsBatchInference(ABC):
     @abstractmethod
     def open_batch_session(self, job_id: str) -> InferenceSession:
         """Open the job's models. Raise JobStateConflict before there are any."""
+
+
+class SupportsEvaluationJobs(ABC):
+    """A backend whose service judges answers by jobs of its own."""
+
+    @abstractmethod
+    def plan_evaluation(
+        self,
+        job_id: str,
+        answers: Mapping[str, Sequence[AnsweredRecord]],
+        settings: JudgeSettings,
+    ) -> EvaluationPlan:
+        """Return the exact requests for the answers of each variant. Changes nothing."""
+
+    @abstractmethod
+    def check_evaluation(self, job_id: str, plan: EvaluationPlan) -> list[Finding]:
+        """Return what the role and the caller lack for the plan's jobs."""
+
+    @abstractmethod
+    def run_evaluation(
+        self, job_id: str, plan: EvaluationPlan, progress: ProgressCallback
+    ) -> list[JudgedAnswers]:
+        """Create what does not exist yet, wait for the end, and return the judgments.
+
+        The same plan twice creates one job for each variant. Raise JobStateConflict for a job that
+        failed.
+        """
 
 
 class SupportsLmEval(ABC):

@@ -23,8 +23,9 @@ IN_USE_PART_SUFFIX = "and their data"
 class CloudResource:
     """A billable resource in the backend's account.
 
-    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
-    on SageMaker `training-job`, `warm-pool` or `data`. `backend` names the backend that listed it.
+    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model`,
+    `evaluation-job` (one that runs) or `data`; on SageMaker `training-job`, `warm-pool` or `data`.
+    `backend` names the backend that listed it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft
     created it; `model` is the ARN of the model that a deployment serves; `expires_at` is its time
     to live, ISO 8601. `basis` is the basis of the price: how it is billed, with source and date.

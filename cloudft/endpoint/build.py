@@ -15,6 +15,7 @@ from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.evaluation_jobs import EvaluationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
 from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
@@ -218,12 +219,12 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
     runtime = BedrockRuntime(state, profiles, customization, deployments, inference, logging.log)
     created = CustomModels(state, s3, folder)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state, folder, seconds)
-    batches = BatchInference(state, s3, runtime)
+    batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
     services = (
-        *(models, customization, deployments, imports, copies, batches, runtime),
+        *(models, customization, deployments, imports, copies, batches, evaluations, runtime),
         *(profiles, created, logging, ServiceQuotas(state)),
     )
-    resumable = (customization, imports, created, copies, batches)
+    resumable = (customization, imports, created, copies, batches, evaluations)
     return _Bedrock(state, services, customization, [service.resume for service in resumable])
 
 

@@ -99,7 +99,7 @@ class Job:
 
 @dataclass
 class Task:
-    """A job of another kind: a model import, a model copy, or a batch inference."""
+    """A job of another kind: a model import or copy, a batch inference, or an evaluation."""
 
     arn: str
     name: str
@@ -292,6 +292,7 @@ class StateData:
     imports: dict[str, Task] = field(default_factory=dict)
     copies: dict[str, Task] = field(default_factory=dict)
     batches: dict[str, Task] = field(default_factory=dict)
+    evaluations: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
     """SageMaker's training jobs, by name."""
     model_package_groups: dict[str, ModelPackageGroup] = field(default_factory=dict)
@@ -430,7 +431,7 @@ class State(StateData):
     def is_taggable(self, arn: str) -> bool:
         """Return whether that is the ARN of an existing resource of Bedrock."""
         resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
-        tasks = (self.imports, self.copies, self.batches, self.profiles)
+        tasks = (self.imports, self.copies, self.batches, self.evaluations, self.profiles)
         return any(arn in collection for collection in (*resources, *tasks))
 
 

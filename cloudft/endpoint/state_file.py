@@ -31,12 +31,13 @@ CREATE_OPERATIONS = {
     "imports": ("bedrock", "CreateModelImportJob"),
     "copies": ("bedrock", "CreateModelCopyJob"),
     "batches": ("bedrock", "CreateModelInvocationJob"),
+    "evaluations": ("bedrock", "CreateEvaluationJob"),
     "training": ("sagemaker", "CreateTrainingJob"),
 }
 """Collection -> the operation whose input the `request` of each resource in it is."""
 KEYED_BY_ARN = (
     *("jobs", "models", "imported", "deployments", "throughputs"),
-    *("imports", "copies", "batches", "profiles"),
+    *("imports", "copies", "batches", "evaluations", "profiles"),
 )
 StateDataT = TypeVar("StateDataT", bound="StateData")
 

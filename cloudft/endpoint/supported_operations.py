@@ -11,6 +11,7 @@ from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.evaluation_jobs import EvaluationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
 from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
@@ -34,6 +35,7 @@ SERVICES: Sequence[type] = (
     ModelImportJobs,
     ModelCopyJobs,
     BatchInference,
+    EvaluationJobs,
     BedrockRuntime,
     InferenceProfiles,
     CustomModels,

@@ -9,6 +9,7 @@ from typing import TypedDict
 from cloudft.errors import UsageError
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, Variant
+from cloudft.evaluate.judged import compare_judgments, judged_scores, judges_of
 from cloudft.evaluate.metrics.intervals import mean_interval
 from cloudft.evaluate.metrics.labels import match_label
 from cloudft.evaluate.metrics.metric_labels import metric_label
@@ -25,9 +26,11 @@ from cloudft.evaluate.results import (
     EvaluatedRecord,
     Evaluation,
     EvaluationWarning,
+    JudgmentSummary,
     ScoredAnswer,
     Significance,
     Slice,
+    SuiteResult,
     make_delta,
 )
 
@@ -69,8 +72,16 @@ class LeaderboardRow(TypedDict):
     seconds: float | None
 
 
-class ChangedRecord(TypedDict):
-    """A record whose score changed; `gain` is positive when it improved."""
+class _ChangedFields(TypedDict, total=False):
+    judgedBefore: dict[str, JudgmentSummary]
+    judgedAfter: dict[str, JudgmentSummary]
+
+
+class ChangedRecord(_ChangedFields):
+    """A record whose score changed; `gain` is positive when it improved.
+
+    It has what a judge said of both answers where there is one.
+    """
 
     key: str
     file: str
@@ -96,6 +107,7 @@ class Comparison(TypedDict):
     fixed: list[ChangedRecord]
     broken: list[ChangedRecord]
     slices: list[Slice]
+    judged: list[SuiteResult]
 
 
 class ComparisonReport(TypedDict):
@@ -259,7 +271,19 @@ def _compare(
         "fixed": [record for record in changed if record["gain"] > 0],
         "broken": [record for record in changed if record["gain"] < 0],
         "slices": compute_slices(record_labels, lengths, base, tuned),
+        "judged": list(_compare_judged(first, result, keys)),
     }
+
+
+def _compare_judged(
+    first: ModelResult, result: ModelResult, keys: Sequence[str]
+) -> Iterator[SuiteResult]:
+    """Yield each metric by which the same judge scored both models."""
+    theirs = judges_of(result.evaluation)
+    for metric, judge in judges_of(first.evaluation).items():
+        if theirs.get(metric) == judge:
+            base, tuned = (judged_scores(x.answers(keys), metric) for x in (first, result))
+            yield compare_judgments(metric, judge, base, tuned, result.name)
 
 
 def _significance(
@@ -302,14 +326,25 @@ def _find_changed(
     for key, a, b in zip(keys, first.answers(keys), result.answers(keys), strict=True):
         gain = (a["score"] - b["score"]) if lower else (b["score"] - a["score"])
         if gain:
-            record = records[key]
-            yield {
-                "key": key,
-                "file": record["file"],
-                "line": record["line"],
-                "prompt": record["prompt"],
-                "reference": record["reference"],
-                "before": a.get("text"),
-                "after": b.get("text"),
-                "gain": gain,
-            }
+            yield describe_change(records[key], a, b, gain)
+
+
+def describe_change(
+    record: EvaluatedRecord, before: ScoredAnswer, after: ScoredAnswer, gain: float
+) -> ChangedRecord:
+    """Return a record with two answers, and what a judge said of them."""
+    changed: ChangedRecord = {
+        "key": record["key"],
+        "file": record["file"],
+        "line": record["line"],
+        "prompt": record["prompt"],
+        "reference": record["reference"],
+        "before": before.get("text"),
+        "after": after.get("text"),
+        "gain": gain,
+    }
+    if before.get("judged"):
+        changed["judgedBefore"] = before["judged"]
+    if after.get("judged"):
+        changed["judgedAfter"] = after["judged"]
+    return changed

@@ -110,6 +110,23 @@ def job_generation_config(
     return supervised.default_generation_config(held_out.examples, limit)
 
 
+def count_missing_answers(
+    record: JobRecord,
+    backend: Backend,
+    home: Home,
+    held_out: HeldOutData,
+    options: EvaluationOptions,
+) -> int:
+    """Return how many answers `evaluate_job` would have models generate. Nothing is generated."""
+    if options.answers is not None:
+        return 0
+    config = job_generation_config(record, held_out, options.max_new_tokens)
+    prompts = [example.prompt for example in held_out.examples]
+    session = open_session(record, backend, batches=options.batches)
+    with open_cached_inference(session, home, lambda label, done, total: None) as models:
+        return sum(models.count_missing_answers(prompts, name, config) for name in VARIANTS)
+
+
 def evaluate_job(
     record: JobRecord,
     backend: Backend,

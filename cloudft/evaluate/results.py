@@ -86,10 +86,14 @@ class _SuiteFields(TypedDict, total=False):
     pValue: float
     verdict: str
     sentence: str
+    unscored: dict[str, Count]
 
 
 class SuiteResult(_SuiteFields):
-    """One figure of an lm-eval task, for both models."""
+    """One figure of an lm-eval task, or one metric of a judge, for both models.
+
+    `unscored` counts the answers that the judge did not score.
+    """
 
     suite: str
     figure: str
@@ -132,7 +136,15 @@ class DataSummary(_DataFields):
     role: str
 
 
+class JudgmentSummary(TypedDict):
+    """What a judge says about an answer; `score` is None where it gives none."""
+
+    score: float | None
+    explanation: str
+
+
 class _ScoredFields(TypedDict, total=False):
+    judged: dict[str, JudgmentSummary]
     text: str | None
     correct: bool | None
     tokens: int
@@ -222,6 +234,7 @@ class InferenceFields(TypedDict, total=False):
     asked: dict[str, int]
     pitfalls: dict[str, DiagnosticResult]
     suites: list[SuiteResult]
+    evaluationJobs: dict[str, str]
     earlier: list[EarlierScore]
 
 

@@ -67,7 +67,7 @@ def job_file(folder: Path, endpoint: Endpoint, name: str) -> Path:
     return path
 
 
-def killed(tmp_path: Path, at: int, when: str, *words: str | Path) -> bool:
+def killed(tmp_path: Path, at: int, when: str, *words: str | Path, timeout: float = 60) -> bool:
     """Run `cloudft WORDS`, killed at that call; False when it made fewer calls."""
     folder = tmp_path / "hook"
     folder.mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def killed(tmp_path: Path, at: int, when: str, *words: str | Path) -> bool:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=timeout,
     )
     assert done.returncode in (0, -9), done.stderr
     return done.returncode == -9

@@ -10,8 +10,8 @@ from cloudft.backends.bedrock import request
 from cloudft.backends.bedrock.required_permissions import SERVICE_PRINCIPAL
 from cloudft.spec.load import LoadedJob
 
-JOB_TYPES = ("model-customization-job", "model-invocation-job")
-"""Jobs that assume the role: the customization job, and batches that evaluate its model."""
+JOB_TYPES = ("model-customization-job", "model-invocation-job", "evaluation-job")
+"""Jobs that assume the role: the customization job, and what evaluates its model."""
 BEDROCK = TrainingService("bedrock", "Bedrock", SERVICE_PRINCIPAL, JOB_TYPES)
 """Source of its trust policy: Bedrock user guide, "Service role"."""
 

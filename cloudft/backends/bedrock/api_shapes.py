@@ -180,3 +180,14 @@ class BatchJob(TypedDict, total=False):
     message: str
     submitTime: datetime
     outputDataConfig: BatchOutput
+
+
+class EvaluationJob(TypedDict, total=False):
+    """A job as GetEvaluationJob returns it, and ListEvaluationJobs in part."""
+
+    jobArn: str
+    jobName: str
+    status: str
+    creationTime: datetime
+    failureMessages: list[str]
+    outputDataConfig: S3Uri

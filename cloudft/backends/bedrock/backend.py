@@ -26,6 +26,8 @@ from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
+    evaluation_jobs,
+    evaluation_permissions,
     inference,
     inventory,
     invocation_logs,
@@ -53,9 +55,11 @@ from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    ProgressCallback,
     RecordsQuota,
     SupportsBatchInference,
     SupportsDiscovery,
+    SupportsEvaluationJobs,
     SupportsGenerate,
     SupportsInference,
     SupportsInferenceProfiles,
@@ -66,6 +70,12 @@ from cloudft.backends.capabilities import (
     SupportsRecordsQuota,
     SupportsServing,
     SupportsServingUpdate,
+)
+from cloudft.backends.evaluation_jobs import (
+    AnsweredRecord,
+    EvaluationPlan,
+    JudgedAnswers,
+    JudgeSettings,
 )
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
@@ -123,6 +133,7 @@ class BedrockBackend(
     SupportsInference,
     SupportsInferenceProfiles,
     SupportsBatchInference,
+    SupportsEvaluationJobs,
     SupportsInventory,
     SupportsInvocationLogs,
     SupportsMedia,
@@ -529,6 +540,33 @@ class BedrockBackend(
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
         )
+
+    def plan_evaluation(
+        self,
+        job_id: str,
+        answers: Mapping[str, Sequence[AnsweredRecord]],
+        settings: JudgeSettings,
+    ) -> EvaluationPlan:
+        """Return the requests of the evaluation jobs that judge these answers."""
+        location = self._evaluation_location(job_id)
+        return evaluation_jobs.plan_evaluation(self.aws, location, answers, settings)
+
+    def check_evaluation(self, job_id: str, plan: EvaluationPlan) -> list[Finding]:
+        """Return what the job's role and the caller may not do for these evaluation jobs."""
+        location = self._evaluation_location(job_id)
+        return list(evaluation_permissions.check_permissions(self.aws, location, plan))
+
+    def run_evaluation(
+        self, job_id: str, plan: EvaluationPlan, progress: ProgressCallback
+    ) -> list[JudgedAnswers]:
+        """Create the evaluation jobs once, wait for their end, and return the judgments."""
+        location = self._evaluation_location(job_id)
+        return evaluation_jobs.run_evaluation(self.aws, location, plan, progress)
+
+    def _evaluation_location(self, job_id: str) -> evaluation_jobs.EvaluationLocation:
+        job = self._require_completed(job_id)
+        location = batch_inference.batch_location(job, self._output_bucket_owner(job))
+        return evaluation_jobs.evaluation_location(location, job["jobName"])
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """Return the base model on demand."""

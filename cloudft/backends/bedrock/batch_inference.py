@@ -152,9 +152,12 @@ class BatchInferenceSession(InferenceSession):
 
     def _run_batch(self, model: str, records: Records) -> BatchJob:
         """Return the batch of these records when it has ended; create it unless it is under way."""
-        # One token for one set of records: a repeated evaluation finds the batch by its name, and
-        # each batch that ended without all answers makes the next attempt another name.
-        token = hashlib.sha256(orjson.dumps([model, sorted(records)])).hexdigest()[:32]
+        # One token for one set of records of a job: a repeated evaluation finds the batch by its
+        # name, and each batch that ended without all answers makes the next attempt another name.
+        # Another job with these records has a batch of its own, whose output is beside that job's.
+        prefix = self._location.uri(self._location.prefix)
+        content = orjson.dumps([model, prefix, sorted(records)])
+        token = hashlib.sha256(content).hexdigest()[:32]
         batches = self._list_batches(model, f"{JOB_NAME_PREFIX}-{token}")
         running = [batch for batch in batches if batch["status"] not in TERMINAL_STATUSES]
         if running:

@@ -98,6 +98,7 @@ def list_resources(aws: Aws) -> Listing[CloudResource]:
         "bedrock: provisioned throughputs": lambda: _list_throughputs(aws, read_tags),
         "bedrock: custom models": lambda: _list_custom_models(aws, read_tags),
         "bedrock: imported models": lambda: _list_imported_models(aws, read_tags, listing),
+        "bedrock: evaluation jobs": lambda: _list_evaluation_jobs(aws, read_tags),
         f"bedrock: jobs {IN_USE_PART_SUFFIX}": lambda: _list_staged_data(aws, listing),
         f"bedrock: imports {IN_USE_PART_SUFFIX}": lambda: staged_models.list_staged_models(
             aws, _account_id(aws)
@@ -247,6 +248,25 @@ def _copy_price(units: CustomModelUnits, price: UnitPrices | None) -> str:
         f" in windows of {cost.WINDOW_MINUTES} minutes, {amount}"
         f" ({catalogue.load_import_rules().billing_source})"
     )
+
+
+def _list_evaluation_jobs(aws: Aws, read_tags: ReadTags) -> Iterator[CloudResource]:
+    """Yield the evaluation jobs that run: they invoke models until they end."""
+    failure, key = "the evaluation jobs can't be listed", "jobSummaries"
+    jobs = aws.paginate(failure, "bedrock", "list_evaluation_jobs", key, statusEquals="InProgress")
+    for summary in jobs:
+        yield _with_tags(
+            read_tags,
+            CloudResource(
+                kind="evaluation-job",
+                id=summary["jobArn"],
+                name=summary["jobName"],
+                status=summary["status"],
+                created_at=str(states.iso_format(summary["creationTime"])),
+                usd={"perHour": None, "perMonth": 0.0},
+                basis="the tokens of the models that it invokes, until it ends",
+            ),
+        )
 
 
 class _Reader(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,8 +138,28 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
             yield format_table(
                 ("SLICE", "RECORDS", "FIRST", "THIS", "DELTA", "95 % INTERVAL"), slices
             )
+        yield from _judged_lines(one["judged"])
     if len(found["comparisons"]) > 1:
         yield f"p-values are adjusted for {len(found['comparisons'])} comparisons (Holm)"
+
+
+def _judged_lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a table of what a judge says of both models; nothing where it judged neither."""
+    from cloudft.cli.output import format_table
+
+    rows = (
+        (
+            f"{one['suite']} {one['figure']}",
+            one["n"],
+            format_number(one["base"]),
+            format_number(one["tuned"]),
+            format_signed(one["delta"]["value"]),
+            format_interval(one["delta"]),
+        )
+        for one in judged
+    )
+    if judged:
+        yield format_table(("JUDGED", "RECORDS", "FIRST", "THIS", "DELTA", "95 % INTERVAL"), rows)
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli import judging
 from cloudft.cli.command import command
 from cloudft.cli.jobs import follow_job, open_job, use_inference_profile
+from cloudft.cli.judging import JudgeOptions, judge_options
 from cloudft.cli.number_format import format_interval, format_number, format_signed
 from cloudft.cli.options import (
     Console,
@@ -24,6 +26,7 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.evaluate.evaluate_job import EvaluationOptions
     from cloudft.evaluate.held_out import HeldOutData
     from cloudft.evaluate.results import DiagnosticResult, Evaluation, EvaluationWarning
     from cloudft.inference import GenerationConfig
@@ -40,7 +43,8 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
     "  cloudft evaluate ticket-router --batch --inference-profile us\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
-    "  cloudft evaluate ticket-router --answers answers.jsonl --output json",
+    "  cloudft evaluate ticket-router --answers answers.jsonl --output json\n"
+    "  cloudft evaluate ticket-router --bedrock-job --metrics Correctness,Helpfulness",
 )
 @job_argument
 @click.option(
@@ -90,6 +94,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with YAML files of your own lm-eval tasks.",
 )
+@judge_options
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
 )
@@ -109,6 +114,7 @@ def evaluate_command(
     curve: bool,
     suites: tuple[str, ...],
     suite_path: Path | None,
+    judge: JudgeOptions | None,
     yes: bool,
     inference_profile: str | None,
     console: Console,
@@ -128,21 +134,21 @@ def evaluate_command(
     use_inference_profile(backend, inference_profile, console)
     home = Home.from_environ()
     held = load_held_out_data(record, home, data, limit or 0)
+    if judge is not None:
+        judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
     early = list(evaluate_job.find_data_warnings(held))
     _print_warnings(early, console)
-    if answers is None and backend.inference_is_billed:
+    diagnostics = DiagnosticOptions(not quick, not quick, consistency)
+    options = evaluate_job.EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics)
+    if judge is not None and judge.dry_run:
+        judging.show_plan(record, backend, held, options, judge, console)
+        return 0
+    if _is_billed(record, backend, home, held, options, judge):
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
         confirm_cost(
             record, held, decoding, yes, console, batches=batches, profile=inference_profile
         )
-    options = evaluate_job.EvaluationOptions(
-        task=task,
-        max_new_tokens=max_new_tokens,
-        answers=answers,
-        batches=batches,
-        diagnostics=DiagnosticOptions(not quick, not quick, consistency=consistency),
-    )
     with task_progress(console) as progress:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, progress)
         if suites:
@@ -153,8 +159,31 @@ def evaluate_command(
             evaluation["pitfalls"]["data"] = _run_learning_curve(
                 record, backend, home, held, progress, console
             )
+    if judge is not None:
+        evaluation = judging.judge_evaluation(
+            record, backend, held, evaluation, judge, console, yes=yes
+        )
     _save_and_print(record, evaluation, console, early)
     return 0
+
+
+def _is_billed(
+    record: JobRecord,
+    backend: Backend,
+    home: Home,
+    held: HeldOutData,
+    options: EvaluationOptions,
+    judge: JudgeOptions | None,
+) -> bool:
+    """Return whether answers may be generated and paid for.
+
+    With a judge, the second run of many finds every answer: then there is nothing to confirm.
+    """
+    from cloudft.evaluate.evaluate_job import count_missing_answers
+
+    if options.answers is not None or not backend.inference_is_billed:
+        return False
+    return judge is None or count_missing_answers(record, backend, home, held, options) > 0
 
 
 def _print_warnings(warnings: Iterable[EvaluationWarning], console: Console) -> None:

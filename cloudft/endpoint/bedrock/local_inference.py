@@ -20,6 +20,7 @@ from cloudft.inference import (
     LocalGenerationConfig,
     Message,
     Prompt,
+    ScoringRequest,
 )
 
 if TYPE_CHECKING:
@@ -140,6 +141,20 @@ class LocalInference:
         for answer in sorted(answers, key=lambda answer: answer.index):
             stops = requests[answer.index].stop_sequences
             yield _to_result(answer, stops)
+
+    def score_options(
+        self, model: ModelRef, request: InferenceRequest, options: Sequence[str]
+    ) -> list[float]:
+        """Return the mean log-likelihood per token of each option as the answer.
+
+        Raises ServiceError.
+        """
+        scored = [ScoringRequest(request.prompt, option) for option in options]
+        scores = [0.0] * len(options)
+        with self._model_process(model) as process:
+            for found in process.loglikelihood(scored, [model.variant]):
+                scores[found.index] = found.log_likelihood / max(1, found.tokens)
+        return scores
 
     def count_tokens(self, model: ModelRef, request: InferenceRequest) -> int:
         """Return the number of tokens that the model would read. Raises ServiceError."""

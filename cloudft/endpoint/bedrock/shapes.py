@@ -287,6 +287,93 @@ class ListBatchesRequest(ListRequest, total=False):
     submitTimeBefore: datetime
 
 
+class EvaluationDataset(TypedDict, total=False):
+    """Prompts of an evaluation job."""
+
+    name: str
+    datasetLocation: S3Location
+
+
+class DatasetMetricConfig(TypedDict):
+    """A dataset, and the metrics to score its answers by."""
+
+    taskType: str
+    dataset: EvaluationDataset
+    metricNames: Sequence[str]
+
+
+class EvaluatorModelConfig(TypedDict, total=False):
+    """The judge of an evaluation job."""
+
+    bedrockEvaluatorModels: Sequence[ModelIdentifier]
+
+
+class AutomatedEvaluationConfig(TypedDict, total=False):
+    """Datasets and judge of an evaluation job."""
+
+    datasetMetricConfigs: Sequence[DatasetMetricConfig]
+    evaluatorModelConfig: EvaluatorModelConfig
+    customMetricConfig: Mapping[str, Any]
+
+
+class EvaluationConfig(TypedDict, total=False):
+    """How an evaluation job scores answers: automatically, or by people."""
+
+    automated: AutomatedEvaluationConfig
+    human: Mapping[str, Any]
+
+
+class EvaluatedModel(ModelIdentifier, total=False):
+    """A model that an evaluation job invokes itself."""
+
+    inferenceParams: str
+
+
+class PrecomputedInferenceSource(TypedDict):
+    """The name of a source of answers that are in the dataset."""
+
+    inferenceSourceIdentifier: str
+
+
+class EvaluationModelConfig(TypedDict, total=False):
+    """Where the answers are from: one of both."""
+
+    bedrockModel: EvaluatedModel
+    precomputedInferenceSource: PrecomputedInferenceSource
+
+
+class EvaluationInferenceConfig(TypedDict, total=False):
+    """The models that are evaluated. Evaluations of retrieval are not played here."""
+
+    models: Sequence[EvaluationModelConfig]
+    ragConfigs: Sequence[Mapping[str, Any]]
+
+
+class CreateEvaluationJobRequest(TypedDict, total=False):
+    """Request of CreateEvaluationJob."""
+
+    jobName: str
+    roleArn: str
+    clientRequestToken: str
+    applicationType: str
+    evaluationConfig: EvaluationConfig
+    inferenceConfig: EvaluationInferenceConfig
+    outputDataConfig: S3Location
+    jobTags: Tags
+
+
+class ListEvaluationJobsRequest(ListRequest, total=False):
+    """Request of ListEvaluationJobs."""
+
+    applicationTypeEquals: str
+
+
+class DeleteEvaluationJobsRequest(TypedDict):
+    """Request of BatchDeleteEvaluationJob: ARNs."""
+
+    jobIdentifiers: Sequence[str]
+
+
 class ListFoundationModelsRequest(TypedDict, total=False):
     """Request of ListFoundationModels."""
 

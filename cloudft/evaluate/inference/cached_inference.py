@@ -63,12 +63,18 @@ class CachedInference:
         """Return whether the backend returns log-likelihoods."""
         return isinstance(self.session, SupportsLogLikelihood)
 
+    def count_missing_answers(
+        self, prompts: Sequence[Prompt], variant: Variant, config: GenerationConfig
+    ) -> int:
+        """Return how many of these prompts `generate_answers` would send to the model."""
+        keys = set(_answer_keys(prompts, config))
+        return sum(self.caches[variant].get(key) is None for key in keys)
+
     def generate_answers(
         self, label: str, prompts: Sequence[Prompt], variant: Variant, config: GenerationConfig
     ) -> list[ModelAnswer]:
         """Return an answer to each prompt, in their order. `label` is for the progress display."""
-        parameters = dataclasses.asdict(config)
-        keys = [cache_key("answer", prompt_to_json(prompt), parameters) for prompt in prompts]
+        keys = _answer_keys(prompts, config)
 
         def generate(indices: list[int]) -> IndexedResults:
             missing = [prompts[i] for i in indices]
@@ -135,6 +141,12 @@ class CachedInference:
         results = [cache.get(key) for key in keys]
         assert all(result is not None for result in results), "the model left a request unanswered"
         return [result for result in results if result is not None]
+
+
+def _answer_keys(prompts: Sequence[Prompt], config: GenerationConfig) -> list[str]:
+    """Return the key of each prompt's answer in the cache."""
+    parameters = dataclasses.asdict(config)
+    return [cache_key("answer", prompt_to_json(prompt), parameters) for prompt in prompts]
 
 
 def _to_answer(result: CachedResult) -> ModelAnswer:

@@ -58,3 +58,14 @@ def make_groups(
         for caption, changed in kinds
         if changed
     ]
+
+
+def judged_group(
+    records: Sequence[ChangedRecord], shared: SharedText, limit: int
+) -> list[ChangedGroup]:
+    """Return the judged records in their order as one group; none without records."""
+    if not records:
+        return []
+    shown = [ShownRecord(record, shared.split(record["prompt"])) for record in records[:limit]]
+    caption = "Records by what the judge gains or loses, the largest losses first"
+    return [ChangedGroup(caption, len(records), "Base", "Tuned", shown)]

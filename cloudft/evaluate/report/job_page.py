@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from cloudft.catalogue.cost import format_usd
-from cloudft.evaluate.compare import ChangedRecord
+from cloudft.catalogue.evaluation_metrics import JUDGE_METRICS
+from cloudft.evaluate.compare import ChangedRecord, describe_change
+from cloudft.evaluate.inference.cached_inference import VARIANTS
+from cloudft.evaluate.judged import SUITE_PREFIX
 from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
-from cloudft.evaluate.report.changed_records import make_groups, share_prompts
+from cloudft.evaluate.report.changed_records import judged_group, make_groups, share_prompts
 from cloudft.evaluate.report.confusion_view import view_confusion
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.pages import render_template
 from cloudft.evaluate.report.source_summary import summarize_sources
-from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, Evaluation
+from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, EvaluatedRecord, Evaluation
 from cloudft.jobs.lifecycle import Job
 from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
@@ -45,7 +48,10 @@ def render_job_page(
     curve = draw_loss_curve(points)
     validation = combine_validation(points)
     changed = _changed_records(evaluation) if evaluation and include_texts else []
-    shared = share_prompts(changed)
+    judged = _judged_records(evaluation) if evaluation and include_texts else []
+    shared = share_prompts(changed or judged)
+    judgments = judged_group(judged, shared, MAX_CHANGED)
+    suites = evaluation.get("suites", []) if evaluation else []
     confusion = evaluation.get("confusion") if evaluation else None
     return render_template(
         "report.html",
@@ -58,6 +64,9 @@ def render_job_page(
             "curves": Markup(curve) if curve else None,
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
+            "benchmarks": [s for s in suites if not s["suite"].startswith(SUITE_PREFIX)],
+            "judged": [s for s in suites if s["suite"].startswith(SUITE_PREFIX)],
+            "judgments": judgments,
             "lower": LOWER_IS_BETTER,
             "confusion": view_confusion(confusion) if confusion else None,
             "changed": make_groups(changed, shared, MAX_CHANGED, before="Base", after="Tuned"),
@@ -98,21 +107,41 @@ def _changed_records(evaluation: Evaluation) -> list[ChangedRecord]:
     """Return the records whose score changed, the largest changes first."""
     if evaluation["task"] == LANGUAGE_MODELING_TASK:
         return []
-    changed: list[ChangedRecord] = [
-        {
-            "key": record["key"],
-            "file": record["file"],
-            "line": record["line"],
-            "prompt": record["prompt"],
-            "reference": record["reference"],
-            "before": record["base"].get("text"),
-            "after": record["tuned"].get("text"),
-            "gain": record["tuned"]["score"] - record["base"]["score"],
-        }
+    changed = [
+        describe_change(
+            record,
+            record["base"],
+            record["tuned"],
+            record["tuned"]["score"] - record["base"]["score"],
+        )
         for record in evaluation["records"]
     ]
     changed.sort(key=lambda record: -abs(record["gain"]))
     return [record for record in changed if record["gain"]]
+
+
+def _judged_records(evaluation: Evaluation) -> list[ChangedRecord]:
+    """Return the judged records, those first that the judge scores lower than the base's.
+
+    `gain` is the mean difference over the metrics of a judge.
+    """
+    judged = [
+        describe_change(record, record["base"], record["tuned"], _judged_gain(record))
+        for record in evaluation["records"]
+        if record["tuned"].get("judged") or record["base"].get("judged")
+    ]
+    return sorted(judged, key=lambda record: record["gain"])
+
+
+def _judged_gain(record: EvaluatedRecord) -> float:
+    before, after = (record[name].get("judged", {}) for name in VARIANTS)
+    gains = []
+    for metric in before.keys() & after.keys():
+        first, second = before[metric]["score"], after[metric]["score"]
+        if first is not None and second is not None:
+            sign = -1 if JUDGE_METRICS[metric].lower_is_better else 1
+            gains.append(sign * (second - first))
+    return sum(gains) / len(gains) if gains else 0.0
 
 
 def _cost(job: Job) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cloudft.cli.commands.compare import comparison_lines
 from cloudft.errors import UsageError
 from cloudft.evaluate.compare import ModelResult, adjust_holm, compare_models
 from cloudft.evaluate.report.compare_page import render_compare_page
@@ -95,3 +96,35 @@ def test_the_page_stands_alone_and_escapes_what_records_say(tmp_path: Path) -> N
         write_page(tmp_path / "page.html", page, force=False)
     write_page(tmp_path / "page.html", "new", force=True)
     assert (tmp_path / "page.html").read_text() == "new"
+
+
+def judged_side(name: str, right: list[bool], judge: str) -> ModelResult:
+    """Return a model whose answers a judge scored, all but the first one."""
+    made = side(name, right)
+    records = [
+        {**record, "tuned": {**record["tuned"], "judged": {"Relevance": {"score": score}}}}
+        for record, score in zip(
+            made.evaluation["records"], [None, *map(float, right[1:])], strict=True
+        )
+    ]
+    suite = {"suite": "bedrock-judge:Relevance", "figure": judge}
+    return ModelResult(name, {**made.evaluation, "records": records, "suites": [suite]}, "tuned")
+
+
+def test_models_are_compared_by_what_the_same_judge_says_of_both() -> None:
+    first = judged_side("weak", WEAK, "by nova")
+    found = compare_models([first, judged_side("strong", STRONG, "by nova")])
+    [comparison] = found["comparisons"]
+    [judged] = comparison["judged"]
+    assert judged["n"] == 39 and judged["delta"]["value"] > 0.4
+    assert judged["unscored"] == {"base": 1, "tuned": 1}
+    assert judged["sentence"].startswith("strong is better: relevance")
+    assert comparison["fixed"][0]["judgedAfter"]["Relevance"]["score"] == 1.0
+    lines = "\n".join(comparison_lines(found))
+    assert "bedrock-judge:Relevance by nova" in lines
+    others = compare_models([first, judged_side("strong", STRONG, "by claude")])
+    assert others["comparisons"][0]["judged"] == []
+    assert (
+        compare_models([side("weak", WEAK), side("strong", STRONG)])["comparisons"][0]["judged"]
+        == []
+    )

@@ -208,3 +208,13 @@ def test_text_has_the_contrast_of_wcag_aa_in_both_color_schemes() -> None:
             for ground in ("page", "tint"):
                 pair = sorted((luminance(colors[ink]), luminance(colors[ground])))
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (ink, ground)
+
+
+def test_the_report_has_what_the_judge_says_beside_each_answer(pages: dict[str, str]) -> None:
+    page = Page(pages["report"])
+    text = " ".join(page.texts)
+    assert "Judged on Bedrock" in text and "The tuned model is better: correctness." in text
+    assert "Correctness 1.000" in text and ": " in text and "It names the queue." in text
+    assert "Correctness not scored" in text
+    assert "What the judge says" in text and "What the judge says" not in pages["compare"]
+    assert "bedrock-judge" in pages["compare"] or "Correctness 0" in pages["compare"]

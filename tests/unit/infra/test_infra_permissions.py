@@ -242,6 +242,7 @@ def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
         ("bedrock:UpdateCustomModelDeployment", "custom-model-deployment/x"),
         ("bedrock:UpdateProvisionedModelThroughput", "provisioned-model/x"),
         ("bedrock:StopModelCustomizationJob", "model-customization-job/x"),
+        ("bedrock:StopEvaluationJob", "evaluation-job/x"),
         ("bedrock:StopModelInvocationJob", "model-invocation-job/x"),
         ("bedrock:InvokeModel", "custom-model-deployment/x"),
         ("bedrock:InvokeModel", "imported-model/x"),

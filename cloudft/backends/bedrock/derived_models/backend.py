@@ -22,6 +22,7 @@ from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.bedrock.derived_models import caller_policy, checks, request, states
+from cloudft.backends.bedrock.evaluation_jobs import EvaluationLocation
 from cloudft.backends.bedrock.request import custom_model_name, location_of
 from cloudft.backends.capabilities import DerivesModels, DiscoveredJob
 from cloudft.backends.observer import SILENT, RunObserver
@@ -237,6 +238,13 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
         """Raise UsageError: a batch needs the S3 locations of a training job."""
         raise UsageError(
             f"{job_id} has no S3 location for a batch", fix="deploy it, and evaluate without batch."
+        )
+
+    def _evaluation_location(self, job_id: str) -> EvaluationLocation:
+        """Raise UsageError: an evaluation job needs the S3 locations of a training job."""
+        raise UsageError(
+            f"{job_id} has no S3 location for an evaluation job",
+            fix="evaluate without --bedrock-job.",
         )
 
     def _record_of_model(self, model_name: str) -> JobRecord | None:
