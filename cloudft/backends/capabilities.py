@@ -13,7 +13,7 @@ from typing import Any
 
 from cloudft.aws.permissions import Policy
 from cloudft.backends.base import StagedJob
-from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.backends.resources import CloudResource, ModelShare, ServingPlan
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
@@ -317,6 +317,26 @@ class SupportsServing(ABC):
 
         The model stays. Raise UsageError where only deployments that others created serve it.
         """
+
+
+class SharesModels(ABC):
+    """A backend whose tuned models can be shared with another account."""
+
+    @abstractmethod
+    def plan_share(self, job_id: str, account: str) -> tuple[ModelShare, list[Finding]]:
+        """Return the share of a job's model, as it would be made or as it exists, and warnings.
+
+        Changes nothing. Raise JobStateConflict before there is a model, ResourceConflict for a
+        share of that name that cloudft did not make.
+        """
+
+    @abstractmethod
+    def share(self, share: ModelShare) -> ModelShare:
+        """Make the share; the same one twice makes one."""
+
+    @abstractmethod
+    def unshare(self, share: ModelShare) -> None:
+        """Remove the share, if it exists. Copies in the other account stay."""
 
 
 class SupportsInventory(ABC):

@@ -56,11 +56,26 @@ def not_owned_error(resource: CloudResource) -> UsageError:
 
 
 class ServingCall(TypedDict):
-    """A call that deploys a model or renews its deployment, by boto3's names."""
+    """A call that deploys or shares a model, or renews its deployment, by boto3's names."""
 
     service: str
     operation: str
     parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelShare:
+    """A custom model that is shared with an account, or the call that would share it.
+
+    `arn` and `status` are those of the share, None before it exists; then `call` is made.
+    """
+
+    model: str
+    account: str
+    name: str
+    call: ServingCall
+    arn: str | None = None
+    status: str | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def exit_code_of(job: Job) -> int:
 
 def max_hours_of(record: JobRecord) -> float | None:
     """Return the hours of training after which the job is stopped; None where it has no bound."""
-    if record.customization_type != "REINFORCEMENT_FINE_TUNING":
+    from cloudft.backends import FOLLOW_UP_BACKENDS
+
+    # A copy of such a model has its job file, but nothing of it is trained.
+    is_trained = record.backend not in FOLLOW_UP_BACKENDS
+    if record.customization_type != "REINFORCEMENT_FINE_TUNING" or not is_trained:
         return None
     hours = (record.spec.get("reinforcement") or {}).get("max_hours")
     return None if hours is None else float(hours)

@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export": "Write the tuned model as one folder of merged weights.",
         "import": "Import a tuned open-weight model into Bedrock.",
         "copy": "Copy a custom model to another Region.",
+        "share": "Share a custom model with another account.",
         "deploy": "Serve a tuned model on Bedrock.",
         "undeploy": "Remove what serves a tuned model.",
     },

@@ -277,6 +277,18 @@ def test_a_model_of_sagemaker_killed_around_its_creation_is_one_model(
     assert len([c for c in aws.calls("CreateCustomModel") if c["modelName"] == made["id"]]) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_share_killed_around_its_creation_is_one_share(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, when: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KILL_TARGET", f"POST {aws.url}/createresourceshare")
+    words = ("share", completed, "--with", "111122223333", "--yes")
+    assert killed(tmp_path, 1, when, *words)
+    made = value(cli(*words, "--output", "json"))
+    listed = aws.client("ram").get_resource_shares(resourceOwner="SELF")["resourceShares"]
+    assert [s["resourceShareArn"] for s in listed if completed in s["name"]] == [made["arn"]]
+
+
 def bedrock_in(aws: Endpoint, region: str) -> Any:
     keys = {name.lower(): value for name, value in AWS_KEYS.items()}
     return boto3.client("bedrock", endpoint_url=aws.url, region_name=region, **keys)

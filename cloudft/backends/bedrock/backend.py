@@ -48,6 +48,7 @@ from cloudft.backends.bedrock.inference_profiles import (
     choose_model_id,
     requested_profile,
 )
+from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -113,6 +114,7 @@ class BedrockBackend(
     SupportsInventory,
     SupportsInvocationLogs,
     SupportsMedia,
+    SharesBedrockModels,
 ):
     """Model customization jobs of one account and Region."""
 

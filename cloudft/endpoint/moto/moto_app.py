@@ -1,6 +1,6 @@
 """Create moto's WSGI application: faster, and with ids that can be repeated.
 
-moto is changed in six ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
+moto is changed in seven ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
 
 - `DomainDispatcherApplication.get_backend_for_host` lists the folders of moto's package at every
   request, which is half the time of a small one. Here each host is looked up once.
@@ -15,6 +15,7 @@ moto is changed in six ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it
   would store what is left: nothing.
 - A service that moto lacks is refused by its name. moto would print a hint for its own developers
   on standard output and raise an AttributeError.
+- Custom models can be shared by AWS RAM (resource_shares.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from cloudft.endpoint.moto.resource_shares import patch_resource_shares
 from cloudft.endpoint.protocols.messages import ServiceNotOffered
 from cloudft.endpoint.wsgi import buffer_body
 
@@ -62,12 +64,10 @@ def create_moto_app(account: str) -> WSGIApplication:
 
     def create_service_app(service: str) -> WSGIApplication:
         _load_managed_policies()
+        _patch_service(service)
         app = create_backend_app(service)
         if service in ("s3", "s3control"):
             app.request_class = ObjectRequest
-        if service in URANDOM_MODULES:
-            # Its name `os`, not the module `os`: no other module's random bytes change.
-            vars(import_module(URANDOM_MODULES[service]))["os"] = _RepeatableOs()
         wsgi_app: WSGIApplication = app
         return wsgi_app
 
@@ -93,6 +93,15 @@ def create_moto_app(account: str) -> WSGIApplication:
     _patch_random_per_thread()
     app: WSGIApplication = Dispatcher()
     return app
+
+
+def _patch_service(service: str) -> None:
+    """Change what is changed in one service of moto."""
+    if service in URANDOM_MODULES:
+        # Its name `os`, not the module `os`: no other module's random bytes change.
+        vars(import_module(URANDOM_MODULES[service]))["os"] = _RepeatableOs()
+    if service == "ram":
+        patch_resource_shares()
 
 
 def load_request_handler() -> type[WSGIRequestHandler]:
