@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Timer
 from typing import Any
@@ -22,10 +22,8 @@ from cloudft.backends.capabilities import (
 )
 from cloudft.backends.observer import RunObserver
 from cloudft.catalogue import is_text_only
+from cloudft.data.encoded_records import read_encoded
 from cloudft.data.findings import Findings
-from cloudft.data.formats.record import BadRecord
-from cloudft.data.formats.registry import encode_record
-from cloudft.data.records import read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
@@ -68,11 +66,11 @@ class _Lines:
     starts: list[int] = field(default_factory=list)
     lines: array[int] = field(default_factory=lambda: array("Q"))
 
-    def add(self, file: str, line: int) -> None:
+    def add(self, file: str, lines: Sequence[int]) -> None:
         if not self.files or self.files[-1] != file:
             self.files.append(file)
             self.starts.append(len(self.lines))
-        self.lines.append(line)
+        self.lines.extend(lines)
 
     def find(self, number: int) -> tuple[str, int]:
         return self.files[bisect_right(self.starts, number) - 1], self.lines[number]
@@ -131,18 +129,14 @@ class _RoleRendering:
         return total
 
     def _read(self, paths: tuple[str, ...]) -> Iterator[bytes]:
-        """Yield the records in the base model's format."""
+        """Yield the records in the base model's format, some at once."""
         job, unread = self._job, Findings()  # what is wrong with the files was found before
         target = job.model.formats[job.spec.customization_type]
         columns = {str(name): column for name, column in job.spec.data.columns.items()}
         sources = SourceResolver(job.base_dir, unread).resolve(role_field(self._role), paths)
-        for located in read_records(sources, unread, columns, None, target):
-            try:
-                line, _ = encode_record(located.record, target)
-            except BadRecord:
-                continue
-            self._places.add(located.file, located.line)
-            yield line
+        for records in read_encoded(sources, columns, target):
+            self._places.add(records.file, records.lines)
+            yield records.raw
 
     def _take(self, number: int, reply: Mapping[str, Any]) -> int:
         """Return the tokens of one record; add a finding for one that can't be rendered."""

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from cloudft.errors import TrainerError
 
 
@@ -41,7 +43,7 @@ def tokenize_lines(
             worker.start()
         try:
             for line in child.stdout:
-                reply = json.loads(line)
+                reply = orjson.loads(line)
                 if "error" in reply:
                     raise TrainerError(reply["error"], fix=reply["fix"])
                 yield reply
