@@ -149,20 +149,18 @@ def evaluate_command(
         confirm_cost(
             record, held, decoding, yes, console, batches=batches, profile=inference_profile
         )
-    with task_progress(console) as progress:
-        evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, progress)
+    with task_progress(console) as bars:
+        evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, bars)
         if suites:
             evaluation["suites"] = run_suites(
-                record, backend, suites, include=suite_path, limit=limit, progress=progress
+                record, backend, suites, include=suite_path, limit=limit, progress=bars
             )
         if curve:
-            evaluation["pitfalls"]["data"] = _run_learning_curve(
-                record, backend, home, held, progress, console
-            )
+            data = _run_learning_curve(record, backend, home, held, bars, console)
+            evaluation["pitfalls"]["data"] = data
     if judge is not None:
-        evaluation = judging.judge_evaluation(
-            record, backend, held, evaluation, judge, console, yes=yes
-        )
+        given = (record, backend, held, evaluation, judge, console)
+        evaluation = judging.judge_evaluation(*given, yes=yes)
     _save_and_print(record, evaluation, console, early)
     return 0
 
