@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -103,7 +103,7 @@ def plan_rollback(aws: Aws, resource: CloudResource) -> ServingUpdatePlan:
 
     A rollback that was interrupted is continued, and one that has ended is not undone by another:
     the plan does nothing until the next update. Raise JobStateConflict where no update is recorded,
-    or where that model was removed.
+    where that model was removed, or where somebody else has updated the deployment since.
     """
     tags = get_tags(aws, resource.id, resource.name)
     is_rolled_back = tags.get(tag_names.UPDATE_TAG) in ("rollback", FINISHED["rollback"])
@@ -123,7 +123,24 @@ def plan_rollback(aws: Aws, resource: CloudResource) -> ServingUpdatePlan:
     except ResourceNotFound as error:
         message = f"the model of {job}, which {resource.name} served before, was removed ({model})"
         raise JobStateConflict(message, fix=fix) from error
+    _require_last_update(aws, resource, tags)
     return _plan(aws, resource, "rollback", model, job)
+
+
+def _require_last_update(aws: Aws, resource: CloudResource, tags: Mapping[str, str]) -> None:
+    """Raise JobStateConflict where the last update is not the one that the tags record.
+
+    The model of before the recorded one is not the model of before the last one.
+    """
+    state = read_serving_state(aws, resource)
+    recorded = [tags.get(name) for name in (tag_names.UPDATE_FROM_TAG, tag_names.UPDATE_TO_TAG)]
+    if not state.is_pending and state.model not in recorded:
+        raise JobStateConflict(
+            f"{resource.name} serves {state.model}, which no update by cloudft put behind it:"
+            " somebody else updated it, and which model to restore is not recorded",
+            fix=f"see `cloudft ps`; `cloudft deploy JOB --update {resource.name}` puts the model of"
+            " a job behind it.",
+        )
 
 
 def _require_same_base(resource: CloudResource, model: str, job_id: str) -> None:
