@@ -68,12 +68,16 @@ IMPORTED = "imported"
 def find_deployment(aws: Aws, reference: str, job_ids: Collection[str]) -> CloudResource:
     """Return the deployment or throughput of that ARN or name, or that serves one of these jobs.
 
+    Else the one that was created for one of these jobs, and serves another one since an update.
     Raise UsageError where there is none, several, or one that cloudft did not create.
     """
     servings = list(inventory.list_servings(aws))
     found = [one for one in servings if reference in (one.id, one.name)] or [
         one for one in servings if one.job is not None and one.job in job_ids
     ]
+    if not found:
+        names = {f"{job}{suffix}" for job in job_ids for suffix in ("", "-pt")}
+        found = [one for one in servings if one.job is not None and one.name in names]
     if not found:
         raise UsageError(
             f"no deployment is named {reference}, and none serves a job of that name",
