@@ -132,8 +132,7 @@ def evaluate_command(
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
     use_inference_profile(backend, inference_profile, console)
-    home = Home.from_environ()
-    held = load_held_out_data(record, home, data, limit or 0)
+    held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
     judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
     early = list(evaluate_job.find_data_warnings(held))
@@ -155,8 +154,8 @@ def evaluate_command(
                 record, backend, suites, include=suite_path, limit=limit, progress=bars
             )
         if curve:
-            learned = _run_learning_curve(record, backend, home, held, bars, console)
-            evaluation["pitfalls"]["data"] = learned
+            data_result = _run_learning_curve(record, backend, home, held, bars, console)
+            evaluation["pitfalls"]["data"] = data_result
     evaluation = judging.judge_evaluation(
         record, backend, held, evaluation, judge, console, yes=yes
     )
