@@ -147,7 +147,8 @@ def judge_evaluation(
     """Return the evaluation with the judgments, by jobs that exist or that are created now.
 
     Without options it is returned as it is. Whatever happens to the jobs, the evaluation without
-    them is saved. Print the price and confirm before a job is created. Raise click.Abort, OverBudget, CheckFailed.
+    them is saved. Print the price and confirm before a job is created. Raise click.Abort,
+    OverBudget, CheckFailed.
     """
     from cloudft.errors import CheckFailed
     from cloudft.evaluate import judged
