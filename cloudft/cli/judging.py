@@ -116,11 +116,16 @@ def _refuse(**options: object) -> None:
 
 
 def check_records(
-    record: JobRecord, backend: Backend, held: HeldOutData, options: JudgeOptions
+    record: JobRecord, backend: Backend, held: HeldOutData, options: JudgeOptions | None
 ) -> None:
-    """Raise an error for what can't be judged, or be looked up, before an answer is paid for."""
+    """Raise an error for what can't be judged, or be looked up, before an answer is paid for.
+
+    Without options nothing is judged.
+    """
     from cloudft.evaluate import judged
 
+    if options is None:
+        return
     server = judged.require_evaluation_jobs(record, backend)
     answers = judged.expected_answers(held)
     plan = server.plan_evaluation(_backend_id(record), answers, options.settings)
@@ -134,20 +139,23 @@ def judge_evaluation(
     backend: Backend,
     held: HeldOutData,
     evaluation: Evaluation,
-    options: JudgeOptions,
+    options: JudgeOptions | None,
     console: Console,
     *,
     yes: bool,
 ) -> Evaluation:
     """Return the evaluation with the judgments, by jobs that exist or that are created now.
 
-    Whatever happens to the jobs, the evaluation without them is saved. Print the price and confirm
-    before a job is created. Raise click.Abort, OverBudget, CheckFailed.
+    Without options it is returned as it is. Whatever happens to the jobs, the evaluation without
+    them is saved. Print the price and confirm before a job is created. Raise click.Abort,
+    OverBudget, CheckFailed.
     """
     from cloudft.errors import CheckFailed
     from cloudft.evaluate import judged
     from cloudft.evaluate.results import save_evaluation
 
+    if options is None:
+        return evaluation
     save_evaluation(record.folder, evaluation)
     server, job_id = judged.require_evaluation_jobs(record, backend), _backend_id(record)
     answers = judged.answers_to_judge(held, evaluation)

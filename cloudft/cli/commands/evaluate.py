@@ -132,10 +132,8 @@ def evaluate_command(
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
     use_inference_profile(backend, inference_profile, console)
-    home = Home.from_environ()
-    held = load_held_out_data(record, home, data, limit or 0)
-    if judge is not None:
-        judging.check_records(record, backend, held, judge)
+    held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
+    judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
     early = list(evaluate_job.find_data_warnings(held))
     _print_warnings(early, console)
@@ -156,11 +154,11 @@ def evaluate_command(
                 record, backend, suites, include=suite_path, limit=limit, progress=bars
             )
         if curve:
-            data = _run_learning_curve(record, backend, home, held, bars, console)
-            evaluation["pitfalls"]["data"] = data
-    if judge is not None:
-        given = (record, backend, held, evaluation, judge, console)
-        evaluation = judging.judge_evaluation(*given, yes=yes)
+            data_result = _run_learning_curve(record, backend, home, held, bars, console)
+            evaluation["pitfalls"]["data"] = data_result
+    evaluation = judging.judge_evaluation(
+        record, backend, held, evaluation, judge, console, yes=yes
+    )
     _save_and_print(record, evaluation, console, early)
     return 0
 

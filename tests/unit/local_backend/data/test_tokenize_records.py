@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudft.backends.local import tokenizer
 from cloudft.backends.local.tokenizer import tokenize_lines
 from cloudft.errors import TrainerError
 from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
@@ -100,3 +104,50 @@ def test_the_child_takes_any_locale_and_passes_faults_on(
         list(tokenize_lines(request(tiny_model), breaking(), environment))
     with pytest.raises(TrainerError, match="missing"):
         list(tokenize_lines(request(tmp_path / "none"), [line], environment))
+
+
+def test_two_children_reply_in_the_order_of_the_records(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "_count_cpus", lambda: 2)
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
+    monkeypatch.setattr(tokenizer, "BLOCK_RECORDS", 7)
+    records = [tiny.pair("word " * (number % 9), "yes") for number in range(5000)]
+    lines = [json.dumps(record).encode() + b"\n" for record in records]
+    some = [b"".join(lines[at : at + 3]) for at in range(0, len(lines), 3)]
+    started: list[object] = []
+    child = tokenizer._Child
+    monkeypatch.setattr(
+        tokenizer, "_Child", lambda *given: started.append(child(*given)) or started[-1]
+    )
+    monkeypatch.setattr(tokenizer, "MAX_BLOCKS", 2000)  # a child replies to 1,000 records at once
+    alone = list(tokenize_lines(request(tiny_model), some, os.environ))
+    assert len(started) == 1
+    shared = list(tokenize_lines(request(tiny_model), some, os.environ, next_child_records=100))
+    assert len(started) == 3
+    assert shared == alone and len(alone) == 1 + len(records)
+
+
+def test_what_nobody_reads_on_ends_its_processes(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
+    line = json.dumps(tiny.pair("a", "b")).encode() + b"\n"
+    closed = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                yield line * 100
+        finally:
+            closed.set()
+
+    before = threading.active_count()
+    replies = tokenize_lines(request(tiny_model), endless(), os.environ, next_child_records=10)
+    assert len(list(itertools.islice(replies, 3000))) == 3000
+    replies.close()
+    assert closed.wait(30)
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
