@@ -223,7 +223,7 @@ def _bedrock_routes(
     job: LoadedJob, train: DataVolume, traffic: Traffic, left_out: dict[str, str]
 ) -> Iterator[Route]:
     """Yield fine-tuning on Bedrock by every model that takes this data."""
-    for model in _trainable("FINE_TUNING"):
+    for model in _trainable(job, "FINE_TUNING"):
         reason = _legacy_reason(model) or _refusal(job, model, train)
         if reason is not None:
             left_out[model.alias] = reason
@@ -246,12 +246,16 @@ def _bedrock_routes(
         )
 
 
-def _trainable(kind: str) -> Iterator[Model]:
-    """Yield the models before their end of life that Bedrock's own API customizes so."""
+def _trainable(job: LoadedJob, kind: str) -> Iterator[Model]:
+    """Yield the models before their end of life that Bedrock's own API customizes so.
+
+    The job's own model has the prices of the job file.
+    """
     for model in catalogue.load_models():
         is_there = model.bedrock_id is not None and model.lifecycle.state != "end-of-life"
         if is_there and model.customization_api == "bedrock" and kind in model.customization_types:
-            yield catalogue.find_model(model.alias)
+            is_own = model.alias == job.model.alias
+            yield job.model if is_own else catalogue.find_model(model.alias)
 
 
 def _refusal(job: LoadedJob, model: Model, train: DataVolume) -> str | None:
@@ -311,7 +315,7 @@ def _distillation_routes(
 
     prompts = replace(train, tokens=train.records * lengths.input_tokens)
     length = max(1, lengths.output_tokens)
-    for model in _trainable("DISTILLATION"):
+    for model in _trainable(job, "DISTILLATION"):
         if _legacy_reason(model):
             continue  # it is left out as a model that is fine-tuned
         limits = DatasetLimits.for_model(model, "DISTILLATION", 1)

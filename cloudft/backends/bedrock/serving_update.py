@@ -22,6 +22,7 @@ from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock import inventory
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.request import custom_model_name
 from cloudft.backends.bedrock.serving_state import ServingState, read_serving_state
 from cloudft.backends.resources import (
     CloudResource,
@@ -76,8 +77,8 @@ def find_deployment(aws: Aws, reference: str, job_ids: Collection[str]) -> Cloud
         one for one in servings if one.job is not None and one.job in job_ids
     ]
     if not found:
-        names = {f"{job}{suffix}" for job in job_ids for suffix in ("", "-pt")}
-        found = [one for one in servings if one.job is not None and one.name in names]
+        made_for = {custom_model_name(f"{job}{end}")[:63] for job in job_ids for end in ("", "-pt")}
+        found = [one for one in servings if one.job is not None and one.name in made_for]
     if not found:
         raise UsageError(
             f"no deployment is named {reference}, and none serves a job of that name",

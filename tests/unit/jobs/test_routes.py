@@ -76,6 +76,18 @@ def test_a_route_adds_up(tmp_path: Path) -> None:
     assert (before.kind, after.kind) == ("on-demand", "provisioned")
 
 
+def test_the_prices_of_the_job_file_count_for_its_model(tmp_path: Path) -> None:
+    own = {"training_per_1k_tokens": 1.0, "storage_per_month": 7.0}
+    stated = {**own, "source": "our offer", "date": "2026-11-01"}
+    rows = compared(tmp_path, prices=stated).routes
+    named = {r.model: r for r in rows if r.kind == "bedrock-fine-tuning"}
+    assert named["nova-lite"].storage_usd_per_month == 7 and named["nova-lite"].training_usd > 1
+    assert "our offer" in named["nova-lite"].price_source
+    assert named["nova-micro"].storage_usd_per_month == 1.95
+    [distilled] = [r for r in rows if r.kind == "bedrock-distillation" and r.model == "nova-lite"]
+    assert distilled.storage_usd_per_month == 7
+
+
 def test_a_term_that_is_longer_than_the_time_of_the_total_is_not_the_cheapest(
     tmp_path: Path,
 ) -> None:
