@@ -237,7 +237,7 @@ def test_a_new_model_behind_a_deployment_and_back(
     assert tags_of(aws, arn)["cloudft:job"] == first and count_updates(aws, arn) == 2
     again = value(cli("deploy", "--rollback", arn, "--yes", "--output", "json"))
     assert again["job"] == first and count_updates(aws, arn) == 2
-    value(cli("undeploy", first, "--yes", "--output", "json"))
+    value(cli("gc", arn, "--yes", "--output", "json"))  # this machine has deleted the job
     assert servings(aws, first) == []
 
 
