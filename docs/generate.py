@@ -391,7 +391,7 @@ def render_quotas() -> str:
 
 def render_models() -> str:
     """Return a table of what Bedrock customizes today: model, type, Region, price, serving."""
-    header = ("model", "customization type", "Region", "training, USD", "source")
+    header = ("model", "state", "customization type", "Region", "training, USD", "source")
     header += ("format", "limits", "serving", "`check`")
     return render_table(header, model_tables.list_offers())
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from cloudft.backends.bedrock.account_checks import check_retired_offline
 from cloudft.backends.bedrock.preflight import check_offline
+from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import Model, Prices, Source, load_import_rules, load_instances, load_models
 from cloudft.catalogue.model import Limits
 from cloudft.catalogue.prices import CERTAINTY_TEXTS, UNITS, Certainty, Price, PriceName
@@ -36,13 +38,13 @@ def _format_usd(usd: float) -> str:
 
 
 def offered_models() -> list[Model]:
-    """Return the models that Bedrock customizes today."""
-    active = (m for m in load_models() if m.bedrock_id and m.lifecycle.state == "active")
-    return [model for model in active if model.customization_types]
+    """Return the models that Bedrock customizes today, and Legacy ones, which it did until then."""
+    there = (m for m in load_models() if m.bedrock_id and m.lifecycle.state != "end-of-life")
+    return [model for model in there if model.customization_types]
 
 
 def list_offers() -> Iterator[tuple[str, ...]]:
-    """Yield a row for each active model, customization type and Region."""
+    """Yield a row for each model before its end of life, customization type and Region."""
     for model in offered_models():
         for kind in model.customization_types:
             for region in model.regions:
@@ -58,6 +60,7 @@ def _offer_row(model: Model, kind: str, region: str) -> tuple[str, ...]:
     teacher = ", and the teacher's inference" if kind == "DISTILLATION" else ""
     return (
         f"`{model.alias}`",
+        _describe_state(model),
         f"`{kind}`",
         region,
         f"{format_amount(price)} {unit}{teacher}",
@@ -67,6 +70,12 @@ def _offer_row(model: Model, kind: str, region: str) -> tuple[str, ...]:
         " or ".join(model.serving),
         check_answer(model, kind, region),
     )
+
+
+def _describe_state(model: Model) -> str:
+    life = model.lifecycle
+    name = "Legacy" if life.state == "legacy" else life.state
+    return f"{name}, ends {life.date}" if life.date else name
 
 
 def describe_limits(limits: Limits | None) -> str:
@@ -102,12 +111,15 @@ def check_answer(model: Model, kind: str, region: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cloudft.yaml"
         path.write_text(text)
-        findings = check_offline(load_job(path))
+        job = load_job(path)
+        findings = check_offline(job)
+    if not any(finding.severity == "error" for finding in findings):
+        findings += check_retired_offline(job, FindingFactory(job))
     return "; ".join(f"{one.severity}: {one.message}" for one in findings) or "ok"
 
 
 def list_prices() -> Iterator[tuple[str, ...]]:
-    """Yield a row for each price of a model that Bedrock customizes today."""
+    """Yield a row for each price of a model before its end of life."""
     for model in offered_models():
         for prices in model.prices:
             yield from _price_rows(f"`{model.alias}`", prices)

@@ -107,7 +107,10 @@ def follow_job(job: Job, backend: Backend, timeout: float | None, console: Conso
         # The next poll may come too late. Of a short bound, no more than a tenth is left.
         margin = min(backend.longest_poll_seconds or backend.poll_seconds, hours * 360)
         describe = waiting.stopping_after(
-            describe, partial(_stop_at_bound, backend, hours, console), hours * 3600 - margin
+            describe,
+            partial(_stop_at_bound, backend, hours, console),
+            hours * 3600 - margin,
+            on_outage=print_outage,
         )
     states = waiting.poll_until_ended(
         describe, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds

@@ -62,15 +62,16 @@ def draw_routes(comparison: Comparison, to: Path) -> list[str]:
 
 def _highest(routes: Sequence[Route], comparison: Comparison) -> int:
     """Return the requests at the right edge: beyond the traffic and the break-even points."""
-    evens = [even for route in routes for even in [_break_even(route)] if even is not None]
+    months = comparison.months
+    evens = [even for route in routes for even in [_break_even(route, months)] if even is not None]
     wanted = max(HIGHEST, 10 * comparison.traffic.requests, *(3 * even for even in evens))
     return min(LAST, int(10 ** math.ceil(math.log10(wanted))))
 
 
-def _break_even(route: Route) -> int | None:
+def _break_even(route: Route, months: int) -> int | None:
     """Return the requests a month from which a provisioned unit is cheaper than on demand."""
-    evens = [s.break_even_requests for s in route.servings if s.break_even_requests is not None]
-    return min(evens, default=None)
+    evens = [s.break_even_requests for s in route.servings if s.term_months <= months]
+    return min((even for even in evens if even is not None), default=None)
 
 
 def _requests(highest: int) -> list[float]:
@@ -90,7 +91,7 @@ def _draw_route(
     points = [(n, route.total_usd(months, n) or 0.0) for n in _requests(highest)]
     style = STYLES.get(route.kind, "-")
     axes.plot(*zip(*points, strict=True), color=color, lw=1.8, ls=style)
-    even = _break_even(route)
+    even = _break_even(route, months)
     is_drawn = any(line.get_xdata()[0] == even for line in axes.lines)
     if even is not None and LOWEST <= even <= highest and not is_drawn:
         total = route.total_usd(months, even) or 0.0

@@ -66,11 +66,15 @@ class Route:
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def cheapest(self, requests: int | float | None = None) -> Serving | None:
-        """Return the serving that costs least, for so many requests a month where it is given."""
+    def cheapest(self, months: int, requests: int | float | None = None) -> Serving | None:
+        """Return the serving that costs least, for so many requests a month where it is given.
+
+        A commitment that is longer than `months` is none: its whole term would be paid.
+        """
         known = [
             (usd, number, serving)
             for number, serving in enumerate(self.servings)
+            if serving.term_months <= months
             for usd in [serving.usd_per_month if requests is None else serving.usd_for(requests)]
             if usd is not None
         ]
@@ -78,7 +82,7 @@ class Route:
 
     def total_usd(self, months: int, requests: int | float | None = None) -> float | None:
         """Return training, and storage and serving for so many months; None if one is unknown."""
-        serving = self.cheapest(requests)
+        serving = self.cheapest(months, requests)
         if self.training_usd is None or self.storage_usd_per_month is None or serving is None:
             return None
         usd = serving.usd_per_month if requests is None else serving.usd_for(requests)
@@ -219,8 +223,8 @@ def _bedrock_routes(
     job: LoadedJob, train: DataVolume, traffic: Traffic, left_out: dict[str, str]
 ) -> Iterator[Route]:
     """Yield fine-tuning on Bedrock by every model that takes this data."""
-    for model in _trainable("FINE_TUNING"):
-        reason = _refusal(job, model, train)
+    for model in _trainable(job, "FINE_TUNING"):
+        reason = _legacy_reason(model) or _refusal(job, model, train)
         if reason is not None:
             left_out[model.alias] = reason
             continue
@@ -242,12 +246,16 @@ def _bedrock_routes(
         )
 
 
-def _trainable(kind: str) -> Iterator[Model]:
-    """Yield the models before their end of life that Bedrock's own API customizes so."""
+def _trainable(job: LoadedJob, kind: str) -> Iterator[Model]:
+    """Yield the models before their end of life that Bedrock's own API customizes so.
+
+    The job's own model has the prices of the job file.
+    """
     for model in catalogue.load_models():
         is_there = model.bedrock_id is not None and model.lifecycle.state != "end-of-life"
         if is_there and model.customization_api == "bedrock" and kind in model.customization_types:
-            yield catalogue.find_model(model.alias)
+            is_own = model.alias == job.model.alias
+            yield job.model if is_own else catalogue.find_model(model.alias)
 
 
 def _refusal(job: LoadedJob, model: Model, train: DataVolume) -> str | None:
@@ -263,7 +271,7 @@ def _refusal(job: LoadedJob, model: Model, train: DataVolume) -> str | None:
 
 def _job_for(job: LoadedJob, model: Model, kind: str) -> tuple[LoadedJob, tuple[str, ...]]:
     """Return the job with another model and type, in a Region of the model, and what is changed."""
-    notes = list(_life_notes(model))
+    notes = []
     region = job.spec.bedrock.region
     if region not in model.regions:
         if region is not None:
@@ -287,9 +295,16 @@ def _job_for(job: LoadedJob, model: Model, kind: str) -> tuple[LoadedJob, tuple[
     return replace(job, spec=spec, model=model), tuple(notes)
 
 
-def _life_notes(model: Model) -> Iterable[str]:
-    if model.lifecycle.state == "legacy":
-        yield f"{model.alias} is Legacy, its end of life is {model.lifecycle.date or 'not known'}"
+def _legacy_reason(model: Model) -> str | None:
+    """Return why a Legacy model is no route to a new model; None for one that is not Legacy.
+
+    Source: Bedrock user guide, "Model lifecycle".
+    """
+    life = model.lifecycle
+    if life.state != "legacy":
+        return None
+    ends = f", its end of life is {life.date}" if life.date else ""
+    return f"Legacy{ends} ({life.source}): AWS documents that it takes no new customization job"
 
 
 def _distillation_routes(
@@ -300,7 +315,9 @@ def _distillation_routes(
 
     prompts = replace(train, tokens=train.records * lengths.input_tokens)
     length = max(1, lengths.output_tokens)
-    for model in _trainable("DISTILLATION"):
+    for model in _trainable(job, "DISTILLATION"):
+        if _legacy_reason(model):
+            continue  # it is left out as a model that is fine-tuned
         limits = DatasetLimits.for_model(model, "DISTILLATION", 1)
         if any(v.severity == "error" for v in limits.check_dataset({"train": prompts})):
             continue

@@ -19,6 +19,8 @@ from cloudft.types import TRAINING_BEGAN, JobState, StatusDetails
 
 BACKOFF_FACTOR = 1.3
 """The interval grows by this factor while a job does not change."""
+TEMPORARY_OUTAGES = (CredentialsExpired, ClockSkewed, CloudUnreachable)
+"""Errors after which the next poll may succeed."""
 
 
 def poll_until_ended(
@@ -71,7 +73,7 @@ def tolerating_outages(
         try:
             last[:] = [describe()]
             reported.clear()
-        except (CredentialsExpired, ClockSkewed, CloudUnreachable) as error:
+        except TEMPORARY_OUTAGES as error:
             if not last:
                 raise
             if type(error) not in reported:
@@ -87,11 +89,13 @@ def stopping_after(
     stop: Callable[[str], None],
     seconds: float,
     now: Callable[[], float] = time.time,
+    on_outage: Callable[[CloudftError], None] = lambda error: None,
 ) -> Callable[[], JobState]:
     """Return a function that polls like `describe` and stops the job after `seconds` of training.
 
-    `stop` gets the job's id, once. Where the backend does not say when training began, the time is
-    counted from the job's creation, so that the bound holds.
+    `stop` gets the job's id, once; after a temporary outage, which `on_outage` is called for, the
+    next poll tries again: without a watcher the job would run on. Where the backend does not say
+    when training began, the time is counted from the job's creation, so that the bound holds.
     """
     is_stopped = False
 
@@ -105,7 +109,11 @@ def stopping_after(
             return state  # an earlier phase, which is not billed
         begun = datetime.fromisoformat(str(began or state.created_at)).timestamp()
         if now() - begun >= seconds:
-            stop(state.id)
+            try:
+                stop(state.id)
+            except TEMPORARY_OUTAGES as error:
+                on_outage(error)
+                return state
             is_stopped = True
             return describe()
         return state

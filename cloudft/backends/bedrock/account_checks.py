@@ -46,7 +46,7 @@ def check_account(
         identity = aws.call("the identity can't be read", "sts", "get_caller_identity")
     except (CloudRefused, CloudUnreachable) as error:
         findings.append(account_checks.unchecked_finding("the account", "bedrock", error, finding))
-        return [*findings, *_check_retired_offline(job, finding)]
+        return [*findings, *check_retired_offline(job, finding)]
     role = job.spec.bedrock.role_arn or ""
     account, field = str(identity["Account"]), "bedrock.role_arn"
     findings += account_checks.check_role_account(role, account, field, finding)
@@ -59,7 +59,7 @@ def check_account(
         except (CloudRefused, CloudUnreachable) as error:
             findings.append(account_checks.unchecked_finding(subject, field, error, finding))
             if check is _check_model:
-                findings += _check_retired_offline(job, finding)
+                findings += check_retired_offline(job, finding)
     return findings
 
 
@@ -81,7 +81,7 @@ def _end_of_life_message(job: LoadedJob) -> str:
     return f"{job.model.alias} is past its end of life on AWS ({when}; {life.source})"
 
 
-def _check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Finding]:
+def check_retired_offline(job: LoadedJob, finding: MakeFinding) -> Iterator[Finding]:
     """Report a model that the catalogue lists as retired, where the account can't be read.
 
     Only the account can confirm that such a model is still available.

@@ -36,10 +36,16 @@ def usd_of_serving(
 def plan_commitment(
     duration: str, usd: Mapping[str, float | None], now: datetime | None = None
 ) -> Commitment:
-    """Return the term of a commitment that is bought now, and its whole price."""
-    months, month_usd = COMMITMENT_MONTHS[duration], usd["perMonth"]
-    total = None if month_usd is None else month_usd * months
-    ends = _add_months(now or datetime.now(timezone.utc), months)
+    """Return the term of a commitment that is bought now, and its whole price.
+
+    Units are billed by the hour, so the term costs what its days have: a month of 31 days is more
+    than the 730 hours of a mean month.
+    """
+    start, hour_usd = now or datetime.now(timezone.utc), usd["perHour"]
+    months = COMMITMENT_MONTHS[duration]
+    ends = _add_months(start, months)
+    hours = (ends - start).total_seconds() / 3600
+    total = None if hour_usd is None else hour_usd * hours
     return Commitment(duration, months, total, ends.isoformat(timespec="seconds"))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock import inventory
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.request import custom_model_name
 from cloudft.backends.bedrock.serving_state import ServingState, read_serving_state
 from cloudft.backends.resources import (
     CloudResource,
@@ -68,12 +69,16 @@ IMPORTED = "imported"
 def find_deployment(aws: Aws, reference: str, job_ids: Collection[str]) -> CloudResource:
     """Return the deployment or throughput of that ARN or name, or that serves one of these jobs.
 
+    Else the one that was created for one of these jobs, and serves another one since an update.
     Raise UsageError where there is none, several, or one that cloudft did not create.
     """
     servings = list(inventory.list_servings(aws))
     found = [one for one in servings if reference in (one.id, one.name)] or [
         one for one in servings if one.job is not None and one.job in job_ids
     ]
+    if not found:
+        made_for = {custom_model_name(f"{job}{end}")[:63] for job in job_ids for end in ("", "-pt")}
+        found = [one for one in servings if one.job is not None and one.name in made_for]
     if not found:
         raise UsageError(
             f"no deployment is named {reference}, and none serves a job of that name",
@@ -103,7 +108,7 @@ def plan_rollback(aws: Aws, resource: CloudResource) -> ServingUpdatePlan:
 
     A rollback that was interrupted is continued, and one that has ended is not undone by another:
     the plan does nothing until the next update. Raise JobStateConflict where no update is recorded,
-    or where that model was removed.
+    where that model was removed, or where somebody else has updated the deployment since.
     """
     tags = get_tags(aws, resource.id, resource.name)
     is_rolled_back = tags.get(tag_names.UPDATE_TAG) in ("rollback", FINISHED["rollback"])
@@ -123,7 +128,24 @@ def plan_rollback(aws: Aws, resource: CloudResource) -> ServingUpdatePlan:
     except ResourceNotFound as error:
         message = f"the model of {job}, which {resource.name} served before, was removed ({model})"
         raise JobStateConflict(message, fix=fix) from error
+    _require_last_update(aws, resource, tags)
     return _plan(aws, resource, "rollback", model, job)
+
+
+def _require_last_update(aws: Aws, resource: CloudResource, tags: Mapping[str, str]) -> None:
+    """Raise JobStateConflict where the last update is not the one that the tags record.
+
+    The model of before the recorded one is not the model of before the last one.
+    """
+    state = read_serving_state(aws, resource)
+    recorded = [tags.get(name) for name in (tag_names.UPDATE_FROM_TAG, tag_names.UPDATE_TO_TAG)]
+    if not state.is_pending and state.model not in recorded:
+        raise JobStateConflict(
+            f"{resource.name} serves {state.model}, which no update by cloudft put behind it:"
+            " somebody else updated it, and which model to restore is not recorded",
+            fix=f"see `cloudft ps`; `cloudft deploy JOB --update {resource.name}` puts the model of"
+            " a job behind it.",
+        )
 
 
 def _require_same_base(resource: CloudResource, model: str, job_id: str) -> None:

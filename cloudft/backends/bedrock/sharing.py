@@ -22,10 +22,11 @@ from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.capabilities import SharesModels
 from cloudft.backends.resources import ModelShare, ServingCall
 from cloudft.catalogue import find_catalogue_model, load_copy_rules
-from cloudft.errors import ResourceConflict
+from cloudft.errors import JobStateConflict, ResourceConflict
 from cloudft.types import Finding
 
 ENDED_STATUSES = ("DELETED", "DELETING")
+FAILED = "FAILED"
 
 
 def check_share(model: str) -> list[Finding]:
@@ -83,7 +84,15 @@ def _list_shares(aws: Aws) -> list[Mapping[str, Any]]:
 
 
 def create_share(aws: Aws, share: ModelShare) -> ModelShare:
-    """Make the share, unless it exists; return it with its ARN and status."""
+    """Make the share, unless it exists; return it with its ARN and status.
+
+    Raise JobStateConflict for one that failed: nobody has the model by it.
+    """
+    if share.status == FAILED:
+        raise JobStateConflict(
+            f"the resource share {share.name} failed ({share.arn})",
+            fix="`cloudft share JOB --with ACCOUNT --stop` removes it; then share the model again.",
+        )
     if share.arn is not None:
         return share
     failure = f"{share.model} can't be shared"

@@ -185,7 +185,10 @@ def warn_not_described(job: Job) -> None:
 
 
 def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
-    """Print what the training costs, and the identity that pays; nothing if it is free."""
+    """Print what the training costs, with what limits that, and the identity that pays.
+
+    Print nothing if it is free.
+    """
     from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.catalogue import cost
     from cloudft.cli.output import identity_line
@@ -199,6 +202,8 @@ def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: C
     tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
     basis = "" if estimate.at_most else tokens
     console.note(f"training costs {amount}{basis} ({estimate.price_source})")
+    for note in estimate.notes:  # such as that a bound needs a process that watches
+        console.note(f"  note: {note}")
     if usd is None:
         console.note(f"  fix: {prepare.price_remedy(estimate, 'so that a budget can be held')}")
     if isinstance(backend, SupportsIdentity):

@@ -11,6 +11,7 @@ import pytest
 
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.request_validation import load_service_model, validate_request
+from cloudft.backends.bedrock import sharing
 from cloudft.backends.bedrock.derived_models import caller_policy, checks, request, states
 from cloudft.backends.bedrock.derived_models.backend import CopyBackend, CustomModelBackend
 from cloudft.backends.bedrock.derived_models.request import DerivedJob
@@ -22,7 +23,7 @@ from cloudft.endpoint.iam.policies import (
     evaluate_policies,
     list_statements,
 )
-from cloudft.errors import ResourceConflict, ResourceNotFound, UsageError
+from cloudft.errors import JobStateConflict, ResourceConflict, ResourceNotFound, UsageError
 from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
@@ -199,6 +200,19 @@ def test_a_copy_of_that_name_by_others_is_a_conflict(tmp_path: Path) -> None:
     aws = FakeAws({"list_model_copy_jobs": {"modelCopyJobSummaries": [own]}})
     aws.location = AwsLocation(**plan.request["place"])
     assert CopyBackend(Home(tmp_path), aws).find_submitted(plan) == own["jobArn"]
+
+
+def test_a_share_that_failed_is_not_taken_for_one() -> None:
+    name, tags = f"cloudft-router-{ACCOUNT}", [{"key": "cloudft:job", "value": "router"}]
+    made = {"name": name, "tags": tags, "resourceShareArn": "arn:share", "status": "FAILED"}
+    aws = FakeAws({"get_resource_shares": {"resourceShares": [made]}})
+    share = sharing.plan_share(aws, NOVA, "router", ACCOUNT)
+    with pytest.raises(JobStateConflict, match="failed") as failed:
+        sharing.create_share(aws, share)
+    assert "--stop" in str(failed.value.fix)
+    made["status"] = "ACTIVE"
+    share = sharing.plan_share(aws, NOVA, "router", ACCOUNT)
+    assert sharing.create_share(aws, share).arn == "arn:share"
 
 
 def test_a_running_copy_has_no_model_and_a_failed_one_says_why(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from cloudft import catalogue
 from cloudft.backends.bedrock import job_cost, states
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.catalogue import Prices, cost
+from cloudft.cli.commands import submit
 from cloudft.cli.estimate_text import estimates_text
-from cloudft.errors import OverBudget
+from cloudft.cli.options import Console
+from cloudft.errors import CloudUnreachable, CredentialsExpired, OverBudget
 from cloudft.jobs import prepare
 from cloudft.jobs.wait import stopping_after
 from cloudft.spec.load import LoadedJob, load_job
@@ -264,6 +266,36 @@ def test_a_watcher_stops_the_training_once_at_its_bound(described: Any, stopped:
     look()
     look()
     assert calls == (["own-1"] if stopped else [])
+
+
+def test_an_outage_at_the_bound_does_not_end_the_watch() -> None:
+    state = JobState(
+        "own-1", "InProgress", StatusDetails(), BEGAN, summary={"trainingBegan": BEGAN}
+    )
+    errors: list[Exception] = [CloudUnreachable("no network"), CredentialsExpired("expired")]
+    calls: list[str] = []
+    outages: list[Exception] = []
+
+    def stop(job_id: str) -> None:
+        calls.append(job_id)
+        if errors:
+            raise errors.pop()
+
+    look = stopping_after(lambda: state, stop, 3600, lambda: 2e9, outages.append)
+    for _ in range(5):
+        look()
+    assert calls == ["own-1"] * 3 and len(outages) == 2
+
+
+def test_submit_says_what_limits_the_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = loaded(tmp_path, "nova-2-lite", "REINFORCEMENT_FINE_TUNING")
+    backend: Any = object()
+    submit._print_cost(estimated(job, 100_000), job, backend, Console("text", 0))
+    printed = capsys.readouterr().err
+    assert printed.startswith("training costs at most 240.00 USD (")
+    assert "nothing stops it without a watcher" in printed
 
 
 def test_the_state_says_when_training_began() -> None:

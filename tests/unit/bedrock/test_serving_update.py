@@ -283,6 +283,20 @@ def test_an_update_of_somebody_else_is_never_undone_silently(
     assert served(endpoint, arn) == model_of(endpoint, OLD)
 
 
+@pytest.mark.parametrize("arn", ["deployment"], indirect=True)
+def test_a_rollback_undoes_no_update_of_somebody_else(
+    endpoint: Endpoint, backend: BedrockBackend, arn: str
+) -> None:
+    update(backend, arn)
+    set_model(endpoint, arn, THIRD)
+    with pytest.raises(JobStateConflict, match="no update by cloudft put behind it"):
+        backend.plan_rollback(arn, [arn])
+    assert served(endpoint, arn) == model_of(endpoint, THIRD)
+    set_model(endpoint, arn, NEW)
+    roll_back(backend, arn)
+    assert served(endpoint, arn) == model_of(endpoint, OLD)
+
+
 def wait_for_end(endpoint: Endpoint, arn: str) -> None:
     while read_serving(endpoint, arn)["updateDetails"]["updateStatus"] == "Updating":
         pass

@@ -11,6 +11,7 @@ import yaml
 
 from cloudft import starter
 from cloudft.backends import TRAINING_BACKENDS, make_backend
+from cloudft.catalogue import load_models
 from cloudft.cli.routes_plot import draw_routes
 from cloudft.cli.routes_text import comparison_text
 from cloudft.errors import UsageError
@@ -50,10 +51,7 @@ def test_all_routes_to_the_same_goal_are_there_the_cheapest_first(tmp_path: Path
         "sagemaker-serverless",
     }
     models = [r.model for r in comparison.routes if r.kind == "bedrock-fine-tuning"]
-    assert sorted(models) == [
-        *("llama-3.1-70b", "llama-3.1-8b", "llama-3.3-70b"),
-        *("nova-2-lite", "nova-lite", "nova-micro", "nova-pro"),
-    ]
+    assert sorted(models) == ["nova-2-lite", "nova-lite", "nova-micro", "nova-pro"]
     totals = [route.total_usd(12) for route in comparison.routes]
     known = [total for total in totals if total is not None]
     assert known == sorted(known) and totals[: len(known)] == known, "unknown ones come last"
@@ -73,9 +71,39 @@ def test_a_route_adds_up(tmp_path: Path) -> None:
     assert micro.total_usd(1, 0) == pytest.approx(micro.training_usd + 1.95)
     even = micro.servings[-1].break_even_requests
     assert even is not None
-    before, after = micro.cheapest(even - 1), micro.cheapest(even + 1)
+    before, after = micro.cheapest(12, even - 1), micro.cheapest(12, even + 1)
     assert before is not None and after is not None
     assert (before.kind, after.kind) == ("on-demand", "provisioned")
+
+
+def test_the_prices_of_the_job_file_count_for_its_model(tmp_path: Path) -> None:
+    own = {"training_per_1k_tokens": 1.0, "storage_per_month": 7.0}
+    stated = {**own, "source": "our offer", "date": "2026-11-01"}
+    rows = compared(tmp_path, prices=stated).routes
+    named = {r.model: r for r in rows if r.kind == "bedrock-fine-tuning"}
+    assert named["nova-lite"].storage_usd_per_month == 7 and named["nova-lite"].training_usd > 1
+    assert "our offer" in named["nova-lite"].price_source
+    assert named["nova-micro"].storage_usd_per_month == 1.95
+    [distilled] = [r for r in rows if r.kind == "bedrock-distillation" and r.model == "nova-lite"]
+    assert distilled.storage_usd_per_month == 7
+
+
+def test_a_term_that_is_longer_than_the_time_of_the_total_is_not_the_cheapest(
+    tmp_path: Path,
+) -> None:
+    [micro] = [
+        r
+        for r in compared(tmp_path).routes
+        if r.model == "nova-micro" and r.kind == "bedrock-fine-tuning"
+    ]
+    many = 10**12  # a model unit is cheaper than tokens then
+    chosen = [micro.cheapest(months, many) for months in (1, 5, 6)]
+    assert [one and one.name for one in chosen] == [
+        *("1 provisioned unit, 1 month", "1 provisioned unit, 1 month"),
+        "1 provisioned unit, 6 months",
+    ]
+    assert micro.training_usd is not None
+    assert micro.total_usd(1, many) == pytest.approx(micro.training_usd + 1.95 + 55 * 730)
 
 
 def test_lengths_are_those_of_the_data_unless_they_are_given(tmp_path: Path) -> None:
@@ -85,7 +113,19 @@ def test_lengths_are_those_of_the_data_unless_they_are_given(tmp_path: Path) -> 
     assert compared(tmp_path).lengths_from == "given"
 
 
-def test_a_model_that_can_not_take_the_data_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_a_legacy_model_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    comparison = compared(tmp_path)
+    legacy = [m.alias for m in load_models() if m.lifecycle.state == "legacy"]
+    assert "llama-3.1-8b" in legacy
+    assert not [r for r in comparison.routes if r.kind != "local-import" and r.model in legacy]
+    reason = comparison.left_out["llama-3.1-8b"]
+    assert reason.startswith("Legacy, its end of life is 2027-03-30 (https://docs.aws")
+    assert "takes no new customization job" in comparison_text(comparison)
+
+
+def test_a_model_that_can_not_take_the_data_is_left_out_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = compared(tmp_path, records=60)
     assert "200 at least" in few.left_out["nova-2-lite"]
     assert not [route for route in few.routes if route.model == "nova-2-lite"]
@@ -95,16 +135,17 @@ def test_a_model_that_can_not_take_the_data_is_left_out_with_its_reason(tmp_path
     job = loaded(tmp_path / "chats")
     rows = "\n".join(json.dumps({"messages": chat, "id": n}) for n in range(240))
     (tmp_path / "chats" / "train.jsonl").write_text(rows)
+    # No model that takes another format is active today.
+    monkeypatch.setattr(routes, "_legacy_reason", lambda model: None)
     comparison = routes.compare(job, Home(tmp_path / "home"), USAGE)
     assert "don't fit prompt-completion" in comparison.left_out["llama-3.1-8b"]
 
 
 def test_regions_and_epochs_that_a_model_lacks_are_said(tmp_path: Path) -> None:
-    more = {"bedrock": {"region": "us-east-1"}, "hyperparameters": {"epochCount": 5}}
+    more = {"bedrock": {"region": "us-west-2"}, "hyperparameters": {"epochCount": 5}}
     comparison = compared(tmp_path, **more)
-    [llama] = [r for r in comparison.routes if r.model == "llama-3.3-70b"]
-    assert llama.region == "us-west-2" and "does not train it in us-east-1" in llama.notes[1]
-    assert llama.notes[0] == "llama-3.3-70b is Legacy, its end of life is 2027-03-30"
+    [pro] = [r for r in comparison.routes if r.model == "nova-pro"]
+    assert pro.region == "us-east-1" and "does not train it in us-west-2" in pro.notes[0]
 
 
 def test_the_text_says_what_is_assumed_and_what_is_unknown(tmp_path: Path) -> None:
