@@ -11,11 +11,12 @@ from cloudft.catalogue.model import Model
 from cloudft.catalogue.prices import AmountName, PairName, Prices
 
 ServingKind = Literal["on-demand", "provisioned", "import", "local"]
-COMMITMENTS: tuple[tuple[AmountName, str], ...] = (
-    ("provisioned_unit_hour", "no commitment"),
-    ("provisioned_unit_hour_one_month", "1 month"),
-    ("provisioned_unit_hour_six_months", "6 months"),
+COMMITMENTS: tuple[tuple[AmountName, str, int], ...] = (
+    ("provisioned_unit_hour", "no commitment", 1),
+    ("provisioned_unit_hour_one_month", "1 month", 1),
+    ("provisioned_unit_hour_six_months", "6 months", 6),
 )
+"""The prices of a unit by commitment, with its name and the months that are billed as a whole."""
 WINDOWS_PER_MONTH = cost.HOURS_PER_MONTH * 60 // cost.WINDOW_MINUTES
 
 
@@ -40,6 +41,7 @@ class Serving:
     `usd_per_month` is what the traffic costs; `fixed` the part of it that does not depend on the
     traffic. `break_even_requests` are the requests a month from which this is cheaper than
     on-demand inference. With `at_most`, the amount is an upper bound; `lowest` is the lower one.
+    `term_months` are the months that are billed as a whole, used or not.
     """
 
     kind: ServingKind
@@ -51,6 +53,11 @@ class Serving:
     at_most: bool = False
     lowest: float | None = None
     unknown: str = ""
+    term_months: int = 1
+
+    def billed_months(self, months: int) -> int:
+        """Return the months that are billed when it serves for `months`: whole terms."""
+        return -(-months // self.term_months) * self.term_months
 
     def usd_for(self, requests: float) -> float | None:
         """Return what so many requests a month cost."""
@@ -78,25 +85,27 @@ def tuned_servings(model: Model, prices: Prices | None, traffic: Traffic) -> lis
         month = None if each is None else each * traffic.requests
         ways.append(Serving("on-demand", "on demand", month, each))
     if "provisioned" in model.serving:
-        ways += [_provisioned(prices, name, text, each) for name, text in COMMITMENTS]
+        ways += [_provisioned(prices, row, each) for row in COMMITMENTS]
     return ways
 
 
 def _provisioned(
-    prices: Prices | None, name: AmountName, commitment: str, on_demand: float | None
+    prices: Prices | None, commitment: tuple[AmountName, str, int], on_demand: float | None
 ) -> Serving:
     """Return a model unit for a month. How many tokens a minute it takes is not published."""
+    name, text, term_months = commitment
     hour = prices.usd(name) if prices else None
     month = None if hour is None else hour * cost.HOURS_PER_MONTH
     even = None if month is None or not on_demand else -int(-month // on_demand)
     return Serving(
         "provisioned",
-        f"1 provisioned unit, {commitment}",
+        f"1 provisioned unit, {text}",
         month,
         0.0 if month is not None else None,
         fixed=month or 0.0,
         break_even_requests=even,
         unknown="a unit's tokens a minute are not published: more traffic may need more units",
+        term_months=term_months,
     )
 
 

@@ -33,6 +33,8 @@ def draw_routes(comparison: Comparison, to: Path) -> list[str]:
 
     Raise UsageError without matplotlib, and for a file that can't be written.
     """
+    if to.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"{to} is no .png or .svg file", fix="name a .png or .svg file.")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -54,22 +56,34 @@ def draw_routes(comparison: Comparison, to: Path) -> list[str]:
     _place_labels(axes, ends)
     try:
         figure.savefig(to, dpi=150)
-    except (OSError, ValueError) as error:
-        fix = "name a .png or .svg file."
-        raise UsageError(f"{to} can't be written: {error}", fix=fix) from error
+    except OSError as error:
+        fix = "name a file in a folder that exists and that you may write to."
+        raise UsageError(f"{to} can't be written: {error.strerror or error}", fix=fix) from error
     return [route.name for route in comparison.routes if route not in shown]
 
 
 def _highest(routes: Sequence[Route], comparison: Comparison) -> int:
     """Return the requests at the right edge: beyond the traffic and the break-even points."""
-    evens = [even for route in routes for even in [_break_even(route)] if even is not None]
+    evens = [
+        even
+        for route in routes
+        for even in [_break_even(route, comparison.months)]
+        if even is not None
+    ]
     wanted = max(HIGHEST, 10 * comparison.traffic.requests, *(3 * even for even in evens))
     return min(LAST, int(10 ** math.ceil(math.log10(wanted))))
 
 
-def _break_even(route: Route) -> int | None:
-    """Return the requests a month from which a provisioned unit is cheaper than on demand."""
-    evens = [s.break_even_requests for s in route.servings if s.break_even_requests is not None]
+def _break_even(route: Route, months: int) -> int | None:
+    """Return the requests a month from which a provisioned unit is cheaper than on demand.
+
+    Terms that would be billed beyond `months` are left out.
+    """
+    evens = [
+        serving.break_even_requests
+        for serving in route.servings
+        if serving.break_even_requests is not None and serving.billed_months(months) == months
+    ]
     return min(evens, default=None)
 
 
@@ -90,7 +104,7 @@ def _draw_route(
     points = [(n, route.total_usd(months, n) or 0.0) for n in _requests(highest)]
     style = STYLES.get(route.kind, "-")
     axes.plot(*zip(*points, strict=True), color=color, lw=1.8, ls=style)
-    even = _break_even(route)
+    even = _break_even(route, months)
     is_drawn = any(line.get_xdata()[0] == even for line in axes.lines)
     if even is not None and LOWEST <= even <= highest and not is_drawn:
         total = route.total_usd(months, even) or 0.0

@@ -37,13 +37,13 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _row(route: Route, months: int) -> tuple[Any, ...]:
-    serving = route.cheapest()
+    serving = route.cheapest(months)
     most = route.training_at_most or (serving is not None and serving.at_most)
     return (
         route.name,
         _amount(route.training_usd, at_most=route.training_at_most),
         _amount(route.storage_usd_per_month),
-        _serving_cell(route),
+        _serving_cell(route, months),
         _amount(route.total_usd(months), at_most=most),
     )
 
@@ -54,8 +54,8 @@ def _amount(usd: float | None, *, at_most: bool = False) -> str:
     return f"{'at most ' if at_most and usd else ''}{format_usd(usd)}"
 
 
-def _serving_cell(route: Route) -> str:
-    serving = route.cheapest()
+def _serving_cell(route: Route, months: int) -> str:
+    serving = route.cheapest(months)
     if serving is None:
         return "unknown"
     return f"{_amount(serving.usd_per_month, at_most=serving.at_most)} ({serving.name})"

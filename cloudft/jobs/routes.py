@@ -66,10 +66,10 @@ class Route:
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def cheapest(self, requests: int | float | None = None) -> Serving | None:
-        """Return the serving that costs least, for so many requests a month where it is given."""
+    def cheapest(self, months: int, requests: int | float | None = None) -> Serving | None:
+        """Return the serving that costs least over so many months, for `requests` a month."""
         known = [
-            (usd, number, serving)
+            (usd * serving.billed_months(months), number, serving)
             for number, serving in enumerate(self.servings)
             for usd in [serving.usd_per_month if requests is None else serving.usd_for(requests)]
             if usd is not None
@@ -77,13 +77,17 @@ class Route:
         return min(known)[2] if known else None
 
     def total_usd(self, months: int, requests: int | float | None = None) -> float | None:
-        """Return training, and storage and serving for so many months; None if one is unknown."""
-        serving = self.cheapest(requests)
+        """Return training, and storage and serving for so many months; None if one is unknown.
+
+        A commitment is billed to the end of its term.
+        """
+        serving = self.cheapest(months, requests)
         if self.training_usd is None or self.storage_usd_per_month is None or serving is None:
             return None
         usd = serving.usd_per_month if requests is None else serving.usd_for(requests)
         assert usd is not None
-        return self.training_usd + months * (self.storage_usd_per_month + usd)
+        served = serving.billed_months(months) * usd
+        return self.training_usd + months * self.storage_usd_per_month + served
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class Comparison:
     assumptions: tuple[str, ...] = (
         "requests are spread evenly over the month, around the clock (730 hours)",
         "one provisioned unit, and one copy of an imported model, answer them all",
+        "the total has whole terms: a commitment is billed to its end, used or not",
         "lengths are those of the data's records unless they are given",
     )
 

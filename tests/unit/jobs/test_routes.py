@@ -73,9 +73,26 @@ def test_a_route_adds_up(tmp_path: Path) -> None:
     assert micro.total_usd(1, 0) == pytest.approx(micro.training_usd + 1.95)
     even = micro.servings[-1].break_even_requests
     assert even is not None
-    before, after = micro.cheapest(even - 1), micro.cheapest(even + 1)
+    before, after = micro.cheapest(12, even - 1), micro.cheapest(12, even + 1)
     assert before is not None and after is not None
     assert (before.kind, after.kind) == ("on-demand", "provisioned")
+
+
+def test_a_commitment_is_billed_to_the_end_of_its_term(tmp_path: Path) -> None:
+    [llama] = [
+        r
+        for r in compared(tmp_path).routes
+        if r.model == "llama-3.1-8b" and r.kind == "bedrock-fine-tuning"
+    ]
+    monthly, term = llama.servings[1], llama.servings[2]
+    assert (monthly.term_months, term.term_months) == (1, 6)
+    assert monthly.usd_per_month is not None and term.usd_per_month is not None
+    assert term.usd_per_month < monthly.usd_per_month, "a longer term is cheaper by the month"
+    assert [llama.cheapest(months) for months in (1, 6, 7)] == [monthly, term, monthly]
+    assert llama.training_usd is not None and llama.storage_usd_per_month is not None
+    fixed = llama.training_usd + 11 * llama.storage_usd_per_month
+    assert llama.cheapest(11) == term, "two terms cost less than 11 months one by one"
+    assert llama.total_usd(11) == pytest.approx(fixed + 12 * term.usd_per_month)
 
 
 def test_lengths_are_those_of_the_data_unless_they_are_given(tmp_path: Path) -> None:
@@ -133,6 +150,8 @@ def test_the_picture_names_its_routes_and_marks_the_break_even_points(
     assert len(left_out) == len(comparison.routes) - 8
     with pytest.raises(UsageError, match="can't be written"):
         draw_routes(comparison, tmp_path / "missing" / name)
+    with pytest.raises(UsageError, match=r"is no \.png or \.svg file"):
+        draw_routes(comparison, tmp_path / "routes.gif")
 
 
 def test_the_starters_own_job_has_an_estimate_on_every_backend(tmp_path: Path) -> None:
