@@ -213,7 +213,8 @@ def _absence(model: Model, region: str) -> str:
 
 def _account_offer(model: Mapping[str, Any]) -> str:
     state = model.get("modelLifecycle", {}).get("status", "ACTIVE")
-    return f"{state}: {', '.join(sorted(model.get('customizationsSupported', ())))}"
+    types = ", ".join(sorted(model.get("customizationsSupported", ())))
+    return f"{state}: {types or 'no customization'}"
 
 
 def _differences(

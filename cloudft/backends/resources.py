@@ -73,9 +73,12 @@ def not_owned_error(resource: CloudResource, action: str = "remove") -> UsageErr
 
 def committed_error(resource: CloudResource) -> JobStateConflict:
     """Return the error for provisioned throughput that can't be removed before its term ends."""
+    until = resource.committed_until
+    if until is not None:
+        until = f"{datetime.fromisoformat(until).astimezone():%Y-%m-%d %H:%M:%S}"
     return JobStateConflict(
         f"{resource.kind} {resource.name} has a commitment ({resource.commitment}) until"
-        f" {resource.committed_until}: AWS bills it, and refuses to remove it, until then",
+        f" {until}: AWS bills it, and refuses to remove it, until then",
         fix="remove it after that; `cloudft deploy JOB --update DEPLOYMENT` puts another model"
         " behind it.",
     )

@@ -42,6 +42,8 @@ def job_page(job: Job) -> str:
         ("created", format_local_time(record.created_at)),
         ("ended", format_local_time(state.ended_at)),
         ("artifacts", state.artifacts),
+        ("weights", summary.get("weights")),
+        ("package", summary.get("modelPackage")),
         ("failure", state.failure_message),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
@@ -50,8 +52,11 @@ def job_page(job: Job) -> str:
 def _cost_text(job: Job) -> str | None:
     from cloudft.catalogue.cost import format_usd
 
-    cost, seconds = job.to_json()["cost"], job.state.summary.get("billableSeconds")
+    cost, summary = job.to_json()["cost"], job.state.summary
+    seconds, tokens = summary.get("billableSeconds"), summary.get("billableTokens")
     usd, billed = cost["usd"], f", {seconds} s billed" if seconds is not None else ""
+    if tokens is not None:
+        billed = f", {tokens:,} tokens billed"
     if usd is None:
         return f"no price is known{billed}"
     if not cost["estimated"]:

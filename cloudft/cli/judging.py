@@ -111,7 +111,7 @@ def _refuse(**options: object) -> None:
         if value:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"{flag} is of evaluation jobs", field=flag, fix="add --bedrock-job, or omit it."
+                f"{flag} needs --bedrock-job", field=flag, fix="add --bedrock-job, or omit it."
             )
 
 
@@ -150,6 +150,7 @@ def judge_evaluation(
     them is saved. Print the price and confirm before a job is created. Raise click.Abort,
     OverBudget, CheckFailed.
     """
+    from cloudft.cli.output import print_findings
     from cloudft.errors import CheckFailed
     from cloudft.evaluate import judged
     from cloudft.evaluate.results import save_evaluation
@@ -164,12 +165,9 @@ def judge_evaluation(
     if plan.new_jobs:
         judged.check_judging_budget(price, _cost_limit(record, options))
         findings = server.check_evaluation(job_id, plan)
-        for finding in findings:
-            console.note(f"{finding.severity}: {finding.message} [{finding.code}]")
-            if finding.fix:
-                console.note(f"  fix: {finding.fix}")
         if any(finding.severity == "error" for finding in findings):
             raise CheckFailed("the evaluation jobs would fail; nothing was created", findings)
+        print_findings(findings)
         console.note(price_text(plan, price))
         if not yes:
             click.confirm("create them?", abort=True, err=True)
@@ -258,7 +256,8 @@ def show_plan(
     }
     text = price_text(plan, price)
     if missing:
-        text = f"{missing} answers would be generated first.\n{text}"
+        plural = "" if missing == 1 else "s"
+        text = f"{missing} answer{plural} would be generated first.\n{text}"
     console.print_result(content, "\n".join([*map(json_text, calls), text]))
 
 

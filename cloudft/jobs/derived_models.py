@@ -94,7 +94,7 @@ def _require_other_region(source: str, location: Mapping[str, str | None]) -> No
     if parse_arn(source).region == location.get("region"):
         raise UsageError(
             f"the model is in {location.get('region')} already ({source})",
-            fix="add --region with the Region to copy to.",
+            fix="name another Region with --region.",
         )
 
 

@@ -74,6 +74,10 @@ class CheckReport:
         return not _has_errors(self.findings)
 
 
+ROLE_FIELD = "bedrock.role_arn"
+"""The field of findings about the role that the job has, not the caller."""
+
+
 @dataclass(frozen=True)
 class _BackendReport:
     """The job with its stack's values, and the backend's findings.
@@ -96,9 +100,7 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     report = _check_backend(job, backend)
     _apply_records_quota(report, backend, limits)
     data = _check_data(job, observer, limits)
-    can_read = isinstance(backend, SupportsInvocationLogs) and not _has_errors(report.findings)
-    if can_read or not isinstance(backend, SupportsInvocationLogs):
-        data = _with_logs(data, _try_logs(report.job or job, backend, observer, limits))
+    data = _with_logs(data, _try_logs(report, job, backend, observer, limits))
     media = _check_media(report, backend, limits.media)
     rendering, volumes = Rendering((), {}), data.volumes
     if volumes and not _has_errors(report.findings):
@@ -157,7 +159,9 @@ def prepare(
     if report.job is None or _has_errors(findings):
         # The data is read all the same, so that one error names every fault of the job.
         try:
-            data = _check_data(job, observer, _dataset_limits(job, backend)).findings
+            limits = _dataset_limits(job, backend)
+            logs = _try_logs(report, job, backend, observer, limits)
+            data = _with_logs(_check_data(job, observer, limits), logs).findings
         except (CloudRefused, CloudUnreachable):  # data in S3, with the same broken credentials
             data = ()
         findings = (*job.findings, *data, *report.findings)
@@ -206,11 +210,22 @@ def _read_logs(
 
 
 def _try_logs(
-    job: LoadedJob, backend: Backend, observer: RunObserver, limits: DatasetLimits
+    report: _BackendReport,
+    job: LoadedJob,
+    backend: Backend,
+    observer: RunObserver,
+    limits: DatasetLimits,
 ) -> DataReport | None:
-    """Return the same; that the logs can't be read is a warning."""
+    """Return the same; that the logs can't be read is a warning.
+
+    None also where an error names what would keep them from being read. What the job's role lacks
+    does not: the logs are read as the caller.
+    """
+    errors = [finding for finding in report.findings if finding.severity == "error"]
+    if isinstance(backend, SupportsInvocationLogs) and any(e.field != ROLE_FIELD for e in errors):
+        return None
     try:
-        return _read_logs(job, backend, observer, limits)
+        return _read_logs(report.job or job, backend, observer, limits)
     except (CloudRefused, CloudUnreachable) as error:
         code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
         finding = FindingFactory(job)

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import get_args
+from typing import Annotated, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -45,9 +45,15 @@ def _index_of(model: type[JobSpec]) -> _FieldIndex:
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:
-    """Return the models that an annotation names: `X`, `X | None` or `tuple[X, ...]`."""
-    choices = [annotation, *(a for a in get_args(annotation) if isinstance(a, type))]
-    return [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+    """Return the models that an annotation names: `X`, `X | None`, `tuple[X, ...]`.
+
+    Each part may be annotated with a validator.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    args = get_args(annotation)
+    parts = args[:1] if get_origin(annotation) is Annotated else args
+    return [model for part in parts for model in _models_in(part)]
 
 
 def known_fields() -> dict[FieldPath, dict[str, str]]:

@@ -95,7 +95,10 @@ def _to_finding(fault: Fault, source_map: SourceMap) -> Finding:
 def _siblings(path: FieldPath) -> dict[str, str]:
     """Return the names and descriptions at the level that `path` is on."""
     level = MIX_PATH if path[:2] == MIX_PATH else path[:-1]
-    return known_fields().get(level, {})
+    known = known_fields()
+    if level not in known and level and level[-1].isdecimal():  # an item of a list of sections
+        level = level[:-1]
+    return known.get(level, {})
 
 
 def _find_nearest(path: FieldPath) -> str | None:

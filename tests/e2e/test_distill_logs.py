@@ -84,6 +84,18 @@ def test_a_call_is_logged_as_aws_logs_it(aws: Endpoint) -> None:
     assert logs[0].startswith(f"{PREFIX}{day}/")
 
 
+@pytest.mark.parametrize("command", [["check"], ["submit", "--dry-run"]], ids=["check", "submit"])
+def test_what_the_role_lacks_hides_nothing_of_the_logs(
+    cli: Cli, aws: Endpoint, tmp_path: Path, command: list[str]
+) -> None:
+    path = write_job(tmp_path / "job", aws, filters={"equals": {"project": "other"}})
+    role = "bedrock.role_arn=arn:aws:iam::000000000000:role/not-there"
+    refused = cli(*command, path, "--backend", "bedrock", "--set", role, "--output", "json")
+    assert refused.returncode == 3
+    codes = {finding["code"] for finding in json.loads(refused.stdout)["findings"]}
+    assert {"NoRole", "TooFewRecordsForModel"} <= codes, codes
+
+
 def test_check_counts_what_the_job_then_trains_on_and_nothing_is_staged(
     cli: Cli, aws: Endpoint, tmp_path: Path
 ) -> None:

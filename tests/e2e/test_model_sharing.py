@@ -72,7 +72,8 @@ def test_a_model_is_shared_once(cli: Cli, aws: Endpoint, tmp_path: Path) -> None
         associationType="RESOURCE", resourceShareArns=[made["arn"]]
     )["resourceShareAssociations"]
     assert [a["associatedEntity"] for a in associated] == [job["summary"]["customModel"]]
-    value(cli(*share, "--stop", "--yes"))
+    stopped = value(cli(*share, "--stop", "--yes"))
+    assert (stopped["arn"], stopped["status"]) == (made["arn"], "DELETED")
     assert shares(aws) == []
     again = value(cli(*share, "--yes"))
     assert again["arn"] != made["arn"] and len(shares(aws)) == 1

@@ -185,7 +185,8 @@ def _describe(
         fix = "" if is_meant else "leave it if the job does not need them."
         yield finding("LogsIgnored", LOGS, sentence, fix, "note" if is_meant else "warning")
     if counts.cut:
-        message = f"{counts.cut} answers were cut at their token limit: the student learns to stop"
+        what = "1 answer was" if counts.cut == 1 else f"{counts.cut} answers were"
+        message = f"{what} cut at their token limit: the student learns to stop"
         fix = "raise maxTokens in the calls that you log, or mark such calls in their metadata."
         yield finding("LogsCut", LOGS, f"{message} there", fix, "warning")
     if counts.by_profile:

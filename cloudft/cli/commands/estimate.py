@@ -17,6 +17,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
+from cloudft.errors import UsageError
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def estimate_command(
 
     Tokens are counted by the model's tokenizer where it is on this machine, for the backends that
     train with it; otherwise they are estimated from characters. A price without a source is
-    unknown, not zero. --probe
-    measures the local job's tokens, memory and time on this machine: memory before the model is
-    loaded, time by training steps on the job's data, whose result is discarded.
+    unknown, not zero.
+
+    --probe measures the local job's tokens, memory and time on this machine: memory before the
+    model is loaded, time by training steps on the job's data, whose result is discarded.
 
     --compare sets all routes to a tuned model for this data side by side: fine-tuning by each
     model of Bedrock that takes the data, distillation, and training open weights here or on
@@ -126,8 +128,7 @@ def estimate_command(
     if compare:
         lengths = (input_tokens, output_tokens)
         return _compare_routes(job, home, lengths, (requests, months), plot, console)
-    if plot is not None:
-        raise click.UsageError("--plot needs --compare")
+    _refuse_without_compare()
     with run_observer(console) as observer:
         estimates = prepare.estimate_all(job, home, observer, backend_name)
     if probe:
@@ -138,6 +139,17 @@ def estimate_command(
         ]
     console.print_result(estimates, estimates_text(estimates))
     return 0
+
+
+def _refuse_without_compare() -> None:
+    """Raise UsageError for an option that would change nothing without --compare."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    for name in ("requests", "input_tokens", "output_tokens", "months", "plot"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} needs --compare", field=flag, fix="add --compare.")
 
 
 def _compare_routes(
@@ -160,6 +172,8 @@ def _compare_routes(
         left_out = draw_routes(comparison, plot)
         console.note(f"wrote {plot}")
         if left_out:
-            console.note(f"not in the picture: {', '.join(left_out)}")
+            console.note(
+                f"not in the picture (the dearest, and unknown costs): {', '.join(left_out)}"
+            )
     console.print_result(routes.to_json(comparison), comparison_text(comparison))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -77,5 +78,6 @@ def _stop(
             if not yes:
                 click.confirm(f"stop sharing {share.name}?", abort=True, err=True)
             backend.unshare(share)
+            share = replace(share, status="DELETED")
     console.print_result(share, text)
     return 0

@@ -230,8 +230,8 @@ class SourceResolver:
 
     def _add_ignored(self, field: str, folder: str, names: list[str]) -> None:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        count = "1 file" if len(names) == 1 else f"{len(names)} files"
-        message = f"{count} that hold no data left out: {listed}"
+        count = "1 file that holds" if len(names) == 1 else f"{len(names)} files that hold"
+        message = f"{count} no data left out: {listed}"
         self.findings.add(
             "IgnoredFiles", message, _list_types(), file=folder, field=field, severity="warning"
         )

@@ -77,7 +77,7 @@ class CustomModels:
 def _source_uri(request: CreateCustomModelRequest) -> str:
     """Return the folder in S3. Raises ServiceError (ValidationException) for another source."""
     if "customModelDataSource" in request:
-        what = "customModelDataSource: this endpoint has no model packages of SageMaker"
+        what = "customModelDataSource: this endpoint takes no model package, only a folder in S3"
         raise ServiceError("ValidationException", what)
     source: dict[str, Any] = dict(request.get("modelSourceConfig", {}))
     if "s3DataSource" not in source:

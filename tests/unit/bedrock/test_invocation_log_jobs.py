@@ -155,3 +155,20 @@ def test_logging_that_does_not_reach_the_logs_is_a_warning(
     account: Any = Account(config)
     found = list(invocation_logs.check_logging(job, account, FindingFactory(job)))
     assert [(one.severity, one.code) for one in found] == ([("warning", code)] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("filters", "field"),
+    [
+        ({"like": {"a": "1"}}, "data.invocation_logs.filters"),
+        ({"and_all": [{"like": {"a": "1"}}]}, "data.invocation_logs.filters.and_all"),
+    ],
+)
+def test_an_unknown_condition_of_a_filter_is_named_with_the_known_ones(
+    tmp_path: Path, filters: Any, field: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        loaded(tmp_path, logs={**LOGS, "filters": filters})
+    [finding] = [one for one in caught.value.findings if one.code == "UnknownKey"]
+    assert str(finding.field).startswith(field)
+    assert "(it has equals, not_equals" in finding.message, finding.message

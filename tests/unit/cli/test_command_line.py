@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cloudft.cli.command import AwsOption, RenamedOption
 from cloudft.cli.main import SECTIONS, cloudft
+from cloudft.errors import UsageError
 
 LOCAL = {"init", "schema", "completion", "endpoint"}
 """Commands that never call AWS, besides those of data."""
@@ -108,3 +109,19 @@ def test_a_new_folder_is_needed_for_a_download(
         copy.mkdir()
         raise KeyboardInterrupt
     assert list((tmp_path / "new").iterdir()) == [], "nothing half written is left"
+
+
+@pytest.mark.parametrize(
+    "option", [["--requests", "5"], ["--input-tokens", "5"], ["--months", "1"], ["--plot", "a.png"]]
+)
+def test_an_option_of_the_comparison_is_refused_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 8)
+    (tmp_path / "cloudft.yaml").write_text(
+        "name: own\nbase_model: nova-lite\ndata: {train: train.jsonl}\n"
+    )
+    with pytest.raises(UsageError, match=f"{option[0]} needs --compare") as caught:
+        cloudft.main(["estimate", *option], standalone_mode=False)
+    assert caught.value.exit_code == 2 and caught.value.fix == "add --compare."
