@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloudft.backends.bedrock.model_import import model_checks, model_files
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends.bedrock.model_import import model_checks, model_files, stored_model
 from cloudft.catalogue import load_import_rules
 from cloudft.errors import UsageError
 from local_backend.models.portable_config import write_portable_config
 
+INDEX = "model.safetensors.index.json"
 VERSION = load_import_rules().transformers
 
 
@@ -88,6 +92,48 @@ def test_a_chat_template_in_a_file_of_its_own_is_one(merged: Path, name: str) ->
     change(merged, "tokenizer_config.json", chat_template=None)
     (merged / name).write_text('{"chat_template": "{{ messages }}"}')
     assert codes(merged) == []
+    assert name in [path.name for path in model_checks.imported_files(merged)]
+
+
+def test_an_index_that_names_missing_weights_is_a_model_that_was_cut_off(merged: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (merged / INDEX).write_text(json.dumps(index))
+    assert codes(merged) == ["ImportFileMissing"]
+    index["weight_map"]["b"] = "model.safetensors"
+    (merged / INDEX).write_text(json.dumps(index))
+    assert codes(merged) == []
+
+
+class StoredFiles(Aws):
+    """S3 with the files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(AwsLocation("us-east-1"))
+        self.folder = folder
+
+    def paginate(self, *words: str, **parameters: object) -> Iterator[Any]:
+        for path in sorted(self.folder.iterdir()):
+            yield {"Key": f"run/{path.name}", "Size": path.stat().st_size, "ETag": path.name}
+
+    def call(self, *words: str, **parameters: Any) -> Any:
+        content = (self.folder / str(parameters["Key"]).rpartition("/")[2]).read_bytes()
+        if "Range" in parameters:
+            first, last = map(int, parameters["Range"].removeprefix("bytes=").split("-"))
+            content = content[first : last + 1]
+        return {"Body": io.BytesIO(content), "ContentLength": len(content)}
+
+
+def test_a_model_in_s3_is_checked_as_a_folder_with_its_template_and_index(merged: Path) -> None:
+    model_files.write_transformers_version(merged, VERSION)
+    change(merged, "tokenizer_config.json", chat_template=None)
+    (merged / "chat_template.jinja").write_text("{{ messages }}")
+    index = {"weight_map": {"a": "model-00002-of-00002.safetensors"}}
+    (merged / INDEX).write_text(json.dumps(index))
+    aws, uri = StoredFiles(merged), "s3://bucket/run/"
+    files = stored_model.list_model_files(aws, uri, None)
+    options = {"supervised": True, "region": "us-east-1"}
+    [missing] = stored_model.check_stored_model(aws, uri, None, files, options)
+    assert missing.code == "ImportFileMissing" and missing.file == f"{uri}{INDEX}"
 
 
 def test_missing_files_and_other_formats_are_named(merged: Path) -> None:

@@ -5,7 +5,7 @@ Source of every rule: catalogue/custom-model-import.yaml, which names its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import orjson
@@ -21,10 +21,11 @@ from cloudft.errors import UsageError
 from cloudft.storage.safetensors_header import read_safetensors_header
 from cloudft.types import Finding, Severity
 
-WEIGHTS = "*.safetensors"
+WEIGHTS, INDEX = "*.safetensors", "*.safetensors.index.json"
 IMPORTED_FILES = (
-    *(WEIGHTS, "*.safetensors.index.json", CONFIG, GENERATION, "tokenizer*"),
+    *(WEIGHTS, INDEX, CONFIG, GENERATION, "tokenizer*"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("chat_template.jinja", "chat_template.json"),
 )
 """Files that are sent to Bedrock, in the layout of Hugging Face; cloudft's own proof is not."""
 OTHER_MODEL_FIX = (
@@ -180,6 +181,7 @@ def _check_weights(folder: Path, config: HfConfig, rules: ImportRules) -> Iterat
     if not paths:
         fix = "export the model as safetensors."
         yield _finding("ImportFileMissing", f"{folder} has no weights ({WEIGHTS})", fix, folder)
+    yield from _check_shards(folder, {path.name for path in paths})
     for path in paths:
         other = sorted(tensor_dtypes(path) - set(rules.dtypes))
         if other:
@@ -192,6 +194,17 @@ def _check_weights(folder: Path, config: HfConfig, rules: ImportRules) -> Iterat
     if size >= limit * 10**9:
         message = f"the weights have {size / 1e9:.0f} GB; Bedrock imports less than {limit} GB"
         yield _finding("ImportTooLarge", message, "export with --dtype bfloat16.", folder)
+
+
+def _check_shards(folder: Path, present: Set[str]) -> Iterator[Finding]:
+    """Yield a finding where the index names files that are not there: a copy that was cut off."""
+    for path in sorted(folder.glob(INDEX)):
+        weights = read_json(path).get("weight_map")
+        named = {str(name) for name in weights.values()} if isinstance(weights, dict) else set()
+        missing = sorted(named - present)
+        if missing:
+            message = f"{path.name} names {len(missing)} files that are missing ({missing[0]})"
+            yield _finding("ImportFileMissing", message, "copy or export the model again.", path)
 
 
 def tensor_dtypes(path: Path) -> set[str]:

@@ -19,6 +19,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import Body, bucket_parameters, read_object, split_s3_uri
 from cloudft.backends.bedrock.model_import.model_checks import (
     IMPORTED_FILES,
+    INDEX,
     WEIGHTS,
     check_model_folder,
     read_json,
@@ -31,7 +32,7 @@ from cloudft.storage.safetensors_header import MAX_HEADER_BYTES
 from cloudft.types import Finding
 
 READ_FILES = (CONFIG, GENERATION, TOKENIZER)
-"""Files whose content is checked; of the others only name and size."""
+"""Files whose content is checked, beside the index; of the others only name and size."""
 MAX_READ_BYTES = 16 * 1024 * 1024
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """Names that become files on this machine; a key of S3 may be anything."""
@@ -96,7 +97,7 @@ def check_stored_model(
 
 def _mirror_file(aws: Aws, uri: str, owner: str | None, stored: StoredFile, path: Path) -> None:
     content = b""
-    if path.name in READ_FILES:
+    if path.name in READ_FILES or fnmatchcase(path.name, INDEX):
         bucket, key = split_s3_uri(uri)
         content = read_object(aws, bucket_parameters(bucket, owner), key, MAX_READ_BYTES)
     elif fnmatchcase(path.name, WEIGHTS):
