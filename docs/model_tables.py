@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from datetime import date
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 from cloudft.backends.bedrock.account_checks import check_retired_offline
 from cloudft.backends.bedrock.preflight import check_offline
 from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import Model, Prices, Source, load_import_rules, load_instances, load_models
-from cloudft.catalogue.model import Limits
+from cloudft.catalogue.model import Lifecycle, Limits
 from cloudft.catalogue.prices import CERTAINTY_TEXTS, UNITS, Certainty, Price, PriceName
 from cloudft.spec.load import load_job
 
@@ -23,6 +25,10 @@ SECTIONS = {
 }
 """Sections that a job of that type needs."""
 TRAINING_PRICES: dict[str, PriceName] = {"REINFORCEMENT_FINE_TUNING": "reinforcement_hour"}
+
+
+DAY = date(2026, 11, 30)
+"""Day of the life-cycle states shown: pages change with the catalogue, not by themselves."""
 
 
 def format_amount(price: Price | None) -> str:
@@ -39,7 +45,9 @@ def _format_usd(usd: float) -> str:
 
 def offered_models() -> list[Model]:
     """Return the models that Bedrock customizes today, and Legacy ones, which it did until then."""
-    there = (m for m in load_models() if m.bedrock_id and m.lifecycle.state != "end-of-life")
+    there = (
+        m for m in load_models() if m.bedrock_id and m.lifecycle.state_on(DAY) != "end-of-life"
+    )
     return [model for model in there if model.customization_types]
 
 
@@ -73,8 +81,8 @@ def _offer_row(model: Model, kind: str, region: str) -> tuple[str, ...]:
 
 
 def _describe_state(model: Model) -> str:
-    life = model.lifecycle
-    name = "Legacy" if life.state == "legacy" else life.state
+    life, state = model.lifecycle, model.lifecycle.state_on(DAY)
+    name = "Legacy" if state == "legacy" else state
     return f"{name}, ends {life.date}" if life.date else name
 
 
@@ -111,10 +119,11 @@ def check_answer(model: Model, kind: str, region: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cloudft.yaml"
         path.write_text(text)
-        job = load_job(path)
-        findings = check_offline(job)
-    if not any(finding.severity == "error" for finding in findings):
-        findings += check_retired_offline(job, FindingFactory(job))
+        with patch.object(Lifecycle, "state", property(lambda life: life.state_on(DAY))):
+            job = load_job(path)
+            findings = check_offline(job)
+            if not any(finding.severity == "error" for finding in findings):
+                findings += check_retired_offline(job, FindingFactory(job))
     return "; ".join(f"{one.severity}: {one.message}" for one in findings) or "ok"
 
 

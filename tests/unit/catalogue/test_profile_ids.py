@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from cloudft import catalogue
@@ -10,6 +12,8 @@ from cloudft.errors import UnknownModel
 
 NOVA, NOVA_2 = "amazon.nova-lite-v1:0", "amazon.nova-2-lite-v1:0"
 ACCOUNT_ARN = "arn:aws:bedrock:us-east-1:123456789012"
+
+DAY = date(2026, 11, 30)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_every_profiles_regions_are_regions_of_its_area() -> None:
 @pytest.mark.parametrize("alias", ["llama-3.1-8b", "llama-3.1-70b", "llama-3.3-70b"])
 def test_llama_3_is_legacy_with_its_last_day(alias: str) -> None:
     life = catalogue.find_model(alias).lifecycle
-    assert (life.state, life.date) == ("legacy", "2027-03-30")  # the models' cards, 2026-10
+    assert (life.state_on(DAY), life.date) == ("legacy", "2027-03-30")  # the models' cards, 2026-10
 
 
 @pytest.mark.parametrize(
@@ -119,5 +123,5 @@ def test_llama_3_is_legacy_with_its_last_day(alias: str) -> None:
 def test_the_teachers_that_still_answer(student: str, living: list[str]) -> None:
     model = catalogue.find_model(student)
     assert [one.alias for one in catalogue.living_teachers(model)] == living
-    former = [catalogue.find_model(name).lifecycle.state for name in model.former_teachers]
+    former = [catalogue.find_model(name).lifecycle.state_on(DAY) for name in model.former_teachers]
     assert former == ([] if living else ["end-of-life"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from cloudft import starter
 from cloudft.backends import TRAINING_BACKENDS, make_backend
 from cloudft.catalogue import load_models
+from cloudft.catalogue.model import Lifecycle
 from cloudft.cli.routes_plot import draw_routes
 from cloudft.cli.routes_text import comparison_text
 from cloudft.errors import UsageError
@@ -113,7 +115,11 @@ def test_lengths_are_those_of_the_data_unless_they_are_given(tmp_path: Path) -> 
     assert compared(tmp_path).lengths_from == "given"
 
 
-def test_a_legacy_model_is_left_out_with_its_reason(tmp_path: Path) -> None:
+def test_a_legacy_model_is_left_out_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = date(2026, 11, 30)
+    monkeypatch.setattr(Lifecycle, "state", property(lambda life: life.state_on(day)))
     comparison = compared(tmp_path)
     legacy = [m.alias for m in load_models() if m.lifecycle.state == "legacy"]
     assert "llama-3.1-8b" in legacy
