@@ -182,6 +182,9 @@ class Account(Aws):
             raise ResourceNotFound("gone")
         return {}
 
+    def list_evaluation_jobs(self, statusEquals: str) -> Mapping[str, Any]:
+        return {"jobSummaries": []}
+
     def list_tags_for_resource(self, resourceARN: str) -> Mapping[str, Any]:
         tags = self.items[resourceARN].tags
         return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}

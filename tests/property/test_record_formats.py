@@ -50,8 +50,13 @@ def make_record(format: RecordFormat) -> dict[str, Any]:
     return {key: CHAT}
 
 
-READ = [f for f in all_formats() if f.parse and f.is_trained_on and f.flatten is None]
-"""All formats but those of annotation tools, whose exports test_tool_exports.py has."""
+READ = [
+    f
+    for f in all_formats()
+    if f.parse and f.is_trained_on and f.flatten is None and f.name != "invocation-log"
+]
+"""All formats but those of annotation tools, whose exports test_tool_exports.py has, and Bedrock's
+logs of calls, which have the call around the record; test_invocation_logs.py has them."""
 
 MEANINGFUL = (
     *("system", "system_prompt", "context", "documents", "passage", "knowledge", "history"),

@@ -45,6 +45,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setattr(preflight, "check_job", lambda job, aws: [])  # moto lists no models
+    monkeypatch.setattr(BedrockBackend, "records_quota", lambda backend, job: None)  # nor quotas
     with mock_aws():
         client("s3").create_bucket(Bucket=BUCKET)
         trust = json.dumps(SAGEMAKER_TRUST)

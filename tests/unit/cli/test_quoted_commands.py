@@ -89,6 +89,8 @@ def quoted_commands() -> list[str]:
 MODULES_WITH_AWS_COMMANDS = {
     *("aws/aws_cli.py", "backends/aws_base/account_checks.py"),
     "backends/bedrock/account_checks.py",
+    *("backends/bedrock/invocation_logs.py", "backends/bedrock/service_quotas.py"),
+    "backends/sagemaker/serverless/preflight.py",
     "backends/bedrock/removal_conflicts.py",
     *("infra/change_sets.py", "infra/ownership.py", "infra/leftovers.py"),
 }
