@@ -17,8 +17,8 @@ from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 from processes import wait_until
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "endpoint"
-SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
-HYPERPARAMETERS = "epochCount=10,batchSize=1,learningRate=0.03,learningRateWarmupSteps=0"
+SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=16", "local.lora.alpha=32")
+HYPERPARAMETERS = "epochCount=10,batchSize=1,learningRate=0.01,learningRateWarmupSteps=0"
 NO_NETWORK = re.compile(r"E(NOTFOUND|AI_AGAIN|CONNREFUSED|CONNRESET|TIMEDOUT|NETUNREACH)|network")
 
 

@@ -37,7 +37,7 @@ variable "log_days" {
 }
 
 variable "teacher_model_arns" {
-  description = "For distillation and for evaluation jobs: ARNs of the teacher models, and of the judges; for an inference profile, its own ARN and the model's in each of its Regions. Empty for none."
+  description = "ARNs of teacher models and of judges; for an inference profile, its own ARN and the model's in each of its Regions. Empty for none."
   type        = list(string)
   default     = []
   nullable    = false
