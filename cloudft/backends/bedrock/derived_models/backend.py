@@ -134,7 +134,9 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
     def plan(self, staged: StagedJob) -> Plan:
         """Return the one call that creates the model, with all its parameters."""
         if not isinstance(staged, request.DerivedJob):
-            raise UsageError(f"a {self.what} needs a model", fix="use `cloudft copy JOB` or `cloudft import JOB`.")
+            raise UsageError(
+                f"a {self.what} needs a model", fix="use `cloudft copy JOB` or `cloudft import`."
+            )
         call = request.create_call(staged, self.operation, self.build_parameters)
         return Plan(
             backend=self.name,
