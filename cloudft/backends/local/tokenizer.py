@@ -21,8 +21,8 @@ import orjson
 from cloudft.errors import TrainerError
 
 MAX_CHILDREN = 2
-NEXT_CHILD_RECORDS = 30_000
-"""Records after which the second child starts: for fewer, its start takes longer than it saves."""
+NEXT_CHILD_BYTES = 4_000_000
+"""Bytes after which the second child starts: for fewer, its start takes longer than it saves."""
 BLOCK_RECORDS = 1000
 MAX_BLOCKS = 6
 """Blocks that are sent and not yet replied to. A child replies once it has BLOCK_RECORDS records
@@ -36,14 +36,14 @@ def tokenize_lines(
     lines: Iterable[bytes],
     environment: Mapping[str, str],
     *,
-    next_child_records: int = NEXT_CHILD_RECORDS,
+    next_child_bytes: int = NEXT_CHILD_BYTES,
 ) -> Iterator[dict[str, Any]]:
     """Yield the facts of the model, then a reply for each line.
 
     The replies are defined in local_backend/data/tokenize_records.py. Lines are consumed in another
     thread as the children read them. Raise TrainerError, and what `lines` raises.
     """
-    shared = _SharedWork(request, environment, next_child_records)
+    shared = _SharedWork(request, environment, next_child_bytes)
     try:
         yield shared.start(lines)
         yield from shared.replies()
@@ -147,10 +147,10 @@ class _SharedWork:
         self,
         request: Mapping[str, object],
         environment: Mapping[str, str],
-        next_child_records: int,
+        next_child_bytes: int,
     ) -> None:
         self._request, self._environment = request, environment
-        self._next_child_records = next_child_records
+        self._next_child_bytes = next_child_bytes
         self._children: list[_Child] = []
         self._sent: queue.Queue[tuple[_Child, int] | None] = queue.Queue(MAX_BLOCKS)
         """The child of each block and its number of records, in order; None is the end."""
@@ -203,12 +203,12 @@ class _SharedWork:
         for number, (block, count) in enumerate(_blocks(lines)):
             if self._closed.is_set():
                 return
-            if len(self._children) < limit and total >= self._next_child_records:
+            if len(self._children) < limit and total >= self._next_child_bytes:
                 self._add_child()
             child = self._children[number % len(self._children)]
             self._put(self._sent, (child, count))
             self._put(child.blocks, block)
-            total += count
+            total += len(block)
 
     def _put(self, queued: queue.Queue[Item], item: Item) -> None:
         """Put an item as soon as there is room, unless the replies are no longer wanted."""

@@ -123,7 +123,7 @@ def test_two_children_reply_in_the_order_of_the_records(
     monkeypatch.setattr(tokenizer, "MAX_BLOCKS", 2000)  # a child replies to 1,000 records at once
     alone = list(tokenize_lines(request(tiny_model), some, os.environ))
     assert len(started) == 1
-    shared = list(tokenize_lines(request(tiny_model), some, os.environ, next_child_records=100))
+    shared = list(tokenize_lines(request(tiny_model), some, os.environ, next_child_bytes=5000))
     assert len(started) == 3
     assert shared == alone and len(alone) == 1 + len(records)
 
@@ -143,7 +143,7 @@ def test_what_nobody_reads_on_ends_its_processes(
             closed.set()
 
     before = threading.active_count()
-    replies = tokenize_lines(request(tiny_model), endless(), os.environ, next_child_records=10)
+    replies = tokenize_lines(request(tiny_model), endless(), os.environ, next_child_bytes=1000)
     assert len(list(itertools.islice(replies, 3000))) == 3000
     replies.close()
     assert closed.wait(30)
