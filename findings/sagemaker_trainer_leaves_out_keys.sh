@@ -19,7 +19,7 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
   "sagemaker-train==1.27.0" "sagemaker-core==2.27.0" "boto3==1.44.8"
 
-cat > "$folder/requests.py" <<'PYTHON'
+cat > "$folder/sent_requests.py" <<'PYTHON'
 """Answer every call of AWS here, and print what each trainer sends."""
 
 import datetime
@@ -196,4 +196,4 @@ expected = [
 sys.exit(lines != expected)
 PYTHON
 export AWS_DEFAULT_REGION=us-east-1 AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x
-"$folder/venv/bin/python" "$folder/requests.py"
+"$folder/venv/bin/python" "$folder/sent_requests.py"
