@@ -19,11 +19,13 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 """The palette of Okabe and Ito, which differ for color-blind people too."""
 STYLES = {
     "bedrock-distillation": (0, (5, 2)),
-    "local-import": (0, (1, 1)),
-    "sagemaker-import": (0, (3, 1, 1, 1)),
+    "sagemaker-import": (0, (4, 4)),
 }
+"""Dashes with gaps, for these routes cost about the same as others, whose lines show through."""
 LOWEST, HIGHEST, LAST = 100, 10_000_000, 10**12
 """Requests a month where the picture begins, where it ends at least, and where at most."""
+HEADROOM = 10
+"""Factor by which the picture is higher than its lines, for the labels of points at their top."""
 LABEL_GAP = 0.042
 """Smallest distance of two labels, as a share of the picture's height."""
 
@@ -137,6 +139,8 @@ def _set_axes(axes: Any, comparison: Comparison, highest: int) -> None:
         fontsize=9,
         loc="left",
     )
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * HEADROOM)
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.axvline(max(LOWEST, traffic.requests), color="#999999", lw=0.8, ls=":")
@@ -146,15 +150,24 @@ def _set_axes(axes: Any, comparison: Comparison, highest: int) -> None:
         axes.spines[side].set_visible(False)
 
 
+def spread(places: Sequence[float]) -> list[float]:
+    """Return ascending places of labels, at least LABEL_GAP apart and none above the top, 1."""
+    spaced: list[float] = []
+    for place in places:
+        spaced.append(max(place, spaced[-1] + LABEL_GAP) if spaced else place)
+    top = 1.0
+    for number in reversed(range(len(spaced))):
+        spaced[number] = min(spaced[number], top)
+        top = spaced[number] - LABEL_GAP
+    return spaced
+
+
 def _place_labels(axes: Any, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write each route's name beside its end, moved apart where two are too near."""
+    ordered = sorted(ends)
     low, high = (math.log10(value) for value in axes.get_ylim())
-    places: list[float] = []
-    for usd, name, color in sorted(ends):
-        place = (math.log10(max(usd, 1e-9)) - low) / (high - low)
-        if places:
-            place = max(place, places[-1] + LABEL_GAP)
-        places.append(place)
+    places = [(math.log10(max(usd, 1e-9)) - low) / (high - low) for usd, _, _ in ordered]
+    for place, (_, name, color) in zip(spread(places), ordered, strict=True):
         axes.annotate(
             name,
             (1.0, place),

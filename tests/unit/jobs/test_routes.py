@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import date
 from pathlib import Path
@@ -14,7 +15,7 @@ from cloudft import starter
 from cloudft.backends import TRAINING_BACKENDS, make_backend
 from cloudft.catalogue import load_models
 from cloudft.catalogue.model import Lifecycle
-from cloudft.cli.routes_plot import draw_routes
+from cloudft.cli.routes_plot import LABEL_GAP, draw_routes, spread
 from cloudft.cli.routes_text import comparison_text
 from cloudft.errors import UsageError
 from cloudft.jobs import prepare, routes
@@ -193,3 +194,11 @@ def test_the_starters_own_job_has_an_estimate_on_every_backend(tmp_path: Path) -
     value = routes.to_json(routes.compare(job, Home(tmp_path / "home"), USAGE))
     rows = value["routes"]
     assert isinstance(rows, list) and rows[0]["totalUsd"] > 0 and rows[0]["trainingUsd"] > 0
+
+
+def test_labels_are_spread_below_the_top() -> None:
+    places = [0.1, 0.5, 0.97, 0.98, 0.98, 0.99]
+    spaced = spread(places)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(spaced)]
+    assert min(gaps) >= LABEL_GAP - 1e-9 and spaced[-1] <= 1
+    assert spaced[:2] == places[:2]
