@@ -17,6 +17,7 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.backends.capabilities import SupportsEvaluationJobs
     from cloudft.backends.evaluation_jobs import EvaluationPlan, JudgeSettings
     from cloudft.evaluate.evaluate_job import EvaluationOptions
     from cloudft.evaluate.held_out import HeldOutData
@@ -126,12 +127,38 @@ def check_records(
 
     if options is None:
         return
+    judged.require_evaluation_jobs(record, backend)
+    judged.expected_answers(held)
+
+
+def check_jobs(
+    record: JobRecord, backend: Backend, held: HeldOutData, options: JudgeOptions | None
+) -> None:
+    """Check price, role and permissions of the evaluation jobs before answers are paid for.
+
+    The price is that of answers like the references. Raise OverBudget, CheckFailed.
+    """
+    from cloudft.evaluate import judged
+
+    if options is None:
+        return
     server = judged.require_evaluation_jobs(record, backend)
     answers = judged.expected_answers(held)
     plan = server.plan_evaluation(_backend_id(record), answers, options.settings)
     price = judged.estimate_judging(plan, answers)
-    if price.usd is None:
-        judged.check_judging_budget(price, _cost_limit(record, options))
+    judged.check_judging_budget(price, _cost_limit(record, options))
+    _check_account(server, _backend_id(record), plan)
+
+
+def _check_account(server: SupportsEvaluationJobs, job_id: str, plan: EvaluationPlan) -> None:
+    """Print what the account says of the jobs. Raise CheckFailed for what it would refuse."""
+    from cloudft.cli.output import print_findings
+    from cloudft.errors import CheckFailed
+
+    findings = server.check_evaluation(job_id, plan)
+    if any(finding.severity == "error" for finding in findings):
+        raise CheckFailed("the evaluation jobs would fail; nothing was created", findings)
+    print_findings(findings)
 
 
 def judge_evaluation(
@@ -150,8 +177,6 @@ def judge_evaluation(
     them is saved. Print the price and confirm before a job is created. Raise click.Abort,
     OverBudget, CheckFailed.
     """
-    from cloudft.cli.output import print_findings
-    from cloudft.errors import CheckFailed
     from cloudft.evaluate import judged
     from cloudft.evaluate.results import save_evaluation
 
@@ -164,10 +189,7 @@ def judge_evaluation(
     price = judged.estimate_judging(plan, answers)
     if plan.new_jobs:
         judged.check_judging_budget(price, _cost_limit(record, options))
-        findings = server.check_evaluation(job_id, plan)
-        if any(finding.severity == "error" for finding in findings):
-            raise CheckFailed("the evaluation jobs would fail; nothing was created", findings)
-        print_findings(findings)
+        _check_account(server, job_id, plan)
         console.note(price_text(plan, price))
         if not yes:
             click.confirm("create them?", abort=True, err=True)

@@ -165,3 +165,14 @@ def test_what_can_not_be_judged_is_refused_before_anything_is_created(
     assert created(aws, job) == []
     other = cli("evaluate", job, "--judge", JUDGE)
     assert other.returncode == 2 and "add --bedrock-job" in other.stderr
+
+
+def test_a_judge_above_the_limit_is_refused_before_an_answer_is_paid_for(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    job = completed_job(cli, aws, tmp_path / "job", "too-dear")
+    before = len(aws.calls("CreateModelInvocationJob"))
+    refused = judge(cli, job, "--yes", "--max-cost", "0.000001")
+    assert refused.returncode == 6, refused.stderr
+    assert "above the limit" in refused.stderr + refused.stdout
+    assert len(aws.calls("CreateModelInvocationJob")) == before and created(aws, job) == []

@@ -143,10 +143,9 @@ def evaluate_command(
         judging.show_plan(record, backend, held, options, judge, console)
         return 0
     if _is_billed(record, backend, home, held, options, judge):
-        decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
-        confirm_cost(
-            record, held, decoding, yes, console, batches=batches, profile=inference_profile
-        )
+        judging.check_jobs(record, backend, held, judge)
+        config = evaluate_job.job_generation_config(record, held, max_new_tokens)
+        confirm_cost(record, held, config, yes, console, batches=batches, profile=inference_profile)
     with task_progress(console) as bars:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, bars)
         if suites:
