@@ -10,6 +10,7 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import StagedJob
+    from cloudft.jobs.lifecycle import Job
     from cloudft.types import Estimate
 
 
@@ -28,7 +29,6 @@ def submit_and_report(
 ) -> int:
     """Submit a job once, follow it if that is an option, and print it; return the exit code."""
     from cloudft.backends import make_backend
-    from cloudft.cli.commands.submit import warn_not_described
     from cloudft.cli.jobs import exit_code_of, follow_job, print_job
     from cloudft.cli.output import json_text
     from cloudft.cli.progress import run_observer
@@ -54,13 +54,19 @@ def submit_and_report(
         job = follow_job(job, backend, options.timeout, console)
         print_job(job, console)
         return exit_code_of(job)
+    print_started(job, "it is made already; --force-new makes another one.", console)
+    return 0
+
+
+def print_started(job: Job, completed: str, console: Console) -> None:
+    """Print a job that is not followed; `completed` is said of one that has ended before."""
+    from cloudft.cli.commands.submit import warn_not_described
+
     warn_not_described(job)
-    note = f"`cloudft watch {job.record.id}` follows it."
-    if job.state.status == "Completed":
-        note = "it is made already; --force-new makes another one."
+    is_completed = job.state.status == "Completed"
+    note = completed if is_completed else f"`cloudft watch {job.record.id}` follows it."
     console.note(f"{job.state.status}: {note}")
     console.print_result(job.to_json(), job.record.id)
-    return 0
 
 
 def _storage_text(estimate: Estimate) -> str:

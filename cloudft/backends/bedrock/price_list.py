@@ -13,15 +13,13 @@ from datetime import date
 from typing import Any
 
 from cloudft.aws.client import Aws, Response
-from cloudft.catalogue import Model, Prices, Source, UnitPrices
+from cloudft.catalogue import Model, Prices, Source
 from cloudft.catalogue.prices import PriceName
 
 PRICE_LIST_REGION = "us-east-1"
 """Region of the API's endpoint (AWS Billing user guide, "Price List Query API endpoints")."""
 HOURS = re.compile(r"h(ou)?rs?", re.I)
 TOKENS = re.compile(r"1K tokens", re.I)
-MINUTES = re.compile(r"Custom Model Unit per Min(ute)?", re.I)
-MONTHS = re.compile(r"Model/month", re.I)
 ANY_UNIT = re.compile(r".*")
 
 
@@ -49,11 +47,6 @@ USAGE_TYPES: Mapping[PriceName, tuple[tuple[str, ...], re.Pattern[str]]] = {
 """Name of a price -> ends of its usage types (for a pair: input, output), and the unit that the
 price must be in. Sources: dumps of the Price List of 2026-02-17 and 2026-09-12, and usage types
 logged by public projects (2026-08); of six months of commitment no row was read, only its price."""
-IMPORT_USAGE = re.compile(
-    r"(?:[A-Z0-9]+-)?.+-CustomModelImport-(?P<kind>Inference|Storage)-v(?P<version>\d+):(?P<minor>\d+)"
-)
-"""Usage type of an imported model: its family and the version of its units are in it."""
-IMPORT_UNITS = {"Inference": MINUTES, "Storage": MONTHS}
 
 
 def fetch_prices(aws: Aws, models: Sequence[Model], region: str) -> Mapping[str, Prices]:
@@ -97,24 +90,6 @@ def _only_price(products: Iterable[Response], usage: str, unit: re.Pattern[str])
         for amount in _unit_prices(product, unit)
     }
     return prices.pop() if len(prices) == 1 else None
-
-
-def fetch_unit_prices(aws: Aws, version: str, region: str) -> UnitPrices | None:
-    """Return the prices of an imported model's units in a Region, by their version (`v1.0`).
-
-    The list has a product for each family of models; where they differ, the price is unknown.
-    Raise CloudRefused and CloudUnreachable.
-    """
-    found: dict[str, set[float]] = {kind: set() for kind in IMPORT_UNITS}
-    for product in _list_products(Aws(replace(aws.location, region=PRICE_LIST_REGION)), region):
-        usage = IMPORT_USAGE.fullmatch(product["product"]["attributes"].get("usagetype", ""))
-        if usage is not None and f"v{usage['version']}.{usage['minor']}" == version:
-            found[usage["kind"]] |= set(_unit_prices(product, IMPORT_UNITS[usage["kind"]]))
-    minute, month = (next(iter(p)) if len(p) == 1 else None for p in found.values())
-    if minute is None and month is None:
-        return None
-    source = Source("price-list", f"Price List API, {region}", date.today().isoformat())
-    return UnitPrices(minute, month, source, "list")
 
 
 def _list_products(aws: Aws, region: str) -> Iterator[Response]:

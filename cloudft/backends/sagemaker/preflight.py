@@ -15,6 +15,7 @@ from cloudft.backends.sagemaker import (
     instances,
     request,
     request_guard,
+    required_values,
     weights,
 )
 from cloudft.backends.trained_model import trained_model
@@ -128,15 +129,7 @@ def _check_settings(  # a list of independent checks, one branch each
     job: LoadedJob, finding: FindingFactory
 ) -> Iterator[Finding]:
     spec = job.spec.sagemaker
-    if request.location_of(job)["region"] is None:
-        fix = "set sagemaker.region, --region or AWS_REGION."
-        yield finding("MissingValue", "sagemaker.region", "no AWS Region is set", fix)
-    if spec.role_arn is None:
-        fix = "set sagemaker.role_arn (sagemaker.amazonaws.com may assume it), or sagemaker.stack."
-        yield finding("MissingValue", "sagemaker.role_arn", "no execution role is set", fix)
-    if spec.s3_uri is None:
-        fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or sagemaker.stack."
-        yield finding("MissingValue", "sagemaker.s3_uri", "no S3 location is set", fix)
+    yield from required_values.check_required_values(job, finding)
     if spec.image_uri is None and not images.is_sdk_installed():
         fix = "set sagemaker.image_uri to a PyTorch training image; or"
         fix += " pip install 'cloudft[sagemaker]', whose SDK knows AWS's own images."

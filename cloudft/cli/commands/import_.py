@@ -94,8 +94,7 @@ def import_command(
     headers of their weights. A Nova of SageMaker becomes a custom model (CreateCustomModel), which
     `deploy` serves.
     """
-    from cloudft.cli.commands.submit import warn_not_described
-    from cloudft.cli.follow_up import FollowUpOptions
+    from cloudft.cli.follow_up import FollowUpOptions, print_started
     from cloudft.cli.jobs import exit_code_of, print_job
 
     if timeout is not None and not wait:
@@ -120,12 +119,8 @@ def import_command(
         job = _follow_import(job, timeout, console)
         print_job(job, console)
         return exit_code_of(job)
-    warn_not_described(job)
-    note = f"`cloudft watch {job.record.id}` follows it."
-    if job.state.status == "Completed":
-        note = "this model is imported already; --force-new imports it again."
-    console.note(f"{job.state.status}: {note}")
-    console.print_result(job.to_json(), job.record.id)
+    already = "this model is imported already; --force-new imports it again."
+    print_started(job, already, console)
     return 0
 
 

@@ -13,6 +13,7 @@ from cloudft.backends.aws_base.account_checks import MakeFinding
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.findings import FindingFactory, serverless_hint
 from cloudft.backends.sagemaker import account_checks, request, request_guard
+from cloudft.backends.sagemaker.required_values import check_required_values
 from cloudft.backends.sagemaker.serverless import hub
 from cloudft.backends.sagemaker.serverless import request as serverless
 from cloudft.catalogue import CUSTOMIZATION_TYPES
@@ -87,15 +88,7 @@ def _check_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
 
 def _check_settings(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     spec = job.spec.sagemaker
-    if request.location_of(job)["region"] is None:
-        fix = "set sagemaker.region, --region or AWS_REGION."
-        yield finding("MissingValue", "sagemaker.region", "no AWS Region is set", fix)
-    if spec.role_arn is None:
-        fix = "set sagemaker.role_arn (sagemaker.amazonaws.com may assume it), or sagemaker.stack."
-        yield finding("MissingValue", "sagemaker.role_arn", "no execution role is set", fix)
-    if spec.s3_uri is None:
-        fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or sagemaker.stack."
-        yield finding("MissingValue", "sagemaker.s3_uri", "no S3 location is set", fix)
+    yield from check_required_values(job, finding)
     for name in MACHINE_FIELDS:
         # A default that is written out says nothing, and a serverless job does not differ from it.
         default = type(spec).model_fields[name].default
