@@ -7,8 +7,7 @@ name, and its model is deployed, prompted and evaluated as that of a training jo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cloudft import catalogue
@@ -24,6 +23,7 @@ from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.bedrock.derived_models import caller_policy, checks, request, states
 from cloudft.backends.bedrock.evaluation_jobs import EvaluationLocation
 from cloudft.backends.bedrock.request import custom_model_name, location_of
+from cloudft.backends.bedrock.without_training import WithoutTraining
 from cloudft.backends.capabilities import DerivesModels, DiscoveredJob
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import ServingPlan
@@ -31,7 +31,6 @@ from cloudft.catalogue import cost
 from cloudft.errors import (
     DamagedJob,
     JobNotFound,
-    JobStateConflict,
     PermissionDenied,
     ResourceConflict,
     ResourceNotFound,
@@ -49,12 +48,11 @@ from cloudft.types import (
     JobState,
     LogLine,
     Manifest,
-    Metric,
     Plan,
 )
 
 
-class DerivedModelBackend(BedrockBackend, DerivesModels):
+class DerivedModelBackend(WithoutTraining, BedrockBackend, DerivesModels):
     """Jobs whose result is a custom model, without training. Serving is that of Bedrock's jobs."""
 
     operation: str
@@ -177,32 +175,18 @@ class DerivedModelBackend(BedrockBackend, DerivesModels):
         """Return the job's state; of a completed one also whether its model was removed since."""
         return states.to_job_state(self._get_job(job_id))
 
+    def bedrock_status(self, job_id: str) -> str:
+        """Return the job's status as Bedrock names it."""
+        return str(self._get_job(job_id)["status"])
+
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """Return the current state of each of these jobs by id, without the unknown ones."""
         return Backend.describe_many(self, job_ids)
-
-    def metrics(self, job_id: str) -> Iterator[Metric]:
-        """Yield nothing: nothing is trained."""
-        self._get_job(job_id)
-        yield from ()
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """Yield the start and the result. The cursor is a line's number."""
         lines = list(states.log_lines(self._get_job(job_id)))
         yield from lines[0 if after is None else int(after) + 1 :]
-
-    def stop(self, job_id: str) -> None:
-        """Do nothing for one that has ended; raise JobStateConflict for a running one."""
-        if self._get_job(job_id)["status"] == "InProgress":
-            message = f"{job_id} can't be stopped: Bedrock has no operation for it"
-            raise JobStateConflict(message, fix="wait for its end, then `cloudft gc`.")
-
-    def download_artifacts(
-        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
-    ) -> Path:
-        """Raise JobStateConflict: the model stays in Bedrock."""
-        message = f"{self._get_job(job_id)['jobName']} has no artifacts: its model is in Bedrock"
-        raise JobStateConflict(message, fix="download those of the trained job.")
 
     def plan_serving(
         self,

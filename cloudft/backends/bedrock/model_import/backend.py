@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from cloudft.backends.bedrock.model_import import (
     stored_model,
 )
 from cloudft.backends.bedrock.request import expected_bucket_owner, location_of
+from cloudft.backends.bedrock.without_training import WithoutTraining
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     ImportsStoredModels,
@@ -61,7 +62,6 @@ from cloudft.types import (
     JobState,
     LogLine,
     Manifest,
-    Metric,
     Plan,
     StagedFile,
     is_job_id,
@@ -71,6 +71,7 @@ BLOCK_BYTES = 1024 * 1024
 
 
 class ImportBackend(
+    WithoutTraining,
     AwsBackend,
     Backend,
     ModelImporter,
@@ -298,29 +299,14 @@ class ImportBackend(
         created = str(bedrock_states.iso_format(job["creationTime"]))
         return plan.to_discovered_job(arn, created, self.location_with_region("bedrock"))
 
-    def metrics(self, job_id: str) -> Iterator[Metric]:
-        """Yield nothing: an import does not train."""
-        self._get_import_job(job_id)
-        yield from ()
+    def bedrock_status(self, job_id: str) -> str:
+        """Return the import's status as Bedrock names it."""
+        return str(self._get_import_job(job_id)["status"])
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """Yield the start and the end of the import. The cursor is a line's number."""
         lines = list(states.log_lines(self._get_import_job(job_id)))
         yield from lines[0 if after is None else int(after) + 1 :]
-
-    def stop(self, job_id: str) -> None:
-        """Do nothing for an import that has ended; raise JobStateConflict for a running one."""
-        if self._get_import_job(job_id)["status"] == "InProgress":
-            message = f"{job_id} can't be stopped: Bedrock has no operation for it"
-            raise JobStateConflict(message, fix="wait for its end, then `cloudft gc`.")
-
-    def download_artifacts(
-        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
-    ) -> Path:
-        """Raise JobStateConflict: the model stays in Bedrock."""
-        self._get_import_job(job_id)
-        message = f"{job_id} has no artifacts: its model is in Bedrock"
-        raise JobStateConflict(message, fix="download those of the trained job.")
 
     def generate(
         self,
