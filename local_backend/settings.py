@@ -121,9 +121,7 @@ def read_settings(job_dir: JobDir) -> Settings:
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()
         },
-        created_on=datetime.fromtimestamp((job_dir / JOB).stat().st_mtime, timezone.utc)
-        .date()
-        .isoformat(),
+        created_on=_day((job_dir / JOB).stat().st_mtime),
     )
 
 
