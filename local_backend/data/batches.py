@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from local_backend.data.examples import Example
+from local_backend.data.examples import Example, flatten_rows
 
 IGNORE_INDEX = -100
 """The label of a token without loss (torch.nn.functional.cross_entropy's default)."""
@@ -45,7 +45,8 @@ class MicroBatchLimit:
 
 def count_padded_tokens(examples: Sequence[Example]) -> int:
     """Return how many tokens go through the model if all are padded to the longest."""
-    return len(examples) * max(len(e.ids) for e in examples)
+    rows = flatten_rows(examples)
+    return len(rows) * max(len(row.ids) for row in rows)
 
 
 def split_into_micro_batches(
@@ -58,11 +59,13 @@ def split_into_micro_batches(
     The loss of a batch is a sum over its examples, so the split does not change it.
     """
     part: list[Example] = []
+    rows = 0
     for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
-        is_full = len(part) >= limit.sequences or count_tokens([*part, example]) > limit.tokens
+        rows += example.row_count
+        is_full = rows > limit.sequences or count_tokens([*part, example]) > limit.tokens
         if part and is_full:
             yield part
-            part = []
+            part, rows = [], example.row_count
         part.append(example)
     if part:
         yield part

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training sequence: `ids` of shape [length], `loss_mask` of the same shape (bool)."""
+    """A training example: `ids` of shape [length], `loss_mask` of the same shape (bool).
+
+    An example of several sequences, such as a better and a worse answer, has them one after
+    another in `ids`, and their lengths in `row_lengths`. No micro-batch separates them.
+    """
 
     ids: np.ndarray
     loss_mask: np.ndarray
+    row_lengths: tuple[int, ...] = field(default=(), kw_only=True)
+
+    @property
+    def row_count(self) -> int:
+        """Return the number of sequences."""
+        return len(self.row_lengths) or 1
+
+    def rows(self) -> tuple[Example, ...]:
+        """Return the sequences that go through the model, each as an example of its own."""
+        if not self.row_lengths:
+            return (self,)
+        cuts = np.cumsum(self.row_lengths)[:-1]
+        parts = zip(np.split(self.ids, cuts), np.split(self.loss_mask, cuts), strict=True)
+        return tuple(Example(ids, mask) for ids, mask in parts)
+
+
+def flatten_rows(examples: Sequence[Example]) -> list[Example]:
+    """Return the sequences of all examples, in order."""
+    return [row for example in examples for row in example.rows()]
 
 
 @dataclass

@@ -11,7 +11,7 @@ class TokenLosses(Protocol):
     """Negative log-likelihoods in nats of the loss tokens of a micro-batch, with gradients."""
 
     def sum(self) -> torch.Tensor:
-        """Return the sum of all losses, a scalar. Cheaper than the sum over `by_example`."""
+        """Return the sum of all losses, a scalar. Cheaper than the sum over `by_row`."""
 
-    def by_example(self) -> list[torch.Tensor]:
-        """Return each example's losses, [its loss tokens], in the order of the examples."""
+    def by_row(self) -> list[torch.Tensor]:
+        """Return each sequence's losses, [its loss tokens], in the order of `flatten_rows`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from local_backend.data.examples import Example
+from local_backend.data.examples import Example, flatten_rows
 
 MIN_SHARED_PREFIX = 8
 """A shorter shared prefix is not worth a row of its own."""
@@ -83,8 +83,9 @@ def shared_prefix_length(examples: Sequence[Example]) -> int:
 
 def count_packed_tokens(examples: Sequence[Example]) -> int:
     """Return how many tokens go through the model."""
-    prefix = shared_prefix_length(examples)
-    return sum(len(e.ids) for e in examples) - prefix * (len(examples) - 1)
+    rows = flatten_rows(examples)
+    prefix = shared_prefix_length(rows)
+    return sum(len(row.ids) for row in rows) - prefix * (len(rows) - 1)
 
 
 def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedLayout:

@@ -206,13 +206,13 @@ class PackedTokenLosses:
         self.hidden, self.head, self.layout, self.needs_grad = hidden, head, layout, needs_grad
 
     def sum(self) -> torch.Tensor:
-        """Return the sum of all losses, a scalar. Cheaper than the sum over `by_example`."""
+        """Return the sum of all losses, a scalar. Cheaper than the sum over `by_row`."""
         return run_function(
             ChunkedCrossEntropy, self.hidden, self.head, self.layout.targets, self.needs_grad
         )
 
-    def by_example(self) -> list[torch.Tensor]:
-        """Return each example's losses, [its loss tokens], in the order of the examples."""
+    def by_row(self) -> list[torch.Tensor]:
+        """Return each sequence's losses, [its loss tokens], in the order of `flatten_rows`."""
         losses = run_function(ChunkedTokenLosses, self.hidden, self.head, self.layout.targets)
         rows = torch.split(losses, list(self.layout.loss_counts))
         ordered = sorted(zip(self.layout.example_order, rows, strict=True), key=lambda row: row[0])

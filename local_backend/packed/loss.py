@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from local_backend.data.examples import Example
+from local_backend.data.examples import Example, flatten_rows
 from local_backend.packed.families import find_family
 from local_backend.packed.layout import count_packed_tokens, pack_examples
 from local_backend.packed.llama import PackedLlama
@@ -42,7 +42,7 @@ class PackedLoss:
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
-        layout = pack_examples(examples, self.device)
+        layout = pack_examples(flatten_rows(examples), self.device)
         loss: torch.Tensor = self.model(
             layout, lambda losses: self.objective.loss(examples, losses)
         )

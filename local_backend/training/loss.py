@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from local_backend.data.batches import IGNORE_INDEX, collate, count_padded_tokens
-from local_backend.data.examples import Example
+from local_backend.data.examples import Example, flatten_rows
 from local_backend.errors import TrainerError
 from local_backend.models.load_model import LoadedModel, autocast
 from local_backend.packed import PackedLoss, unsupported_reason
@@ -60,8 +60,8 @@ class PaddedTokenLosses:
         )
         return losses
 
-    def by_example(self) -> list[torch.Tensor]:
-        """Return each example's losses, [its loss tokens], in the order of the examples."""
+    def by_row(self) -> list[torch.Tensor]:
+        """Return each sequence's losses, [its loss tokens], in the order of `flatten_rows`."""
         losses = F.cross_entropy(
             self.logits.float().flatten(0, 1),
             self.targets.flatten(),
@@ -92,7 +92,7 @@ class PaddedLoss:
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
-        batch = collate(examples, self.loaded.pad_id, self.device)
+        batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
             return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
 

@@ -18,6 +18,7 @@ from local_backend.data.batches import (
     IGNORE_INDEX,
     MicroBatchLimit,
     collate,
+    count_padded_tokens,
     epoch_batches,
     split_into_micro_batches,
     steps_per_epoch,
@@ -164,3 +165,14 @@ def test_a_staged_file_is_taken_only_as_it_was_submitted(tmp_path: Path) -> None
     path.unlink()
     with pytest.raises(TrainerError, match="can't be read: No such file"):
         verify_digest(file)
+
+
+def test_the_sequences_of_one_example_stay_in_one_micro_batch() -> None:
+    mask = np.array([False, True, True, False, True])
+    pairs = [Example(np.arange(5) + 10 * i, mask, row_lengths=(3, 2)) for i in range(4)]
+    first, second = pairs[1].rows()
+    assert first.ids.tolist() == [10, 11, 12] and first.loss_mask.tolist() == [False, True, True]
+    assert second.ids.tolist() == [13, 14] and second.loss_mask.tolist() == [False, True]
+    parts = list(split_into_micro_batches(pairs, MicroBatchLimit(5, 1000)))
+    assert [len(part) for part in parts] == [2, 2]
+    assert count_padded_tokens(parts[0]) == 4 * 3

@@ -106,7 +106,7 @@ class WeightedAnswers:
     """An objective whose gradient differs from token to token."""
 
     def loss(self, examples: Sequence[Example], losses: Any) -> torch.Tensor:
-        parts = losses.by_example()
+        parts = losses.by_row()
         assert [len(part) for part in parts] == [int(e.loss_mask.sum()) for e in examples]
         return torch.stack(
             [(part * part).mean() * len(e.ids) for part, e in zip(parts, examples, strict=True)]
@@ -115,7 +115,7 @@ class WeightedAnswers:
 
 @pytest.mark.parametrize("trained", ["lora", "full"])
 @pytest.mark.parametrize("name", SETS)
-def test_losses_by_example_are_those_of_the_padded_path(
+def test_losses_by_row_are_those_of_the_padded_path(
     tiny_model: Path, name: str, trained: str
 ) -> None:
     model, records, objective = prepare_model(tiny_model, trained), SETS[name], WeightedAnswers()

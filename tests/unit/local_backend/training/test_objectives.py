@@ -39,7 +39,7 @@ class EqualAnswers(Objective):
         return len(examples)
 
     def loss(self, examples: Sequence[Example], losses: TokenLosses) -> torch.Tensor:
-        return torch.stack([example_losses.mean() for example_losses in losses.by_example()]).sum()
+        return torch.stack([example_losses.mean() for example_losses in losses.by_row()]).sum()
 
     def metrics(self, mean_loss: float) -> dict[str, float]:
         return {**super().metrics(mean_loss), "doubled": 2 * mean_loss}
