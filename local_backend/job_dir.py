@@ -106,12 +106,34 @@ class FileRequest(TypedDict):
     records: int
 
 
+class GraderRequest(TypedDict):
+    """The grader of a reinforcement job in job.json. `path` is relative to the job's folder."""
+
+    path: str
+    sha256: str
+    timeoutSeconds: float
+    memoryMb: int
+
+
+class ReinforcementRequest(TypedDict, total=False):
+    """How a reinforcement job learns, in job.json; by TRL's names."""
+
+    temperature: float
+    beta: float
+    epsilon: float
+    num_iterations: int
+    loss_type: str
+    scale_rewards: str
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    grader: GraderRequest
+    reinforcement: ReinforcementRequest
 
 
 class JobRequest(LaterKeys):

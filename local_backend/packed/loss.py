@@ -48,6 +48,12 @@ class PackedLoss:
         )
         return loss
 
+    def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+        layout = pack_examples(flatten_rows(examples), self.device)
+        rows: list[torch.Tensor] = self.model(layout, lambda losses: losses.by_row())
+        return rows
+
     def enable_gradient_checkpointing(self) -> bool:
         """Compute activations again in the backward pass. Return False if that is already on."""
         was_on, self.model.gradient_checkpointing = self.model.gradient_checkpointing, True

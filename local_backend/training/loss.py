@@ -34,6 +34,9 @@ class LossFunction(Protocol):
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
 
+    def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+
     def count_tokens(self, examples: Sequence[Example]) -> int:
         """Return how many tokens go through the model, padding included."""
 
@@ -95,6 +98,12 @@ class PaddedLoss:
         batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
             return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
+
+    def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
+        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+        batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
+        with autocast(self.dtype, self.device):
+            return forward_padded(self.loaded.model, batch).by_row()
 
     def enable_gradient_checkpointing(self) -> bool:
         """Return False: the model's own forward pass is left as it is."""

@@ -114,3 +114,11 @@ class Objective(ABC):
     def metrics(self, mean_loss: float) -> dict[str, float]:
         """Return what the loss curve shows beside the mean loss. It must include `perplexity`."""
         return {"perplexity": perplexity(mean_loss)}
+
+    def validation_result(self, loss: float) -> dict[str, object]:
+        """Return what the summary says of a model with this validation loss."""
+        return {"validationLoss": loss, **self.metrics(loss)}
+
+    def describe_validation(self, loss: float) -> str:
+        """Return a validation loss as words of the log."""
+        return f"validation loss {loss:.4f}"
