@@ -49,7 +49,7 @@ class PackedLoss:
         return loss
 
     def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+        """Return each sequence's token losses, [its loss tokens], in `flatten_rows` order."""
         layout = pack_examples(flatten_rows(examples), self.device)
         rows: list[torch.Tensor] = self.model(layout, lambda losses: losses.by_row())
         return rows

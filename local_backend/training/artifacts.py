@@ -57,8 +57,12 @@ def write_artifacts(
 
 
 def _validation_metrics(tuned: Mapping[str, Any]) -> list[dict[str, object]]:
-    """Return the loss of the tuned weights: of all validation data, or of each of several sets."""
+    """Return the loss of the tuned weights: of all validation data, or of each of several sets.
+
+    A job that learned from rewards has its reward in place of the loss.
+    """
     sets = tuned.get("validationSets")
+    name = "validationLoss" if "validationLoss" in tuned else "reward"
     if not sets:
-        return [{"validationLoss": tuned["validationLoss"]}]
-    return [{"validationSet": name, "validationLoss": loss} for name, loss in sets.items()]
+        return [{name: tuned[name]}]
+    return [{"validationSet": key, name: value} for key, value in sets.items()]

@@ -35,7 +35,7 @@ class LossFunction(Protocol):
         """Return the objective's loss summed over `examples`, a scalar."""
 
     def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+        """Return each sequence's token losses, [its loss tokens], in `flatten_rows` order."""
 
     def count_tokens(self, examples: Sequence[Example]) -> int:
         """Return how many tokens go through the model, padding included."""
@@ -100,7 +100,7 @@ class PaddedLoss:
             return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
 
     def by_row(self, examples: Sequence[Example]) -> list[torch.Tensor]:
-        """Return each sequence's token losses, [its loss tokens], in the order of `flatten_rows`."""
+        """Return each sequence's token losses, [its loss tokens], in `flatten_rows` order."""
         batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
             return forward_padded(self.loaded.model, batch).by_row()

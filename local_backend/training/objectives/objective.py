@@ -115,6 +115,10 @@ class Objective(ABC):
         """Return what the loss curve shows beside the mean loss. It must include `perplexity`."""
         return {"perplexity": perplexity(mean_loss)}
 
+    def validation_weight(self, examples: Sequence[Example]) -> int:
+        """Return how much a validation set weighs beside others. Default: as in the mean loss."""
+        return self.count(examples)
+
     def validation_result(self, loss: float) -> dict[str, object]:
         """Return what the summary says of a model with this validation loss."""
         return {"validationLoss": loss, **self.metrics(loss)}

@@ -21,6 +21,10 @@ class LossStatistics:
     clipped: float = 0.0
     divergence: float = 0.0
 
+    def clear(self) -> None:
+        """Begin again at zero."""
+        self.clipped = self.divergence = 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyExample(Example):

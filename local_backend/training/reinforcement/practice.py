@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from local_backend.data.examples import Example
+from local_backend.errors import TrainerError
 from local_backend.grading.grader import Grader, GraderSettings
 from local_backend.inference.sampler import make_sampler
+from local_backend.job_dir import METRICS, write_json
 from local_backend.models import lora
 from local_backend.settings import Reinforcement
+from local_backend.training.loss_curve import TRAIN, perplexity, read_curve
 from local_backend.training.reinforcement.advantages import correlate_with_length, dead_groups
-from local_backend.training.reinforcement.policy_examples import PolicyExample, build_examples
+from local_backend.training.reinforcement.bootstrap import bootstrap_gain
+from local_backend.training.reinforcement.monitor import (
+    StepPoint,
+    describe_reward_hacking,
+    find_collapse,
+    find_end_of_learning,
+    find_reward_hacking,
+    require_reward,
+)
+from local_backend.training.reinforcement.policy_examples import (
+    LossStatistics,
+    PolicyExample,
+    build_examples,
+)
 from local_backend.training.reinforcement.prompts import PromptExample
 from local_backend.training.reinforcement.rollouts import (
     Group,
@@ -28,8 +46,8 @@ from local_backend.training.reinforcement.rollouts import (
 if TYPE_CHECKING:
     from local_backend.training.prepare_run import TrainingRun
 
-VALIDATION_PROMPTS = 32
-"""Held-out prompts answered at once."""
+REWARDS = "rewards-{step:08d}.json"
+"""The rewards of the held-out prompts after a step, in the folder of the checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +62,34 @@ class Batch:
     tokens: int
     answer_tokens: int
 
+    def statistics(self) -> LossStatistics:
+        """Return what the loss of the last update found."""
+        return self.examples[0].statistics if self.examples else LossStatistics()
 
-@dataclass(frozen=True)
-class Rewards:
-    """The rewards of held-out prompts, one answer each, and the answers' means."""
+    def reset_statistics(self) -> None:
+        """Forget what earlier updates found."""
+        self.statistics().clear()
 
-    rewards: list[float]
-    response_length: float
-    entropy: float
 
-    @property
-    def mean(self) -> float:
-        """Return the mean reward."""
-        return sum(self.rewards) / len(self.rewards)
+@dataclass
+class HeldOutAnswers:
+    """The answers to held-out prompts, one each, of one validation."""
+
+    rewards: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget the answers of an earlier validation."""
+        self.rewards, self.lengths, self.entropies = [], [], []
+
+    def values(self) -> dict[str, float]:
+        """Return what the curve shows of the answers."""
+        if not self.rewards:
+            return {}
+        entropy = sum(self.entropies) / len(self.entropies)
+        length = sum(self.lengths) / len(self.lengths)
+        return {"perplexity": perplexity(entropy), "entropy": entropy, "responseLength": length}
 
 
 @dataclass
@@ -65,6 +98,9 @@ class Practice:
 
     settings: Reinforcement
     rollouts: Rollouts
+    history: list[StepPoint] = field(default_factory=list)
+    """The points of the training curve so far."""
+    held_out: HeldOutAnswers = field(default_factory=HeldOutAnswers)
 
     def make_batch(self, run: TrainingRun, step: int, prompts: Sequence[Example]) -> Batch:
         """Return the examples of a step. The same step gives the same answers again."""
@@ -99,8 +135,11 @@ class Practice:
         tokens = answer_tokens + sum(len(group.prompt.ids) for group in groups)
         return Batch(examples, values, tokens, answer_tokens)
 
-    def measure(self, run: TrainingRun, prompts: Sequence[Example]) -> Rewards:
-        """Return the rewards of one greedy answer to each of these prompts."""
+    def measure(self, run: TrainingRun, prompts: Sequence[Example]) -> float:
+        """Return the mean reward of one greedy answer to each of these prompts.
+
+        The answers are added to `held_out`.
+        """
         options = RolloutOptions(1, self.settings.max_new_tokens, 0.0)
         # By length, so that the prompts of a batch end at about the same place.
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
@@ -113,12 +152,63 @@ class Practice:
         rewards = [0.0] * len(prompts)
         for index, group in zip(order, groups, strict=True):
             rewards[index] = group.grades[0].reward
-        answers = [group.answers[0] for group in groups]
-        return Rewards(
-            rewards,
-            sum(len(answer.ids) for answer in answers) / len(answers),
-            sum(answer.entropy for answer in answers) / len(answers),
+        self.held_out.rewards += rewards
+        self.held_out.lengths += [len(group.answers[0].ids) for group in groups]
+        self.held_out.entropies += [group.answers[0].entropy for group in groups]
+        return sum(rewards) / len(rewards)
+
+    def judge(self, run: TrainingRun, values: Mapping[str, float]) -> None:
+        """Add a step's point to the history, and log what it shows of the run.
+
+        Raise TrainerError if the run is in vain: without any reward, or collapsed without held-out
+        prompts that would have shown the best weights.
+        """
+        self.history.append(dict(values))
+        prompts = min(run.settings.batch_size, len(run.train.examples))
+        require_reward(self.history, prompts * self.settings.samples_per_prompt)
+        collapse = find_collapse(self.history)
+        if collapse is not None and run.validation is None:
+            raise TrainerError(
+                f"Training stopped after step {len(self.history)}: {collapse}.",
+                fix="lower the learningRate, or set local.reinforcement.beta (0.04, say); with"
+                " validation data the best weights would have been kept.",
+            )
+        hacking = find_reward_hacking(self.history)
+        if hacking is not None:
+            if "rewardHacking" not in run.reporter.summary:
+                run.reporter.log(f"warning: {describe_reward_hacking(hacking)}")
+            run.reporter.summary["rewardHacking"] = hacking
+        else:
+            run.reporter.summary.pop("rewardHacking", None)
+
+    def has_ended(self, run: TrainingRun) -> bool:
+        """Return True, and log why, if more steps would teach nothing or do harm."""
+        reason = find_end_of_learning(self.history) or find_collapse(self.history)
+        if reason is None:
+            return False
+        run.reporter.log(f"early stopping after step {run.position.step}: {reason}")
+        run.reporter.summary |= {"stoppedEarly": True, "stopReason": reason}
+        return True
+
+    def keep_rewards(self, folder: Path, step: int) -> None:
+        """Keep the rewards of the last validation, to compare them prompt by prompt at the end."""
+        write_json(folder / REWARDS.format(step=step), self.held_out.rewards)
+
+
+def compare_rewards(folder: Path, step: int | None) -> dict[str, object]:
+    """Return the gain of the weights after `step` over the base, with its 95 % interval.
+
+    Nothing if the rewards of one of them were not kept: the job was resumed without them.
+    """
+    try:
+        before, after = (
+            json.loads((folder / REWARDS.format(step=number)).read_text(encoding="utf-8"))
+            for number in (0, step)
         )
+        gain, low, high = bootstrap_gain(before, after)
+    except (OSError, ValueError):
+        return {}
+    return {"rewardGain": gain, "rewardGainInterval": [low, high]}
 
 
 @contextlib.contextmanager
@@ -132,11 +222,20 @@ def open_practice(run: TrainingRun) -> Iterator[None]:
     grader = Grader(GraderSettings(file.path, file.timeout_seconds, file.memory_mb))
     sampler = make_sampler(run.loaded, run.loss, run.dtype, run.device)
     with grader:
-        run.practice = Practice(settings, Rollouts(run.loaded, sampler, grader))
+        history = read_history(run.checkpoints.parent / METRICS)
+        run.practice = Practice(settings, Rollouts(run.loaded, sampler, grader), history)
         try:
             yield
         finally:
             run.practice = None
+
+
+def read_history(curve: Path) -> list[StepPoint]:
+    """Return the points of the training curve, which a resumed run continues."""
+    if not curve.exists():
+        return []
+    points = [dict(point) for point in read_curve(curve) if point["split"] == TRAIN]
+    return cast("list[StepPoint]", points)
 
 
 def as_prompts(examples: Sequence[Example]) -> list[PromptExample]:
@@ -168,7 +267,7 @@ def describe_groups(groups: Sequence[Group], settings: Reinforcement) -> dict[st
 def base_model(run: TrainingRun) -> Iterator[None]:
     """Turn the model in training into its base within the context."""
     if run.settings.method == "qlora":
-        with run.loaded.model.disable_adapter():  # PEFT's own layers
+        with run.loaded.model.disable_adapter():  # type: ignore[operator]  # of PEFT's model
             yield
     else:
         with lora.disable_adapters(run.loaded.model):

@@ -26,7 +26,7 @@ class PromptExample(Example):
     """A prompt that awaits its answers. `ids` are its tokens, and none of them has loss."""
 
     name: str
-    """The record's own `id`, else its file and line: an error of the grader names it."""
+    """The record's file and line: an error of the grader names them."""
     messages: tuple[JsonObject, ...]
     metadata: Mapping[str, object]
 
@@ -106,11 +106,10 @@ def longest_prompt(reinforcement: Reinforcement, context: int) -> int:
 def _make_prompt(record: Record, ids: list[int], place: str) -> PromptExample:
     messages = record["messages"]
     assert isinstance(messages, list)
-    own = record.get("id")
     return PromptExample(
         np.array(ids, dtype=np.int32),
         np.zeros(len(ids), dtype=bool),
-        name=own if isinstance(own, str) and own else place,
+        name=place,
         messages=tuple(messages),
         metadata={key: value for key, value in record.items() if key not in NOT_METADATA},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,4 +123,4 @@ def split_into_chunks(prompts: int, samples: int) -> list[slice]:
     """Return slices of prompts, of at most CHUNK_ROWS answers each; two at least, if possible."""
     count = max(-(-prompts * samples // CHUNK_ROWS), min(2, prompts))
     cuts = np.linspace(0, prompts, min(count, prompts) + 1).round().astype(int).tolist()
-    return [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(cuts)]
