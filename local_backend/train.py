@@ -115,7 +115,7 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
     reporter.write_state()
     settings = read_settings(job_dir)
     reporter.set_phase("validationDetails", IN_PROGRESS)
-    for file in settings.data.values():
+    for file in (*settings.data.values(), *([settings.grader] if settings.grader else ())):
         verify_digest(file)
     reporter.set_phase("validationDetails", COMPLETED)
     reporter.set_phase("dataProcessingDetails", IN_PROGRESS)

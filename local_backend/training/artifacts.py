@@ -26,6 +26,10 @@ from local_backend.settings import Settings
 from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
 
 
+FILE_SETTINGS = ("data", "weights", "grader")
+"""Settings that are places on this machine: result.json has what follows from them."""
+
+
 def write_artifacts(
     job_dir: JobDir,
     loaded: LoadedModel,
@@ -46,7 +50,7 @@ def write_artifacts(
     result = {
         "trainingMetrics": {"trainingLoss": last_loss},
         "validationMetrics": best,
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in FILE_SETTINGS},
         "summary": summary,
     }
     with atomic_folder(job_dir / ARTIFACTS, replace=True) as folder:

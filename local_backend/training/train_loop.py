@@ -118,6 +118,7 @@ def train_step(run: TrainingRun) -> None:
         tokens = sum(len(e.ids) for e in examples)
     else:
         loss, values, tokens = practice_step(run, run.practice, examples)
+        run.practice.judge(run, values)
     seconds = time.monotonic() - started
     run.position.step += 1
     run.position.tokens += tokens
@@ -158,23 +159,21 @@ def update_weights(run: TrainingRun, examples: Sequence[Example]) -> float:
 def practice_step(
     run: TrainingRun, practice: Practice, prompts: Sequence[Example]
 ) -> tuple[float, dict[str, float], int]:
-    """Sample answers to the step's prompts, learn from their rewards, and judge the run so far.
+    """Sample answers to the step's prompts and learn from their rewards.
 
-    Return the loss, the point's values, and how many tokens went through the model. Raise
-    TrainerError if the answers show that the run is in vain.
+    Return the loss, the point's values, and how many tokens went through the model.
     """
     batch = practice.make_batch(run, run.position.step, prompts)
     loss, clipped = 0.0, 0.0
     # Without examples all answers to each prompt are equally good: there is no gradient.
-    for _ in range(practice.settings.num_iterations if batch.examples else 0):
+    for iteration in range(practice.settings.num_iterations if batch.examples else 0):
         batch.reset_statistics()
         loss += update_weights(run, batch.examples) / practice.settings.num_iterations
-        clipped += batch.statistics().clipped / practice.settings.num_iterations
+        clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
+        if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
+            batch.values["kl"] = float(batch.statistics().divergence) / batch.answer_tokens
     values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
     values["clipFraction"] = clipped / batch.answer_tokens
-    if practice.settings.beta > 0:
-        values["kl"] = batch.statistics().divergence / batch.answer_tokens
-    practice.judge(run, values)
     return loss, values, batch.tokens
 
 

@@ -21,6 +21,7 @@ from local_backend.training.reinforcement.prompts import (
 if TYPE_CHECKING:
     import torch
 
+    from local_backend.data.batches import MicroBatchLimit
     from local_backend.models.token_losses import TokenLosses
 
 
@@ -67,6 +68,14 @@ class ReinforcementFineTuning(Objective):
                 " does not keep.",
                 fix="set beta: 0, or use `method: lora`, whose base is the model without adapters.",
             )
+
+    def largest_batch(
+        self, examples: Sequence[Example], settings: Settings, limit: MicroBatchLimit
+    ) -> Sequence[Example]:
+        """Return the longest prompts, each with answers of the greatest length."""
+        from local_backend.training.reinforcement.memory import largest_batch
+
+        return largest_batch(examples, settings, limit)
 
     def count(self, examples: Sequence[Example]) -> int:
         """Return 1: the tokens' weights are those of the whole batch already."""

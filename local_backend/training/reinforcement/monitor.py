@@ -100,7 +100,7 @@ def find_collapse(points: Sequence[StepPoint]) -> str | None:
             f"the reward collapsed: its mean over {WINDOW} steps fell from {reward.first:.3f} at"
             f" the start to {reward.last:.3f}"
         )
-    if entropy.last < COLLAPSED_ENTROPY * entropy.first and reward.gain < 2 * reward.error:
+    if entropy.last < COLLAPSED_ENTROPY * entropy.first and reward.gain <= 2 * reward.error:
         return (
             f"the entropy collapsed from {entropy.first:.3f} to {entropy.last:.4f} nats without a"
             " gain in reward: all answers have become alike"

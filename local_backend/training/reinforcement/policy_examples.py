@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +14,16 @@ from local_backend.settings import Reinforcement
 from local_backend.training.reinforcement.advantages import compute_advantages, dead_groups
 from local_backend.training.reinforcement.rollouts import Group
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass
 class LossStatistics:
     """What the loss of one update found, summed over its tokens."""
 
-    clipped: float = 0.0
-    divergence: float = 0.0
+    clipped: torch.Tensor | float = 0.0
+    divergence: torch.Tensor | float = 0.0
 
     def clear(self) -> None:
         """Begin again at zero."""

@@ -29,11 +29,11 @@ def policy_loss(examples: Sequence[PolicyExample], losses: TokenLosses) -> torch
     loss = -torch.minimum(ratio * advantages, clipped * advantages)
     with torch.no_grad():
         is_clipped = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
-        statistics.clipped += float(is_clipped.sum())
+        statistics.clipped += is_clipped.sum()
     references = [e.reference for e in examples if e.reference is not None]
     if references:
         difference = nll - constants(references)
         divergence = torch.exp(difference) - difference - 1
         loss = loss + settings.beta * divergence
-        statistics.divergence += float(divergence.detach().sum())
+        statistics.divergence += divergence.detach().sum()
     return (loss * weights).sum()
