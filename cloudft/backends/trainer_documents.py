@@ -113,6 +113,13 @@ class _Reinforcement(msgspec.Struct):
     scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
+class _Grader(msgspec.Struct, rename="camel"):
+    path: FileName
+    sha256: Sha256
+    timeout_seconds: Count
+    memory_mb: Count
+
+
 class TrainerSettings(msgspec.Struct, rename="camel"):
     """The part of job.json (local/request.py) that is the same on every machine."""
 
@@ -133,6 +140,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
     reinforcement: _Reinforcement | None = None
+    grader: _Grader | None = None
 
 
 class _Data(msgspec.Struct):

@@ -167,11 +167,11 @@ def practice_step(
     loss, clipped = 0.0, 0.0
     # Without examples all answers to each prompt are equally good: there is no gradient.
     for iteration in range(practice.settings.num_iterations if batch.examples else 0):
-        batch.reset_statistics()
+        batch.begin_update()
         loss += update_weights(run, batch.examples) / practice.settings.num_iterations
         clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
         if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
-            batch.values["kl"] = float(batch.statistics().divergence) / batch.answer_tokens
+            batch.values["kl"] = float(batch.statistics().kl) / batch.answer_tokens
     values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
     values["clipFraction"] = clipped / batch.answer_tokens
     return loss, values, batch.tokens

@@ -83,8 +83,10 @@ class ReinforcementFineTuning(Objective):
 
     def loss(self, examples: Sequence[Example], losses: TokenLosses) -> torch.Tensor:
         """Return the policy's loss summed over sampled answers, a scalar."""
-        from local_backend.training.reinforcement.policy_examples import PolicyExample
-        from local_backend.training.reinforcement.policy_loss import policy_loss
+        from local_backend.training.reinforcement.policy_examples import (
+            PolicyExample,
+            policy_loss,
+        )
 
         return policy_loss([e for e in examples if isinstance(e, PolicyExample)], losses)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from local_backend.data.batches import MicroBatchLimit
 from local_backend.data.examples import Example
 from local_backend.grading.grader import Grade
-from local_backend.packed.sampling import Sampled
+from local_backend.models.sampling import Sampled
 from local_backend.settings import Reinforcement, Settings
 from local_backend.training.reinforcement.policy_examples import PolicyExample, build_examples
 from local_backend.training.reinforcement.prompts import PromptExample

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from local_backend.data.batches import MicroBatchLimit
 from local_backend.data.examples import Example
+from local_backend.models.token_losses import TokenLosses
 from local_backend.settings import Reinforcement
+from local_backend.training.objectives.policy_loss import PolicyLoss, PolicySettings
 from local_backend.training.reinforcement.advantages import compute_advantages, dead_groups
 from local_backend.training.reinforcement.rollouts import Group
-
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass
-class LossStatistics:
-    """What the loss of one update found, summed over its tokens."""
-
-    clipped: torch.Tensor | float = 0.0
-    divergence: torch.Tensor | float = 0.0
-
-    def clear(self) -> None:
-        """Begin again at zero."""
-        self.clipped = self.divergence = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +22,27 @@ class PolicyExample(Example):
     """Answers to one prompt, as sequences, with what the loss needs for each loss token.
 
     All arrays are [loss tokens], in the order of the sequences. The loss is the sum of the tokens'
-    losses times `weights`, so that it does not depend on how a batch is split. `old` and
-    `reference` are negative log-likelihoods: those of the weights that sampled the answers (None:
-    the current ones), and those of the base model (None: not needed).
+    losses times `weights`, so that it does not depend on how a batch is split. `old_log_probs` are
+    those of the weights that sampled the answers (None: the current ones), and
+    `reference_log_probs` those of the base model (None: not needed).
     """
 
     advantages: np.ndarray
     weights: np.ndarray
-    settings: Reinforcement
-    statistics: LossStatistics
-    old: np.ndarray | None = field(default=None)
-    reference: np.ndarray | None = field(default=None)
+    policy: PolicyLoss
+    old_log_probs: np.ndarray | None = field(default=None)
+    reference_log_probs: np.ndarray | None = field(default=None)
+
+    def constants(self) -> list[torch.Tensor]:
+        """Return each sequence's weights, advantages, old and reference log-probabilities."""
+        columns = (self.weights, self.advantages, self.old_log_probs, self.reference_log_probs)
+        count = int(self.loss_mask.sum())
+        table = np.full((count, len(columns)), np.nan, dtype=np.float32)
+        for number, column in enumerate(columns):
+            if column is not None:
+                table[:, number] = column
+        lengths = [int(row.loss_mask.sum()) for row in self.rows()]
+        return list(torch.from_numpy(table).split(lengths))
 
 
 def build_examples(
@@ -63,7 +60,7 @@ def build_examples(
     advantages[is_dead] = 0.0
     lengths = np.array([group.lengths for group in groups])
     weights = token_weights(lengths, settings)
-    statistics = LossStatistics()
+    policy = PolicyLoss(policy_settings(settings))
     examples = []
     for number, group in enumerate(groups):
         if is_dead[number] and settings.beta == 0:
@@ -78,11 +75,28 @@ def build_examples(
                     row_lengths=tuple(len(p) + len(a) for p, a in rows),
                     advantages=np.repeat(advantages[number, part], counts),
                     weights=np.repeat(weights[number, part], counts),
-                    settings=settings,
-                    statistics=statistics,
+                    policy=policy,
                 )
             )
     return examples
+
+
+def policy_settings(settings: Reinforcement) -> PolicySettings:
+    """Return the settings of the loss; its weights are computed for the whole step here."""
+    return PolicySettings(
+        loss_type=settings.loss_type,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+    )
+
+
+def policy_loss(examples: Sequence[PolicyExample], losses: TokenLosses) -> torch.Tensor:
+    """Return GRPO's loss summed over `examples`, a scalar; adds to the policy's statistics."""
+    policy = examples[0].policy
+    constants = [row for example in examples for row in example.constants()]
+    return losses.map_sum(policy.token_losses, constants, policy.settings.temperature)
 
 
 def _split_rows(group: Group, limit: MicroBatchLimit) -> list[list[int]]:

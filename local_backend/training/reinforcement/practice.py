@@ -20,6 +20,7 @@ from local_backend.job_dir import METRICS, write_json
 from local_backend.models import lora
 from local_backend.settings import Reinforcement
 from local_backend.training.loss_curve import TRAIN, perplexity, read_curve
+from local_backend.training.objectives.policy_loss import PolicyStatistics
 from local_backend.training.reinforcement.advantages import correlate_with_length, dead_groups
 from local_backend.training.reinforcement.bootstrap import bootstrap_gain
 from local_backend.training.reinforcement.monitor import (
@@ -31,7 +32,6 @@ from local_backend.training.reinforcement.monitor import (
     require_reward,
 )
 from local_backend.training.reinforcement.policy_examples import (
-    LossStatistics,
     PolicyExample,
     build_examples,
 )
@@ -44,6 +44,7 @@ from local_backend.training.reinforcement.rollouts import (
 )
 
 if TYPE_CHECKING:
+    from local_backend.training.loss import LossFunction
     from local_backend.training.prepare_run import TrainingRun
 
 REWARDS = "rewards-{step:08d}.json"
@@ -62,13 +63,13 @@ class Batch:
     tokens: int
     answer_tokens: int
 
-    def statistics(self) -> LossStatistics:
-        """Return what the loss of the last update found."""
-        return self.examples[0].statistics if self.examples else LossStatistics()
+    def begin_update(self) -> None:
+        """Forget what the loss of earlier updates found."""
+        self.examples[0].policy.statistics = PolicyStatistics()
 
-    def reset_statistics(self) -> None:
-        """Forget what earlier updates found."""
-        self.statistics().clear()
+    def statistics(self) -> PolicyStatistics:
+        """Return what the loss of the last update found."""
+        return self.examples[0].policy.statistics
 
 
 @dataclass
@@ -116,18 +117,19 @@ class Practice:
         interval = run.settings.eval_steps
         if settings.num_iterations > 1:
             examples = [
-                replace(e, old=nll)
-                for e, nll in zip(examples, token_losses(run, examples), strict=True)
+                replace(e, old_log_probs=values)
+                for e, values in zip(examples, log_probs(run, examples), strict=True)
             ]
         values = describe_groups(groups, settings)
         if run.settings.method != "full" and (
             settings.beta > 0 or (interval and step % interval == 0)
         ):
             with base_model(run):
-                reference = token_losses(run, examples)
+                reference = log_probs(run, examples)
             if settings.beta > 0:
                 examples = [
-                    replace(e, reference=nll) for e, nll in zip(examples, reference, strict=True)
+                    replace(e, reference_log_probs=values)
+                    for e, values in zip(examples, reference, strict=True)
                 ]
             else:
                 values |= measure_divergence(run, examples, reference)
@@ -274,19 +276,33 @@ def base_model(run: TrainingRun) -> Iterator[None]:
             yield
 
 
-def token_losses(run: TrainingRun, examples: Sequence[PolicyExample]) -> list[np.ndarray]:
-    """Return the negative log-likelihoods of each example's loss tokens, without dropout."""
-    found: list[np.ndarray] = []
+def log_probs(run: TrainingRun, examples: Sequence[PolicyExample]) -> list[np.ndarray]:
+    """Return the log-probabilities of each example's loss tokens under the model as it is now.
+
+    At the temperature of sampling, without dropout.
+    """
     was_training = run.loaded.model.training
     run.loaded.model.eval()
     try:
         with torch.no_grad():
-            for example in examples:
-                rows = run.loss.by_row([example])
-                found.append(torch.cat(rows).float().cpu().numpy())
+            return [_log_probs_of(run.loss, example) for example in examples]
     finally:
         run.loaded.model.train(was_training)
-    return found
+
+
+def _log_probs_of(loss: LossFunction, example: PolicyExample) -> np.ndarray:
+    found = torch.empty(len(example.weights))
+
+    def collect(losses: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        found[places[:, 0].long().cpu()] = -losses.detach().float().cpu()
+        return torch.zeros_like(losses)
+
+    # A token's constants are its place: the paths have their own orders.
+    places = torch.arange(len(found), dtype=torch.float64)[:, None]
+    rows = list(places.split([int(row.loss_mask.sum()) for row in example.rows()]))
+    temperature = example.policy.settings.temperature
+    loss.reduce([example], lambda losses: losses.map_sum(collect, rows, temperature))
+    return found.numpy()
 
 
 def measure_divergence(
@@ -295,6 +311,6 @@ def measure_divergence(
     """Return the mean divergence from the base over these examples' tokens (Schulman's k3)."""
     if not examples:
         return {}
-    current = token_losses(run, examples)
-    difference = np.concatenate(current) - np.concatenate(list(reference))
+    current = log_probs(run, examples)
+    difference = np.concatenate(list(reference)) - np.concatenate(current)
     return {"kl": float((np.exp(difference) - difference - 1).mean())}

@@ -14,7 +14,7 @@ from local_backend.grading.grader import Grade, Grader, Sample
 from local_backend.inference.answers import parse_answer
 from local_backend.inference.sampler import Sampler
 from local_backend.models.load_model import LoadedModel
-from local_backend.packed.sampling import Sampled, Sampling
+from local_backend.models.sampling import Sampled, Sampling
 from local_backend.training.reinforcement.prompts import PromptExample
 
 CHUNK_ROWS = 64
