@@ -35,6 +35,7 @@ from cloudft.catalogue.inference_profiles import (
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
+    CustomizationApi,
     Hyperparameter,
     Lifecycle,
     Limits,
@@ -62,6 +63,7 @@ __all__ = [
     "STATED_SOURCE",
     "Architecture",
     "CopyRules",
+    "CustomizationApi",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",
