@@ -54,8 +54,8 @@ def _figure_lines(value: Mapping[str, Any]) -> Iterator[str]:
 
     figures, grader = value["figures"], value["grader"]
     whose = f" of {value['model']}" if value["model"] else ""
-    stands = f", which stands in for {value['baseModel']}" if value["isStandIn"] else ""
-    yield f"answers   {figures['answers']} to {figures['prompts']} prompts{whose}{stands}"
+    instead = f", in place of {value['baseModel']}" if value["isStandIn"] else ""
+    yield f"answers   {figures['answers']} to {figures['prompts']} prompts{whose}{instead}"
     yield (
         f"rewards   mean {format_number(figures['mean'])}, from {format_number(figures['lowest'])}"
         f" to {format_number(figures['highest'])}; {_percent(figures['zeroShare'])} zero,"

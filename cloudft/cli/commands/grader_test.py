@@ -92,10 +92,9 @@ def test_command(
 ) -> int:
     """Grade the base model's answers, and say whether reinforcement can work.
 
-    A model answers some prompts of the training data several times: the base model, or the open
-    model that stands in for it (local.model). What reinforcement learns from are the differences of
-    rewards between the answers to one prompt. Exit code 3: the grader fails, or nothing can be
-    learned from its rewards.
+    A model answers some prompts of the training data several times: the base model, or local.model
+    in its place. What reinforcement learns from are the differences of rewards between the answers
+    to one prompt. Exit code 3: the grader fails, or nothing can be learned from its rewards.
     """
     from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.cli.grader_text import report_json, report_text

@@ -18,7 +18,7 @@ sample request and the documented number of answers a prompt, 2026-11."""
 
 @dataclass(frozen=True)
 class RunSize:
-    """How often a run asks for an answer. `prompts` is None where the data was not read."""
+    """How many answers a run samples. `prompts` is None where the data was not read."""
 
     epochs: int
     samples: int
