@@ -44,6 +44,7 @@ METRICS = "metrics.jsonl"
 STOP = "stop"
 MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
+REFERENCE = "reference"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
@@ -106,12 +107,22 @@ class FileRequest(TypedDict):
     records: int
 
 
+class PreferenceRequest(TypedDict):
+    """`preference` of job.json, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    preference: PreferenceRequest
 
 
 class JobRequest(LaterKeys):

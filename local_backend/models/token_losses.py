@@ -15,3 +15,8 @@ class TokenLosses(Protocol):
 
     def by_row(self) -> list[torch.Tensor]:
         """Return each sequence's losses, [its loss tokens], in the order of `flatten_rows`."""
+
+
+def sum_rows(losses: TokenLosses) -> torch.Tensor:
+    """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
+    return torch.stack([row.sum() for row in losses.by_row()])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from local_backend.data.examples import Example, flatten_rows
+from local_backend.models.token_losses import sum_rows
 from local_backend.packed.families import find_family
 from local_backend.packed.layout import count_packed_tokens, pack_examples
 from local_backend.packed.llama import PackedLlama
@@ -47,6 +48,13 @@ class PackedLoss:
             layout, lambda losses: self.objective.loss(examples, losses)
         )
         return loss
+
+    def row_sums(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
+        sums: torch.Tensor = self.model(
+            pack_examples(flatten_rows(examples), self.device), sum_rows
+        )
+        return sums
 
     def enable_gradient_checkpointing(self) -> bool:
         """Compute activations again in the backward pass. Return False if that is already on."""

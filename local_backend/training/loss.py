@@ -19,6 +19,7 @@ from local_backend.data.batches import IGNORE_INDEX, collate, count_padded_token
 from local_backend.data.examples import Example, flatten_rows
 from local_backend.errors import TrainerError
 from local_backend.models.load_model import LoadedModel, autocast
+from local_backend.models.token_losses import sum_rows
 from local_backend.packed import PackedLoss, unsupported_reason
 from local_backend.training.objectives import Objective
 
@@ -33,6 +34,9 @@ class LossFunction(Protocol):
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
+
+    def row_sums(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
 
     def count_tokens(self, examples: Sequence[Example]) -> int:
         """Return how many tokens go through the model, padding included."""
@@ -95,6 +99,12 @@ class PaddedLoss:
         batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
             return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
+
+    def row_sums(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
+        batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
+        with autocast(self.dtype, self.device):
+            return sum_rows(forward_padded(self.loaded.model, batch))
 
     def enable_gradient_checkpointing(self) -> bool:
         """Return False: the model's own forward pass is left as it is."""

@@ -202,6 +202,22 @@ class PromptWithReference(Conversation):
     extra_fields: RawRecord
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreferencePair(Conversation):
+    """A conversation that ends with the better answer, and the turns of the worse one.
+
+    The first `prompt_length` turns are what both answer.
+    """
+
+    rejected: tuple[Turn, ...]
+    prompt_length: int
+
+    def features(self) -> set[Feature]:
+        """Return what the pair has besides texts, in either answer."""
+        worse = Conversation(self.format, (), self.rejected)
+        return super().features() | worse.features()
+
+
 @dataclass(frozen=True)
 class Document:
     """A text without labels, for continued pre-training."""

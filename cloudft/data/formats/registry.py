@@ -21,6 +21,7 @@ from cloudft.data.formats import (
     messages,
     pairs,
     plain_text,
+    preference_pairs,
     preferences,
     reinforcement,
 )
@@ -41,6 +42,7 @@ _BUILT_IN = (
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
     reinforcement.PROMPT_FORMAT,
+    *preference_pairs.FORMATS,
     *preferences.FORMATS,
     *label_studio.FORMATS,
     *argilla.FORMATS,
