@@ -120,11 +120,7 @@ def prepare_run(
         dtype=dtype,
         train=train,
         validation=merge_data(held_out.values()) if held_out else None,
-        validation_sets={
-            role.removeprefix(VALIDATION_ROLE_PREFIX): data
-            for role, data in held_out.items()
-            if role != VALIDATION
-        },
+        validation_sets=name_validation_sets(held_out),
         optimizer=optimizer,
         # What an interrupted run found to fit is kept: finding it again would cost a failed step.
         micro_batch_limit=MicroBatchLimit(*position.micro)
@@ -136,6 +132,15 @@ def prepare_run(
     )
     log_settings(run, max_length)
     return run
+
+
+def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:
+    """Return the data of several validation sets by name, of those by role."""
+    return {
+        role.removeprefix(VALIDATION_ROLE_PREFIX): data
+        for role, data in held_out.items()
+        if role != VALIDATION
+    }
 
 
 def make_optimizer(

@@ -120,11 +120,7 @@ def train_step(run: TrainingRun) -> None:
     loss, *measured = run.process_group.all_reduce_sum(own_loss, *run.objective.take_sums())
     run.process_group.all_reduce_grads(trainable_parameters(run.loaded.model).values())
     # Checked before the weights change: a checkpoint of the step before is still good.
-    if not math.isfinite(loss):
-        raise TrainerError(
-            f"The loss became {loss} at step {step}: training has diverged.",
-            fix="lower the learningRate, or add warm-up steps.",
-        )
+    check_finite(loss, step)
     step_optimizer(run)
     seconds = time.monotonic() - started
     tokens = sum(len(e.ids) for e in examples)
@@ -134,6 +130,15 @@ def train_step(run: TrainingRun) -> None:
     values = curve_values(run, loss, measured)
     run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
     report_progress(run, epoch, loss, "training")
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raise TrainerError for a loss that is not finite."""
+    if not math.isfinite(loss):
+        raise TrainerError(
+            f"The loss became {loss} at step {step}: training has diverged.",
+            fix="lower the learningRate, or add warm-up steps.",
+        )
 
 
 def step_optimizer(run: TrainingRun) -> None:

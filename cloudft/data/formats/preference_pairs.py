@@ -9,6 +9,7 @@ both answers, then each answer's, as Converse has them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from cloudft.data.formats.chat_writers import (
 )
 from cloudft.data.formats.converse import SCHEMA_VERSION
 from cloudft.data.formats.key_roles import may_be_left_out
+from cloudft.data.formats.preferences import has_candidates
 from cloudft.data.formats.record import (
     BadRecord,
     Conversation,
@@ -67,6 +69,7 @@ LABELS = ("preferred", "non-preferred")
 OPENAI_KEYS = ("preferred_output", "non_preferred_output")
 UNMARKED_KEYS = frozenset({"completion", "response", "output", "answer"})
 """Keys of one answer: a record with one of them is labeled, whatever else it has."""
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _JOINED = "conversation"
 """Where the messages of a whole conversation are while it is parsed."""
 UNUSED_KEYS = frozenset(
@@ -98,26 +101,39 @@ def parse_unanswered(value: RawRecord) -> PreferencePair | None:
 
     `parse_record` calls it for every record that is staged for preference optimization.
     """
-    if _has_candidates(value):
+    if has_candidates(value):
         left_out = _left_out(value, {"messages"})
         return replace(_join(value, *_candidate_sides(value)), format=NOVA_NAME, left_out=left_out)
     keys = next((pair for pair in ANSWER_KEYS if set(pair) <= value.keys()), None)
     if keys is None:
-        half = next((k for pair in ANSWER_KEYS for k in pair if k in value), None)
+        halves = [key for pair in ANSWER_KEYS for key in pair if key != "messages"]
+        half = next((key for key in halves if key in value), None)
         if half is not None and not UNMARKED_KEYS & value.keys():
             raise _missing_answer(half)
         return None
+    value, joined = _with_one_prompt(value)
     prompts = [key for key in PROMPT_KEYS if value.get(key) not in (None, "", [], {})]
-    if keys[0] in prompts:
-        prompts.remove(keys[0])
+    # UltraFeedback repeats the chosen conversation under `messages`.
+    prompts = [key for key in prompts if value[key] != value[keys[0]]]
     if len(prompts) > 1:
         names = " and ".join(map(repr, prompts))
         fix = "keep one of them: what both answers follow"
         raise BadRecord("TwoPrompts", f"two prompts: {names}", fix, prompts[1])
-    left_out = _left_out(value, {*keys, *prompts})
+    repeated = [key for key in PROMPT_KEYS if key in value and value[key] == value[keys[0]]]
+    left_out = _left_out(value, {*keys, *prompts, *joined, *repeated})
     sides = _answer_sides(value, keys, next(iter(prompts), None))
     name = OPENAI_NAME if keys == OPENAI_KEYS else TRL_NAME
     return replace(_join(value, *sides), format=name, left_out=left_out)
+
+
+def _with_one_prompt(value: RawRecord) -> tuple[RawRecord, tuple[str, ...]]:
+    """Return a record with Alpaca's `input` after the instruction, and the keys that are joined."""
+    instruction, further = value.get("instruction"), value.get("input")
+    texts = [text for text in (instruction, further) if isinstance(text, str) and text.strip()]
+    if len(texts) < len(("instruction", "input")):
+        return value, ()
+    rest = {key: item for key, item in value.items() if key != "input"}
+    return {**rest, "instruction": "\n\n".join(texts)}, ("input",)
 
 
 def _missing_answer(key: str) -> BadRecord:
@@ -153,11 +169,27 @@ def _answer_sides(value: RawRecord, keys: tuple[str, str], prompt: str | None) -
             raise BadRecord("BadTurns", message, fix, before[-1].field)
         return [_Side(k, (*before, *_without_prompt(_answer(value, k), before))) for k in keys]
     texts = [key for key in keys if not is_message_list(value[key])]
+    transcripts = {key: _read_transcript(value[key], key) for key in texts}
+    if len(texts) == len(keys) and all(transcripts.values()):
+        return [_Side(key, said) for key, said in transcripts.items()]
     if texts:
         message = f"no prompt beside {keys[0]!r} and {keys[1]!r}, which are texts"
         fix = "write what both answer as 'prompt'"
         raise BadRecord("NoPrompt", message, fix, texts[0])
     return [_Side(key, _answer(value, key)) for key in keys]
+
+
+def _read_transcript(text: object, key: str) -> tuple[_Said, ...]:
+    """Return the turns of a text as Anthropic's hh-rlhf has them; () for another text."""
+    parts = _SPEAKER.split(text) if isinstance(text, str) else []
+    if len(parts) < len(("before", "Human", "text")) or parts[0].strip():
+        return ()
+    return tuple(
+        [
+            _Said({"role": role.lower(), "content": said.strip()}, key, is_text=True)
+            for role, said in zip(parts[1::2], parts[2::2], strict=True)
+        ]
+    )
 
 
 def _require_answer(answer: object, key: str) -> None:
@@ -213,13 +245,6 @@ def _without_prompt(answer: tuple[_Said, ...], before: tuple[_Said, ...]) -> tup
     begin = [said.message for said in answer[: len(before)]]
     repeats = len(answer) > len(before) and begin == [said.message for said in before]
     return answer[len(before) :] if repeats else answer
-
-
-def _has_candidates(value: RawRecord) -> bool:
-    """Return whether a record is Nova's: its last message has candidates."""
-    messages = value.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    return isinstance(last, Mapping) and "candidates" in last
 
 
 def _candidate_sides(value: RawRecord) -> list[_Side]:
@@ -382,6 +407,7 @@ def write_nova(record: Record) -> JsonObject:
     return {**value, "messages": [*map(converse_message, prompt), last]}
 
 
+_COLUMNS = {**{key: key for key in ("prompt", "chosen", "rejected")}, "system": "system"}
 _make_format = partial(RecordFormat, parse=None, parse_unanswered=parse_unanswered)
 
 FORMATS = (
@@ -389,6 +415,7 @@ FORMATS = (
         name=NAME,
         title="pairs of answers",
         keys=Keys(("prompt", "chosen", "rejected"), ("system", "toolConfig")),
+        canonical_columns=_COLUMNS,
         describe=describe_keys("prompt", "chosen", "rejected"),
         write=write,
     ),

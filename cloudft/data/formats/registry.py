@@ -32,6 +32,7 @@ _BUILT_IN = (
     # Media first: a record with pictures has all keys of one without.
     *media.FORMATS,
     invocation_log.FORMAT,
+    preferences.CANDIDATES_FORMAT,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
@@ -143,7 +144,7 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 
 def _count_characters(record: Conversation) -> int:
-    texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
+    texts = [*record.system, *(text for turn in record.all_turns for text in turn.all_texts)]
     # Tools are read, and billed, like any text of the prompt.
     return sum(map(len, texts)) + sum(map(_count_tool_characters, record.tools))
 

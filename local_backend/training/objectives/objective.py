@@ -31,6 +31,8 @@ class Objective(ABC):
 
     customization_type: str
     """Bedrock's name for it, as in job.json."""
+    rows_per_record = 1
+    """How many sequences `render_rows` makes of a record."""
     sum_count = 0
     """How many numbers `loss` adds to the sums that `describe_sums` gets."""
 

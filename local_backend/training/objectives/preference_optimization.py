@@ -37,6 +37,7 @@ class PreferenceOptimization(Objective):
     """Learn pairs of answers. The loss is a mean over pairs, however long their answers are."""
 
     customization_type = "PREFERENCE_OPTIMIZATION"
+    rows_per_record = ROWS
     sum_count = 6
 
     def __init__(self, settings: PreferenceSettings = DEFAULTS) -> None:
