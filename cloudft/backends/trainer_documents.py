@@ -111,6 +111,13 @@ class _Preference(msgspec.Struct):
     simpo_gamma: float
 
 
+class _Grader(msgspec.Struct, rename="camel"):
+    path: FileName
+    sha256: Sha256
+    timeout_seconds: Count
+    memory_mb: Count
+
+
 class TrainerSettings(msgspec.Struct, rename="camel"):
     """The part of job.json (local/request.py) that is the same on every machine."""
 
@@ -131,6 +138,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
     preference: _Preference | None = None
+    grader: _Grader | None = None
 
 
 class _Data(msgspec.Struct):
@@ -141,7 +149,7 @@ class _Data(msgspec.Struct):
 
 class _Model(msgspec.Struct):
     name: str
-    weights: list[dict[str, str]] = []
+    weights: list[dict[str, Any]] = []
 
 
 class TrainerRequest(TrainerSettings, rename="camel", kw_only=True):

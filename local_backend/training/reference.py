@@ -25,6 +25,7 @@ from local_backend.device import is_out_of_memory
 from local_backend.distributed.dtensor import local_tensor
 from local_backend.job_dir import REFERENCE, JobDir
 from local_backend.models.load_model import eval_mode
+from local_backend.models.token_losses import TokenLosses
 from local_backend.progress import ProgressReporter
 from local_backend.training.loss import LossFunction
 
@@ -134,10 +135,15 @@ def _compute(examples: Sequence[Example], reference: ReferenceModel) -> np.ndarr
             # The ranks of a sharded model call it equally often: one without a part repeats one.
             if at >= len(parts) and not group.is_sharded:
                 continue
-            sums = loss.row_sums(parts[min(at, len(parts) - 1)]).float().cpu().numpy()
+            sums = loss.reduce(parts[min(at, len(parts) - 1)], sum_rows).float().cpu().numpy()
             if at < len(parts):
                 _put(values, -sums, parts[at], place)
     return np.array(group.all_reduce_sum(*values.tolist()), dtype=np.float32)
+
+
+def sum_rows(losses: TokenLosses) -> torch.Tensor:
+    """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
+    return torch.stack([row.sum() for row in losses.by_row()])
 
 
 def _put(
