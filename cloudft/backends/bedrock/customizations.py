@@ -76,7 +76,9 @@ def regional_arns(job: LoadedJob) -> dict[str, str]:
     arns = {}
     for path in customization.regional_arns:
         section, _, name = path.partition(".")
-        arns[path] = str(getattr(getattr(job.spec, section), name))
+        value = getattr(getattr(job.spec, section), name)
+        if value is not None:
+            arns[path] = str(value)
     return arns
 
 
@@ -216,7 +218,25 @@ def _grader_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPe
     """Yield the permission to invoke the grader, which its own resource policy may grant too."""
     assert job.spec.reinforcement is not None
     grader = job.spec.reinforcement.lambda_arn
-    yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
+    if grader is not None:
+        yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
+
+
+def _check_grader(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Check that the function is named: by the job file, or by the stack STACK-grader."""
+    section = job.spec.reinforcement
+    assert section is not None
+    if section.lambda_arn is not None:
+        return
+    if section.grader is None:
+        fix = "set reinforcement.grader, deploy it, and set reinforcement.lambda_arn."
+    else:
+        fix = (
+            "`cloudft infra deploy NAME-grader --grader JOB.yaml` deploys it beside the stack NAME;"
+            " set bedrock.stack: NAME, or reinforcement.lambda_arn."
+        )
+    message = "the grader's Lambda function is not named"
+    yield finding("MissingValue", "reinforcement.lambda_arn", message, fix)
 
 
 CUSTOMIZATIONS: dict[str, Customization] = {
@@ -237,6 +257,7 @@ CUSTOMIZATIONS: dict[str, Customization] = {
             "customizationConfig.rftConfig.hyperParameters": "reinforcement.hyperparameters",
         },
         regional_arns=("reinforcement.lambda_arn",),
+        check=_check_grader,
     ),
 }
 """Rows by customization type."""
