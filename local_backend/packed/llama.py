@@ -85,6 +85,23 @@ class FusedProjection:
         dropped = self._apply_dropout(x)
         return run_function(FusedLoraLinear, x, dropped, weight, bias, scale, *pairs)
 
+    def freeze(self) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the weight with the current B, the scaled A of all layers, and the bias.
+
+        W x + B (s A x) is then the product of the weight and [x, s A x]. The A are None without
+        adapters. Not for sharded models.
+        """
+        bias = self._concat_bias()
+        if self.fused_weight is None:
+            return self._concat_weights(), None, bias
+        if not self.lora_layers:
+            return self.fused_weight, None, bias
+        if not self.lora_layers[0].enabled:
+            return self.fused_weight[:, : self.in_features], None, bias
+        self._copy_lora_b(self.fused_weight)
+        down = torch.cat([layer.lora_A.detach() for layer in self.lora_layers])
+        return self.fused_weight, down.mul_(self.lora_layers[0].scaling).to(self.dtype), bias
+
     def _copy_lora_b(self, weight: torch.Tensor) -> None:
         """Copy the current B beside the weights of their layers.
 
@@ -258,7 +275,7 @@ class PackedLlama(nn.Module):
         model is whole only here.
         """
         x = F.embedding(layout.ids, _tensor(self.embedding.weight)).float()
-        cos, sin = self.rotary_tables(layout)
+        cos, sin = self.rotary_tables(layout.positions)
         indices = build_gather_indices(layout, self.heads, self.kv_heads, self.dtype)
         needs_grad = torch.is_grad_enabled()
         for block in self.blocks:
@@ -271,11 +288,11 @@ class PackedLlama(nn.Module):
             PackedTokenLosses(hidden, _tensor(self.head.weight), layout, needs_grad=needs_grad)
         )
 
-    def rotary_tables(self, layout: PackedLayout) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cos and sin of the positions' angles, [tokens, 1, size / 2], float32."""
+    def rotary_tables(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cos and sin of the angles at `positions` [tokens], [tokens, 1, size / 2]."""
         # The model's own module computes them, with whatever scaling its configuration has. It
         # repeats the angles for both halves of a vector; apply_rotary needs them once.
-        shape = torch.empty((1, 1), device=layout.ids.device)
-        cos, sin = self.rotary_embedding(shape, position_ids=layout.positions[None])
+        shape = torch.empty((1, 1), device=positions.device)
+        cos, sin = self.rotary_embedding(shape, position_ids=positions[None])
         half = cos.shape[-1] // 2
         return cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()

@@ -1,0 +1,310 @@
+"""Decode several answers to each of several prompts with a model on the packed path.
+
+A prompt goes through the model once. Its keys and values are read by all of its answers, which have
+only their own tokens in caches of their own. The products are those of training, adapters included,
+so that the probabilities which tokens are drawn from are those that the loss sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from local_backend.packed.attention import apply_rotary
+from local_backend.packed.llama import (
+    FusedProjection,
+    PackedBlock,
+    PackedLlama,
+    SeparateProjections,
+    rms_norm,
+)
+from local_backend.packed.ops import SwiGlu, run_function
+from local_backend.packed.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
+
+
+class FrozenProjection:
+    """A projection of the packed path with its adapters as they are now, without gradients."""
+
+    def __init__(self, projection: FusedProjection) -> None:
+        self.weight, self.down, self.bias = projection.freeze()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of all layers, concatenated: [rows, in] -> [rows, all outs]."""
+        if self.down is not None:
+            x = torch.cat([x, F.linear(x, self.down)], 1)
+        return F.linear(x, self.weight, self.bias)
+
+
+class FrozenProjections:
+    """Projections that read one input and are computed one by one."""
+
+    def __init__(self, projections: Sequence[FusedProjection]) -> None:
+        self.projections = [FrozenProjection(one) for one in projections]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of all layers, concatenated: [rows, in] -> [rows, all outs]."""
+        return torch.cat([projection(x) for projection in self.projections], -1)
+
+
+def freeze(
+    projection: FusedProjection | SeparateProjections,
+) -> FrozenProjection | FrozenProjections:
+    """Return a projection as it is now."""
+    if isinstance(projection, SeparateProjections):
+        return FrozenProjections(projection.projections)
+    return FrozenProjection(projection)
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of a layer: those of the prompts, and those of the answers so far.
+
+    `prompt_keys` and `prompt_values` [prompts, kv_heads, longest prompt, size]; `keys` and `values`
+    [prompts, samples, kv_heads, new tokens, size].
+    """
+
+    prompt_keys: torch.Tensor
+    prompt_values: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def keep(self, prompts: torch.Tensor, order: torch.Tensor, length: int) -> None:
+        """Keep these prompts, and of each the answers in `order` [prompts, samples]."""
+        self.prompt_keys = self.prompt_keys[prompts]
+        self.prompt_values = self.prompt_values[prompts]
+        rows = prompts[:, None]
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty((*order.shape, *old.shape[2:]))
+            new[:, :, :, :length] = old[rows, order, :, :length]
+            setattr(self, name, new)
+
+
+class DecodedBlock:
+    """One block of the model, for prompts as a whole and for one more token of each answer."""
+
+    def __init__(self, block: PackedBlock, heads: int, kv_heads: int) -> None:
+        self.norms, self.dtype = block.norms, block.dtype
+        self.qkv, self.out = freeze(block.qkv), freeze(block.out)
+        self.gate_up, self.down = freeze(block.gate_up), freeze(block.down)
+        self.heads, self.kv_heads = heads, kv_heads
+
+    def rotated(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values of `x` [rows, width]: [rows, vectors, size]."""
+        vectors = self.qkv(rms_norm(x, self.norms[0], self.dtype))
+        rotated = self.heads + self.kv_heads
+        return apply_rotary(vectors.view(len(x), rotated + self.kv_heads, -1), rotated, cos, sin)
+
+    def add_attention_and_mlp(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the block's output from its input and what attention has mixed."""
+        x = x + self.out(mixed)
+        gate_up = self.gate_up(rms_norm(x, self.norms[1], self.dtype))
+        return x + self.down(run_function(SwiGlu, gate_up))
+
+    def prefill(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, prompts: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the output for prompts padded on the right, and their keys and values."""
+        vectors = self.rotated(x, cos, sin).view(
+            prompts, -1, self.heads + 2 * self.kv_heads, cos.shape[-1] * 2
+        )
+        q, k, v = vectors.transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        mixed = mixed.transpose(1, 2).reshape(len(x), -1)
+        return self.add_attention_and_mlp(x, mixed), k.contiguous(), v.contiguous()
+
+    def step(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        cache: LayerCache,
+        state: DecodingState,
+    ) -> torch.Tensor:
+        """Return the output for the newest token of each answer, and add it to the cache."""
+        vectors = self.rotated(x, cos, sin)
+        size = vectors.shape[-1]
+        vectors = vectors.view(state.prompts, state.samples, -1, size)
+        q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 2)
+        cache.keys[:, :, :, state.length], cache.values[:, :, :, state.length] = k, v
+        mixed = self._attend(q, cache, state)
+        return self.add_attention_and_mlp(x, mixed)
+
+    def _attend(self, q: torch.Tensor, cache: LayerCache, state: DecodingState) -> torch.Tensor:
+        """Return the attention of each answer's newest token: [prompts x samples, width].
+
+        The queries of all answers to a prompt meet its keys in one product.
+        """
+        prompts, samples, kv_heads, size = state.prompts, state.samples, self.kv_heads, q.shape[-1]
+        group, known = self.heads // kv_heads, state.length + 1
+        q = q.reshape(prompts, samples, kv_heads, group, size)
+        by_prompt = q.transpose(1, 2).reshape(prompts * kv_heads, samples * group, size)
+        scale = size**-0.5
+        prompt_keys = cache.prompt_keys.flatten(0, 1).transpose(1, 2)
+        prompt_scores = torch.baddbmm(state.prompt_bias, by_prompt, prompt_keys, alpha=scale)
+        keys = cache.keys[..., :known, :].flatten(0, 2)
+        own_scores = torch.bmm(q.flatten(0, 2), keys.transpose(1, 2)).mul_(scale)
+        own_scores = own_scores.view(prompts, samples, kv_heads, group, known).transpose(1, 2)
+        own_scores = own_scores.reshape(prompts * kv_heads, samples * group, known)
+        weights = torch.cat([prompt_scores, own_scores], -1).softmax(-1)
+        prompt_weights, own_weights = weights.split([prompt_scores.shape[-1], known], -1)
+        mixed = prompt_weights @ cache.prompt_values.flatten(0, 1)
+        mixed = mixed.view(prompts, kv_heads, samples, group, size).transpose(1, 2)
+        own_weights = own_weights.reshape(prompts, kv_heads, samples, group, known).transpose(1, 2)
+        values = cache.values[..., :known, :].flatten(0, 2)
+        own = own_weights.reshape(-1, group, known) @ values
+        mixed_all: torch.Tensor = mixed.reshape(own.shape) + own
+        return mixed_all.view(prompts * samples, -1)
+
+
+@dataclass
+class DecodingState:
+    """What is known of the answers that are still decoded.
+
+    `rows` [prompts, samples] has the number of each answer among all; `lengths` [prompts] the
+    tokens of each prompt; `prompt_bias` [prompts x kv_heads, 1, longest prompt] hides padding;
+    `length` counts the tokens in the answers' caches.
+    """
+
+    rows: torch.Tensor
+    lengths: torch.Tensor
+    prompt_bias: torch.Tensor
+    length: int = 0
+
+    @property
+    def prompts(self) -> int:
+        """Return the number of prompts."""
+        return len(self.rows)
+
+    @property
+    def samples(self) -> int:
+        """Return the number of answers to each prompt."""
+        return self.rows.shape[1]
+
+    def keep(self, prompts: torch.Tensor, order: torch.Tensor) -> None:
+        """Keep these prompts, and of each the answers in `order`."""
+        kv_heads = len(self.prompt_bias) // self.prompts
+        bias = self.prompt_bias.view(self.prompts, kv_heads, *self.prompt_bias.shape[1:])
+        self.prompt_bias = bias[prompts].flatten(0, 1)
+        self.rows = self.rows[prompts[:, None], order]
+        self.lengths = self.lengths[prompts]
+
+
+class PackedDecoder:
+    """Decodes with the weights that a packed model has now."""
+
+    def __init__(self, model: PackedLlama) -> None:
+        self.model = model
+        self.blocks = []
+        for block in model.blocks:
+            assert isinstance(block, PackedBlock)
+            self.blocks.append(DecodedBlock(block, model.heads, model.kv_heads))
+        head, embedding = model.head.weight, model.embedding.weight
+        assert isinstance(head, torch.Tensor) and isinstance(embedding, torch.Tensor)
+        self.head, self.embedding = head.to(model.dtype), embedding
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        sampling: Sampling,
+        stop_ids: Collection[int],
+    ) -> list[list[Sampled]]:
+        """Return `samples` answers to each prompt, each up to one of `stop_ids`."""
+        device = self.embedding.device
+        stops = torch.tensor(sorted(stop_ids), device=device)
+        uniforms = draw_uniforms(sampling, samples).flatten(0, 1).to(device)
+        count, limit = len(prompts) * samples, sampling.max_new_tokens
+        ids = torch.zeros((count, limit), dtype=torch.long)
+        entropies = torch.zeros((count, limit))
+        lengths, ended = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+        state, caches, logits = self._prefill(prompts, samples, limit)
+        for at in range(limit):
+            rows = state.rows.flatten()
+            tokens, entropy = choose_tokens(logits, uniforms[rows, at], sampling)
+            is_open = ~ended[rows]
+            ids[rows[is_open], at] = tokens[is_open].cpu()
+            entropies[rows[is_open], at] = entropy[is_open].cpu()
+            lengths[rows[is_open]] += 1
+            ended[rows] |= torch.isin(tokens, stops).cpu()
+            if at + 1 == limit or bool(ended[rows].all()):
+                break
+            tokens = self._drop_ended(tokens.view(state.rows.shape), ended, state, caches)
+            logits = self._step(tokens.flatten(), state, caches)
+        answers = [
+            Sampled(row[:n].tolist(), bool(end), float(entropy[:n].mean()))
+            for row, n, end, entropy in zip(ids, lengths.tolist(), ended, entropies, strict=True)
+        ]
+        return [answers[i : i + samples] for i in range(0, count, samples)]
+
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], samples: int, limit: int
+    ) -> tuple[DecodingState, list[LayerCache], torch.Tensor]:
+        """Return the state after the prompts, the caches, and the logits of the first tokens."""
+        device, model = self.embedding.device, self.model
+        lengths = torch.tensor([len(ids) for ids in prompts], device=device)
+        longest = int(lengths.max())
+        rows = [[*ids, *[0] * (longest - len(ids))] for ids in prompts]
+        ids = torch.tensor(rows, device=device)
+        positions = torch.arange(longest, device=device).repeat(len(prompts))
+        cos, sin = model.rotary_tables(positions)
+        x, caches = F.embedding(ids.flatten(), self.embedding).float(), []
+        for block in self.blocks:
+            x, keys, values = block.prefill(x, cos, sin, len(prompts))
+            shape = (len(prompts), samples, model.kv_heads, limit, keys.shape[-1])
+            caches.append(LayerCache(keys, values, keys.new_empty(shape), keys.new_empty(shape)))
+        last = torch.arange(len(prompts), device=device) * longest + lengths - 1
+        logits = self._logits(x[last]).repeat_interleave(samples, 0)
+        padding = torch.arange(longest, device=device) >= lengths[:, None]
+        bias = torch.zeros(padding.shape, dtype=model.dtype, device=device)
+        bias.masked_fill_(padding, -torch.inf)
+        bias = bias.repeat_interleave(model.kv_heads, 0)[:, None]
+        numbers = torch.arange(len(prompts) * samples).view(len(prompts), samples)
+        return DecodingState(numbers, lengths, bias), caches, logits
+
+    def _step(
+        self, tokens: torch.Tensor, state: DecodingState, caches: Sequence[LayerCache]
+    ) -> torch.Tensor:
+        """Return the logits after one more token of each answer, [answers, vocabulary]."""
+        positions = (state.lengths + state.length).repeat_interleave(state.samples)
+        cos, sin = self.model.rotary_tables(positions)
+        x = F.embedding(tokens, self.embedding).float()
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block.step(x, cos, sin, cache, state)
+        state.length += 1
+        return self._logits(x)
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = rms_norm(x, self.model.norm, self.model.dtype)
+        return F.linear(hidden, self.head).float()
+
+    def _drop_ended(
+        self,
+        tokens: torch.Tensor,
+        ended: torch.Tensor,
+        state: DecodingState,
+        caches: Sequence[LayerCache],
+    ) -> torch.Tensor:
+        """Return the tokens [prompts, samples] of the answers that are decoded further.
+
+        Prompts whose answers have all ended are left out, and where every prompt has few open
+        answers, so are the others: a prompt with fewer than the rest keeps some that have ended.
+        """
+        is_open = ~ended[state.rows]
+        counts = is_open.sum(1)
+        prompts = counts.nonzero()[:, 0]
+        width = int(counts.max())
+        if len(prompts) * width > MAX_KEPT_SHARE * is_open.numel():
+            return tokens
+        order = is_open[prompts].sort(dim=1, descending=True, stable=True)[1][:, :width]
+        for cache in caches:
+            cache.keep(prompts, order, state.length)
+        state.keep(prompts, order)
+        return tokens[prompts[:, None], order]
+
+
+MAX_KEPT_SHARE = 0.8
+"""Caches are copied without the ended answers once at most this share of them is left."""
