@@ -32,6 +32,7 @@ from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.store import StackStore
 from cloudft.endpoint.cloudformation.templates import TemplateReader, Templates
 from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.iam.authorizer import (
     SAGEMAKER_PRINCIPAL,
     PolicyAuthorizer,
@@ -123,7 +124,8 @@ def build_endpoint(
     backend = LocalBackend(Home(folder, str(Home.from_environ().models)))
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
-    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
+    functions = GraderFunctions(options.graders, options.region, folder / "functions")
+    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn, functions)
     bedrock = _build_bedrock(parts, state, folder)
     others = [
         _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
@@ -145,6 +147,7 @@ def build_endpoint(
             options.secret_keys,
             options.request_guard,
             {other.state.region: RegionServices(other.state, other.services) for other in others},
+            functions,
         ),
         (cloudformation, iam),
     )
@@ -175,6 +178,7 @@ class _SharedParts:
     clients: ServiceClients
     faults: FaultInjector
     warn: Callable[[str], object]
+    functions: GraderFunctions
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
         folder=folder,
         faults=parts.faults,
         warn=parts.warn,
+        functions=parts.functions,
     )
     seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
     deployments = Deployments(state, models, seconds, parts.faults)

@@ -22,6 +22,7 @@ from cloudft.endpoint.cloudformation.change_sets import ChangeSets
 from cloudft.endpoint.cloudformation.drift import DriftDetection
 from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.templates import Templates
+from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
@@ -45,6 +46,7 @@ SERVICES: Sequence[type] = (
 PARTLY_LISTED: Mapping[str, Sequence[type]] = {
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
+    "lambda": (GraderFunctions,),
     "sagemaker": (TrainingJobs, ModelRegistry),
     "service-quotas": (ServiceQuotas,),
 }

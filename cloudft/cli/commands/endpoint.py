@@ -53,6 +53,23 @@ def read_local_models(path: Path | None) -> dict[str, str]:
     return models
 
 
+def read_graders(values: tuple[str, ...]) -> dict[str, Path]:
+    """Return ARN of a function -> its file. Raise UsageError for what is no grader."""
+    from cloudft.backends.aws_base.grader_package import pack_grader
+    from cloudft.endpoint.grader_functions import FUNCTION_ARN
+
+    graders: dict[str, Path] = {}
+    for value in values:
+        arn, _, file = value.partition("=")
+        if FUNCTION_ARN.fullmatch(arn) is None or not file:
+            fix = "write --grader arn:aws:lambda:REGION:ACCOUNT:function:NAME=FILE."
+            raise UsageError(f"--grader {value[:200]}: not ARN=FILE", fix=fix)
+        path = Path(file).absolute()
+        pack_grader(path)
+        graders[arn] = path
+    return graders
+
+
 def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
     from cloudft.aws.client import is_endpoint_url
 
@@ -112,6 +129,14 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     multiple=True,
     metavar="KEY=VALUE",
     help="Set a job file field of every trained job.",
+)
+@click.option(
+    "--grader",
+    "graders",
+    multiple=True,
+    metavar="ARN=FILE",
+    help="Grade reinforcement jobs of this Lambda function by the handler in this file; can be"
+    " repeated. Functions that are created on the endpoint need it not.",
 )
 @click.option(
     "--clock",
@@ -178,6 +203,7 @@ def endpoint_command(
     models_file: Path | None,
     stand_in: str,
     settings: tuple[str, ...],
+    graders: tuple[str, ...],
     clock: str,
     seconds: float,
     warm_up: bool,
@@ -214,6 +240,7 @@ def endpoint_command(
         stand_in=stand_in,
         stand_ins=read_local_models(models_file),
         settings=_parse_job_fields(settings),
+        graders=read_graders(graders),
         fast=clock == "fast",
         seconds=seconds,
         warm_up=warm_up,
