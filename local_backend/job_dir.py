@@ -2,6 +2,7 @@
 
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
+    grader.py           the code that gives rewards, for reinforcement
     lock                held (flock) by the trainer's processes as long as one of them lives
     trainer.json        pids of the trainer and of its supervisor, for people
     trainer.log         everything the trainer prints
@@ -48,6 +49,7 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
+GRADER = "grader.py"
 RESERVED_BYTES = 32 * 1024
 """An ending takes one or two blocks of the disk, and its temporary file as many."""
 
@@ -106,12 +108,22 @@ class FileRequest(TypedDict):
     records: int
 
 
+class GraderRequest(TypedDict):
+    """The grader in job.json. `path` is relative to the job's folder."""
+
+    path: str
+    sha256: str
+    timeoutSeconds: int
+    memoryMb: int
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    grader: GraderRequest
 
 
 class JobRequest(LaterKeys):

@@ -21,7 +21,6 @@ from typing import Any
 
 from cloudft.backends.aws_base.grader_package import (
     DIGEST_TAG,
-    HANDLER_FUNCTION,
     HANDLERS,
     pack_grader,
 )
@@ -30,6 +29,7 @@ from cloudft.endpoint.moto.function_code import find_stored_function
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import ACCOUNT
 from cloudft.errors import CloudftError
+from cloudft.spec.grader_file import HANDLER
 
 PROGRAM = "local_backend.grading.invoke"
 DEFAULT_TIMEOUT_S, DEFAULT_MEMORY_MB = 30, 512
@@ -77,7 +77,7 @@ class GraderFunctions:
         path = self._named.get(arn)
         if path is not None:
             limits = (DEFAULT_TIMEOUT_S, DEFAULT_MEMORY_MB)
-            return GraderFunction(arn, path, HANDLER_FUNCTION, *limits)
+            return GraderFunction(arn, path, HANDLER, *limits)
         stored = find_stored_function(arn)
         if stored is None:
             return None
@@ -123,7 +123,7 @@ class GraderFunctions:
         """Return a function of --grader, as if its file had been deployed by cloudft."""
         function = self.find(request["FunctionName"])
         assert function is not None
-        package = pack_grader(function.path)
+        package = pack_grader(function.path.read_bytes())
         configuration = {
             "FunctionName": function.arn.rpartition(":function:")[2],
             "FunctionArn": function.arn,

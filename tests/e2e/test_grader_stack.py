@@ -65,7 +65,7 @@ def test_a_grader_is_deployed_compared_changed_and_removed(
     assert reported(cli(*deploy, "--dry-run"))["executed"] is False
     assert packages(aws, bucket) == [], "a dry run uploads nothing"
     outputs = reported(cli(*deploy, "--yes"))["stack"]["outputs"]
-    package = pack_grader(path.parent / "graders" / "tickets.py")
+    package = pack_grader((path.parent / "graders" / "tickets.py").read_bytes())
     function = aws.client("lambda").get_function(FunctionName=outputs["GraderFunctionArn"])
     assert function["Configuration"]["CodeSha256"] == package.code_sha256
     assert function["Configuration"]["Timeout"] == 60
@@ -100,7 +100,7 @@ def test_check_tells_every_difference_of_a_function_that_others_made(
         RoleName="grading", AssumeRolePolicyDocument=json.dumps(document)
     )["Role"]["Arn"]
     path = write_grader_job(tmp_path / "job", bedrock=aws.bedrock_section)
-    package = pack_grader(path.parent / "graders" / "tickets.py")
+    package = pack_grader((path.parent / "graders" / "tickets.py").read_bytes())
     arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:mine"
     words = ("--set", f"reinforcement.lambda_arn={arn}")
 
@@ -121,7 +121,7 @@ def test_check_tells_every_difference_of_a_function_that_others_made(
     assert check() == []
     service.update_function_code(
         FunctionName="mine",
-        ZipFile=pack_grader(path.parent / "graders" / "tickets.py", "sagemaker-nova").content,
+        ZipFile=pack_grader(EXACT_GRADER.encode(), "sagemaker-nova").content,
     )
     assert check() == ["GraderUnknown"]
     service.tag_resource(Resource=arn, Tags={"cloudft:grader-sha256": package.grader_sha256})

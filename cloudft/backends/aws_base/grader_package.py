@@ -7,7 +7,6 @@ translates the event and the reply: their shapes differ.
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import importlib.util
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.errors import UsageError
+from cloudft.spec.grader_file import HANDLER, read_grader
 from cloudft.spec.load import LoadedJob
 
 GRADER_FILE = "grader.py"
-HANDLER_FUNCTION = "lambda_handler"
 TRAINER_PACKAGE, ADAPTER = "local_backend", Path("grading", "shapes.py")
 STACK_SUFFIX = "-grader"
 """The stack of the grader's function (infra/grader.yaml) is called NAME-grader beside NAME."""
@@ -29,10 +28,8 @@ DIGEST_TAG = "cloudft:grader-sha256"
 """Tag of that function: the digest of the grader's file, in hex."""
 PACKED_TIME = (1980, 1, 1, 0, 0, 0)
 """Time of every file: the earliest of the zip format, so that equal files are equal packages."""
-MAX_GRADER_BYTES = 1024 * 1024
-"""Largest grader that is packed: far above any source file, far below Lambda's 250 MB."""
 HANDLERS = {
-    "bedrock": f"grader.{HANDLER_FUNCTION}",
+    "bedrock": f"grader.{HANDLER}",
     "sagemaker-nova": "shapes.nova_handler",
     "sagemaker-open-weight": "shapes.lambda_handler",
 }
@@ -59,28 +56,19 @@ class GraderPackage:
 
 
 def pack_job_grader(job: LoadedJob, platform: str) -> GraderPackage:
-    """Return the package of the grader that a job file names. Raise UsageError without one."""
-    path = grader_path(job)
-    if path is None:
+    """Return the package of the grader that a job file names.
+
+    Raise UsageError for a job without one, and CheckFailed for a file that is no grader.
+    """
+    grader = read_grader(job)
+    if grader is None:
         fix = "set reinforcement.grader to a file with lambda_handler(event, context)."
         raise UsageError(f"{job.path or 'the job file'} names no grader", fix=fix)
-    return pack_grader(path, platform)
+    return pack_grader(grader.content, platform)
 
 
-def grader_path(job: LoadedJob) -> Path | None:
-    """Return the grader's file, which the job file names relative to itself; None without one."""
-    section = job.spec.reinforcement
-    if section is None or section.grader is None:
-        return None
-    return job.base_dir / section.grader
-
-
-def pack_grader(path: Path, platform: str = "bedrock") -> GraderPackage:
-    """Return the package of a grader's file for a key of HANDLERS.
-
-    Raise UsageError for a file that can't be read, is no Python, or has no `lambda_handler`.
-    """
-    content = read_grader(path)
+def pack_grader(content: bytes, platform: str = "bedrock") -> GraderPackage:
+    """Return the package of a grader's file for a key of HANDLERS."""
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
         for name, data in _files(content, platform):
@@ -99,39 +87,3 @@ def _files(content: bytes, platform: str) -> Iterator[tuple[str, bytes]]:
         spec = importlib.util.find_spec(TRAINER_PACKAGE)
         assert spec is not None and spec.origin is not None, "cloudft is installed with its trainer"
         yield ADAPTER.name, (Path(spec.origin).parent / ADAPTER).read_bytes()
-
-
-def read_grader(path: Path) -> bytes:
-    """Return the bytes of a grader's file. Raise UsageError as `pack_grader` does."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        fix = "correct reinforcement.grader: a path relative to the job file."
-        raise UsageError(f"{path} can't be read: {error.strerror}", fix=fix) from error
-    if len(content) > MAX_GRADER_BYTES:
-        fix = "a grader is one file of source code; keep data out of it."
-        raise UsageError(f"{path} has {len(content)} bytes, and at most a MB is packed", fix=fix)
-    try:
-        module = ast.parse(content, filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        place = f"{path}:{line}" if line else str(path)
-        fix = "correct it; `python -m py_compile FILE` shows the error."
-        raise UsageError(f"{place} is not Python: {error.args[0]}", fix=fix) from error
-    if HANDLER_FUNCTION not in _top_level_names(module):
-        fix = f"define `def {HANDLER_FUNCTION}(event, context)` at its top level."
-        raise UsageError(f"{path} has no {HANDLER_FUNCTION}", fix=fix)
-    return content
-
-
-def _top_level_names(module: ast.Module) -> set[str]:
-    """Return the names that a module may bind at its top level, those of its imports included."""
-    names: set[str] = set()
-    for node in ast.walk(module):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).partition(".")[0])
-    return names

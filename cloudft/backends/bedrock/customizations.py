@@ -207,8 +207,9 @@ def _teacher_names(job: LoadedJob) -> str:
 def _reinforcement_config(job: LoadedJob) -> Config:
     section = job.spec.reinforcement
     assert section is not None
-    grader = {"lambdaGrader": {"lambdaArn": section.lambda_arn}}
-    config: dict[str, object] = {"graderConfig": grader}
+    config: dict[str, object] = {}
+    if section.lambda_arn is not None:
+        config["graderConfig"] = {"lambdaGrader": {"lambdaArn": section.lambda_arn}}
     if section.hyperparameters:
         config["hyperParameters"] = dict(section.hyperparameters)
     return {"rftConfig": config}

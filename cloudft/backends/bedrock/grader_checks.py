@@ -16,10 +16,9 @@ from cloudft.backends.aws_base.grader_package import (
     DIGEST_TAG,
     STACK_SUFFIX,
     GraderPackage,
-    grader_path,
     pack_job_grader,
 )
-from cloudft.errors import ResourceNotFound, UsageError
+from cloudft.errors import CheckFailed, ResourceNotFound, UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -119,9 +118,7 @@ def _check_code(
     """Compare the digest of the deployed package with that of the job file's grader."""
     try:
         package = pack_job_grader(job, "bedrock")
-    except UsageError as error:
-        if grader_path(job) is not None:
-            yield finding("BadGrader", GRADER_FIELD, error.message, error.fix or "correct it.")
+    except (CheckFailed, UsageError):  # none is named, or the check of the job reports what it is
         return
     if configuration.get("CodeSha256") == package.code_sha256:
         return

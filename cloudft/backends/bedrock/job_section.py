@@ -145,5 +145,6 @@ register_section(
         "For REINFORCEMENT_FINE_TUNING.",
         is_nullable=True,
         after="distillation",
+        path_fields=("grader",),
     )
 )

@@ -55,7 +55,6 @@ def read_local_models(path: Path | None) -> dict[str, str]:
 
 def read_graders(values: tuple[str, ...]) -> dict[str, Path]:
     """Return ARN of a function -> its file. Raise UsageError for what is no grader."""
-    from cloudft.backends.aws_base.grader_package import pack_grader
     from cloudft.endpoint.grader_functions import FUNCTION_ARN
 
     graders: dict[str, Path] = {}
@@ -65,7 +64,9 @@ def read_graders(values: tuple[str, ...]) -> dict[str, Path]:
             fix = "write --grader arn:aws:lambda:REGION:ACCOUNT:function:NAME=FILE."
             raise UsageError(f"--grader {value[:200]}: not ARN=FILE", fix=fix)
         path = Path(file).absolute()
-        pack_grader(path)
+        if not path.is_file():
+            fix = "name a file with lambda_handler(event, context)."
+            raise UsageError(f"--grader {arn}: there is no file {path}", fix=fix)
         graders[arn] = path
     return graders
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cloudft.aws.s3 import split_s3_uri
-from cloudft.backends.aws_base.grader_package import HANDLER_FUNCTION
 from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.catalogue.quotas import find_quota
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
@@ -51,6 +50,7 @@ from cloudft.endpoint.training.run import (
     validator_uris,
 )
 from cloudft.endpoint.training.trainers import PHASES, Trainer
+from cloudft.spec.grader_file import HANDLER
 from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
 from cloudft.types import validation_set_of
 
@@ -262,9 +262,9 @@ class CustomizationJobs:
         if not self.trainer.runs_graders:
             return None
         function = self.functions.find(arn)
-        if function is None or function.handler != HANDLER_FUNCTION:
+        if function is None or function.handler != HANDLER:
             message = f"The grader function {arn} does not exist, or its handler is not"
-            message += f" {HANDLER_FUNCTION}. Name its file with `cloudft endpoint --grader"
+            message += f" {HANDLER}. Name its file with `cloudft endpoint --grader"
             message += " ARN=FILE`, or create it here."
             raise ServiceError("ValidationException", message)
         return function
