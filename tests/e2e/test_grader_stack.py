@@ -90,7 +90,7 @@ def test_a_grader_is_deployed_compared_changed_and_removed(
     reported(cli("infra", "destroy", "team", "--yes", *JSON))
 
 
-def test_check_tells_every_difference_of_a_function_that_others_made(
+def test_check_finds_every_difference_of_a_function_that_others_made(
     cli: Cli, aws: Endpoint, tmp_path: Path
 ) -> None:
     service = aws.client("lambda")

@@ -72,17 +72,16 @@ def deploy_command(
     interruption, the same command continues.
     """
     from cloudft.aws.client import Aws, AwsLocation
-    from cloudft.infra import change_sets, grader_stack
+    from cloudft.infra import change_sets
     from cloudft.infra import template as templates
 
     aws = Aws(AwsLocation(**aws_location()))
     chosen = chosen_template(template, grader)
     text = templates.load_template_text(chosen)
     grading = _plan_grader(aws, name, beside, grader, grader_for)
-    if grading is not None:
-        params = {**grading.parameters, **params}
-    elif beside is not None:
+    if grading is None and beside is not None:
         params = change_sets.outputs_as_parameters(aws, beside, text) | params
+    params = {**(grading.parameters if grading else {}), **params}
     before = _settled_stack(aws, name, dry_run, console)
     change_sets.check_parameters(chosen, text, params, before)
     proposal = change_sets.create_change_set(aws, name, text, params, before)
@@ -105,8 +104,8 @@ def deploy_command(
     if is_confirmed:
         _prepare_grader(aws, before, grading)
     stack = _execute_changes(aws, proposal, console) if is_confirmed else before
-    if grading is not None and stack is not None and not dry_run:
-        grader_stack.remove_packages(aws, stack, keep=stack.parameters.get("CodeKey"))
+    if grading is not None and not dry_run:
+        _remove_old_packages(aws, stack)
     if protect is not None and stack is not None and not dry_run:
         stack = change_sets.set_termination_protection(aws, stack, protect)
     _print_result(proposal, stack, is_confirmed, console)
@@ -134,6 +133,14 @@ def _prepare_grader(aws: Aws, before: Stack | None, grading: GraderDeployment | 
         grader_stack.raise_if_grading(aws, before)
     if grading is not None:
         grader_stack.upload_package(aws, grading)
+
+
+def _remove_old_packages(aws: Aws, stack: Stack | None) -> None:
+    """Remove all packages of a grader's stack but the one that it was deployed from."""
+    from cloudft.infra import grader_stack
+
+    if stack is not None and stack.is_usable:
+        grader_stack.remove_packages(aws, stack, keep=stack.parameters.get("CodeKey"))
 
 
 def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:

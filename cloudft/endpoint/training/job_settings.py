@@ -72,10 +72,10 @@ def _type_settings(request: TrainingRequest) -> dict[str, object]:
 
 def _reinforcement_settings(request: TrainingRequest) -> dict[str, object]:
     """Return the grader, its limits and the typed hyperparameters."""
-    config = request.request["customizationConfig"]["rftConfig"]
-    settings: dict[str, object] = {
-        "reinforcement.lambda_arn": config["graderConfig"]["lambdaGrader"]["lambdaArn"]
-    }
+    config = request.request.get("customizationConfig", {}).get("rftConfig", {})
+    settings: dict[str, object] = {}
+    if "graderConfig" in config:
+        settings["reinforcement.lambda_arn"] = config["graderConfig"]["lambdaGrader"]["lambdaArn"]
     if request.grader is not None:
         settings |= {
             "reinforcement.grader": str(request.grader.path),
