@@ -3,6 +3,7 @@
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
     grader.py           the code that gives rewards, for reinforcement
+    start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
     trainer.json        pids of the trainer and of its supervisor, for people
     trainer.log         everything the trainer prints
@@ -37,6 +38,7 @@ from local_backend.atomic_folders import sync_folder
 
 JOB = "job.json"
 DATA = "data"
+START = "start"
 LOCK = "lock"
 PIDS = "trainer.json"
 LOG = "trainer.log"
@@ -76,12 +78,20 @@ class WeightSource(TypedDict, total=False):
     """One place where a model's weights may be. `kind` selects which other keys are there."""
 
     kind: str
-    """`package`, `folder` or `hub`."""
+    """`package`, `folder`, `hub` or `job`."""
     distribution: str
     module: str
     file: str
     path: str
+    """An absolute folder; of a job that another one starts from, relative to that one's folder."""
     hub_id: str
+    job: str
+    """Id of the job that left the model in `path`, with `method` and the folder's `sha256`."""
+    method: str
+    sha256: str
+    name: str
+    """Name of the model that this job started from, and where its weights may be."""
+    base: list[WeightSource]
 
 
 class LoraRequest(TypedDict):

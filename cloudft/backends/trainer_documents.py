@@ -139,7 +139,7 @@ class _Data(msgspec.Struct):
 
 class _Model(msgspec.Struct):
     name: str
-    weights: list[dict[str, str]] = []
+    weights: list[dict[str, Any]] = []
 
 
 class TrainerRequest(TrainerSettings, rename="camel", kw_only=True):

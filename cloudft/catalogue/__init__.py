@@ -18,6 +18,7 @@ from cloudft.catalogue.find import (
     find_model,
     is_hub_id,
     living_teachers,
+    resolve_job,
 )
 from cloudft.catalogue.import_rules import (
     Architecture,
@@ -35,6 +36,7 @@ from cloudft.catalogue.inference_profiles import (
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
+    CustomizationApi,
     Hyperparameter,
     Lifecycle,
     Limits,
@@ -62,6 +64,7 @@ __all__ = [
     "STATED_SOURCE",
     "Architecture",
     "CopyRules",
+    "CustomizationApi",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",
@@ -103,6 +106,7 @@ __all__ = [
     "parse_profile",
     "profile_areas",
     "profile_id",
+    "resolve_job",
     "techniques_for",
     "trains_on",
     "with_prices",

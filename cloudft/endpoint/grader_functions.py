@@ -92,6 +92,20 @@ class GraderFunctions:
         limits = (stored.timeout_seconds, stored.memory_mb)
         return GraderFunction(arn, path, handler, *limits, platform)
 
+    def require_grader(self, arn: str) -> GraderFunction:
+        """Return the function that grades a job's answers.
+
+        Raise ServiceError where there is none, or none that the trainer can call.
+        """
+        function = self.find(arn)
+        if function is None or function.handler != HANDLER or function.platform != "bedrock":
+            message = (
+                f"The grader function {arn} does not exist, or its handler is not {HANDLER}. Name"
+                " its file with `cloudft endpoint --grader ARN=FILE`, or create it here."
+            )
+            raise ServiceError("ValidationException", message)
+        return function
+
     def _arn(self, name: str) -> str:
         if name.startswith("arn:"):
             return name

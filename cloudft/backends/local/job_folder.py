@@ -20,6 +20,7 @@ from cloudft.types import JobState, LogLine, Metric, StatusDetails
 
 JOB = "job.json"
 DATA = "data"
+START = "start"
 LOCK = "lock"
 PIDS = "trainer.json"
 LOG = "trainer.log"

@@ -50,7 +50,6 @@ from cloudft.endpoint.training.run import (
     validator_uris,
 )
 from cloudft.endpoint.training.trainers import PHASES, Trainer
-from cloudft.spec.grader_file import HANDLER
 from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
 from cloudft.types import validation_set_of
 
@@ -259,15 +258,7 @@ class CustomizationJobs:
             return None
         invoke = AccessRequest("lambda:InvokeFunction", arn, {})
         self.s3.require_allowed(job.request["roleArn"], [invoke])
-        if not self.trainer.runs_graders:
-            return None
-        function = self.functions.find(arn)
-        if function is None or function.handler != HANDLER:
-            message = f"The grader function {arn} does not exist, or its handler is not"
-            message += f" {HANDLER}. Name its file with `cloudft endpoint --grader"
-            message += " ARN=FILE`, or create it here."
-            raise ServiceError("ValidationException", message)
-        return function
+        return self.functions.require_grader(arn) if self.trainer.runs_graders else None
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
