@@ -222,10 +222,9 @@ def endpoint_command(
     """Serve a local Bedrock endpoint that really trains, for any AWS SDK; Ctrl-C ends it.
 
     It implements bedrock, bedrock-runtime, SageMaker training jobs and CloudFormation (for
-    cloudft's templates); s3, iam, kms, sts and others are moto's. It is not AWS: the account is
-    000000000000, and any credentials are accepted. The first line printed is its URL. The page
-    that shows jobs and the routes under /_cloudft/ need the token that is printed with it, or the
-    one in CLOUDFT_ENDPOINT_TOKEN.
+    cloudft's templates); s3, iam, kms, sts and others are moto's. The account is 000000000000, and
+    any credentials are accepted. The first line printed is its URL. The page of jobs and the routes
+    under /_cloudft/ need the token printed with it, or the one in CLOUDFT_ENDPOINT_TOKEN.
     """
     from cloudft.endpoint.server import EndpointOptions, new_token, require_extra
 
@@ -255,8 +254,7 @@ def endpoint_command(
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
         training_env=training_env.absolute() if training_env else None,
     )
-    _run_server(options, console)
-    return 0
+    return _run_server(options, console)
 
 
 def _read_secret_keys(credentials: Path | None) -> dict[str, str] | None:
@@ -272,7 +270,7 @@ def _print_operations(console: Console) -> int:
     return 0
 
 
-def _run_server(options: EndpointOptions, console: Console) -> None:
+def _run_server(options: EndpointOptions, console: Console) -> int:
     """Serve until the process ends. Print the URL first."""
     startup.restore_garbage_collection()
     from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
@@ -290,3 +288,4 @@ def _run_server(options: EndpointOptions, console: Console) -> None:
         click.echo(f"warning: {text}", err=True)
 
     serve(options, ready, warn, console.note)
+    return 0
