@@ -2,6 +2,8 @@
 
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
+    grader.py           the code that gives rewards, for reinforcement
+    start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
     trainer.json        pids of the trainer and of its supervisor, for people
     trainer.log         everything the trainer prints
@@ -36,6 +38,7 @@ from local_backend.atomic_folders import sync_folder
 
 JOB = "job.json"
 DATA = "data"
+START = "start"
 LOCK = "lock"
 PIDS = "trainer.json"
 LOG = "trainer.log"
@@ -48,6 +51,7 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
+GRADER = "grader.py"
 RESERVED_BYTES = 32 * 1024
 """An ending takes one or two blocks of the disk, and its temporary file as many."""
 
@@ -74,12 +78,20 @@ class WeightSource(TypedDict, total=False):
     """One place where a model's weights may be. `kind` selects which other keys are there."""
 
     kind: str
-    """`package`, `folder` or `hub`."""
+    """`package`, `folder`, `hub` or `job`."""
     distribution: str
     module: str
     file: str
     path: str
+    """An absolute folder; of a job that another one starts from, relative to that one's folder."""
     hub_id: str
+    job: str
+    """Id of the job that left the model in `path`, with `method` and the folder's `sha256`."""
+    method: str
+    sha256: str
+    name: str
+    """Name of the model that this job started from, and where its weights may be."""
+    base: list[WeightSource]
 
 
 class LoraRequest(TypedDict):
@@ -106,12 +118,22 @@ class FileRequest(TypedDict):
     records: int
 
 
+class GraderRequest(TypedDict):
+    """The grader in job.json. `path` is relative to the job's folder."""
+
+    path: str
+    sha256: str
+    timeoutSeconds: int
+    memoryMb: int
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    grader: GraderRequest
 
 
 class JobRequest(LaterKeys):

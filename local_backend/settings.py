@@ -98,7 +98,7 @@ def read_settings(job_dir: JobDir) -> Settings:
         customization_type=job["customizationType"],
         format=job["format"],
         model_name=job["model"]["name"],
-        weights=tuple(job["model"]["weights"]),
+        weights=tuple(_absolute(weights, job_dir) for weights in job["model"]["weights"]),
         method=job["method"],
         lora=read_lora(job["lora"]),
         epoch_count=int(parameters["epochCount"]),
@@ -123,6 +123,14 @@ def read_settings(job_dir: JobDir) -> Settings:
         },
         created_on=_day((job_dir / JOB).stat().st_mtime),
     )
+
+
+def _absolute(weights: WeightSource, job_dir: JobDir) -> WeightSource:
+    """Return a source whose path, of a job that this one starts from, is absolute."""
+    if weights["kind"] != "job":
+        return weights
+    base = [_absolute(one, job_dir) for one in weights["base"]]
+    return {**weights, "path": str(job_dir / weights["path"]), "base": base}
 
 
 def _day(timestamp: float) -> str:

@@ -18,6 +18,7 @@ from cloudft.catalogue.find import (
     find_model,
     is_hub_id,
     living_teachers,
+    resolve_job,
 )
 from cloudft.catalogue.import_rules import (
     Architecture,
@@ -105,6 +106,7 @@ __all__ = [
     "parse_profile",
     "profile_areas",
     "profile_id",
+    "resolve_job",
     "techniques_for",
     "trains_on",
     "with_prices",

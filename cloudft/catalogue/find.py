@@ -14,6 +14,13 @@ from cloudft.catalogue.model import Lifecycle, Model, Weights
 from cloudft.catalogue.profile_ids import on_demand_id, parse_profile, profile_id
 from cloudft.catalogue.source import Source
 from cloudft.catalogue.stated_prices import with_stated_prices
+from cloudft.catalogue.trained_jobs import (
+    PREFIX,
+    custom_model_arn,
+    find_kept_model,
+    find_trained_job,
+    trained_model_of,
+)
 from cloudft.errors import UnknownModel
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
@@ -31,8 +38,11 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
     A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). That of an
     inference profile (`us.amazon.nova-lite-v1:0`), or its ARN, names the profile's model. A folder
     is relative to `base_dir` (the current one if None) and wins over a hub id. The model has the
-    prices that CLOUDFT_HOME states. Raise UnknownModel, which names the closest aliases.
+    prices that CLOUDFT_HOME states. `job:` and a job is the model that the job left. Raise
+    UnknownModel, which names the closest aliases.
     """
+    if name.startswith(PREFIX):
+        return _find_trained(name, base_dir)
     model = find_catalogue_model(name)
     if model:
         return with_stated_prices(model, _models_by_name())
@@ -49,6 +59,36 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
             name, Weights(kind="hub", hub_id=name), None, "the Hugging Face hub"
         )
     raise _unknown_model(name)
+
+
+def resolve_job(name: str) -> str:
+    """Return the one name of the model that `job:` and a job names; other names as they are.
+
+    It is `job:` and the whole id, or the ARN of a custom model. Raise UnknownModel.
+    """
+    if not name.startswith(PREFIX):
+        return name
+    model = _find_trained(name, None)
+    if model.is_open_weight:
+        return model.alias
+    return custom_model_arn(find_trained_job(name.removeprefix(PREFIX)))
+
+
+def _find_trained(name: str, base_dir: Path | None) -> Model:
+    def find(other: str) -> Model:
+        return find_model(other, base_dir=base_dir)
+
+    reference = name.removeprefix(PREFIX)
+    try:
+        record = find_trained_job(reference)
+    except UnknownModel:
+        kept = find_kept_model(reference, find)
+        if kept is None:
+            raise
+        return kept
+    if record.backend == "bedrock":
+        return find_model(custom_model_arn(record))
+    return trained_model_of(record, find)
 
 
 def find_catalogue_model(name: str) -> Model | None:

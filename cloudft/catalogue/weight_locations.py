@@ -25,7 +25,12 @@ def find_weights(model: Model) -> list[WeightLocation]:
 
 
 def _locate(weights: Weights) -> tuple[bool, str]:
-    locators = {"package": _locate_package, "hub": _locate_in_hub_cache, "folder": _locate_folder}
+    locators = {
+        "package": _locate_package,
+        "hub": _locate_in_hub_cache,
+        "folder": _locate_folder,
+        "job": _locate_job,
+    }
     try:
         return locators[weights.kind](weights)
     except OSError as exc:
@@ -84,6 +89,17 @@ def _locate_folder(weights: Weights) -> tuple[bool, str]:
     path = Path(weights.path or "")
     present = _has_model_files(path)
     return present, f"{path}" if present else f"{path} has no model now"
+
+
+def _locate_job(weights: Weights) -> tuple[bool, str]:
+    path = Path(weights.path or "")
+    if not path.is_dir():
+        return False, f"{weights.job} has no model in {path} now"
+    if weights.method == "full":
+        return True, f"{weights.job}: {path}"
+    found = [_locate(one) for one in weights.base]
+    base = next((one for one in found if one[0]), (found or [(False, "no base model")])[0])
+    return base[0], f"{weights.job}: {path} on {base[1]}"
 
 
 def _has_model_files(folder: Path) -> bool:

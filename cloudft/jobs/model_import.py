@@ -171,7 +171,7 @@ def _config_findings(job: LoadedJob, importer: ModelImporter) -> list[Finding]:
     """Check the architecture in the base model's config.json, when that file is on this machine."""
     name = job.spec.local.model or job.spec.base_model
     model = catalogue.find_model(name, base_dir=job.base_dir)
-    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+    for folder in model.folders:
         path = folder / CONFIG
         try:
             config = decode(path.read_bytes(), dict[str, Any], file=path)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from cloudft.catalogue import Model, with_prices
+from cloudft.catalogue import Model, resolve_job, with_prices
 from cloudft.errors import SpecError
 from cloudft.spec.checks import check_job
 from cloudft.spec.merge import MergedTree, Origin, overlay, read_environment, read_flags
@@ -101,11 +101,25 @@ def _load_document(
     findings += [f for f in more if f not in findings]
     if spec is None or model is None or _has_errors(findings):
         raise _spec_error(path, [*findings, *warnings])
+    spec = _name_jobs(spec)
     if spec.prices is not None:
         amounts = spec.prices.model_dump(exclude={"source", "date", "instance_hour"})
         model = with_prices(model, amounts, spec.prices.price_source)
     origins = _all_origins(spec, model, merged.origins)
     return LoadedJob(spec, path, base_dir, model, origins, (*findings, *warnings), document.lines)
+
+
+def _name_jobs(spec: JobSpec) -> JobSpec:
+    """Return the job with the whole id of each job that it names: a newer one changes nothing."""
+    base_model = resolve_job(spec.base_model)
+    changes: dict[str, object] = {} if base_model == spec.base_model else {"base_model": base_model}
+    for name, section in job_sections().items():
+        values = getattr(spec, name)
+        given = {field: getattr(values, field, None) or "" for field in section.model_fields}
+        named = {field: resolve_job(value) for field, value in given.items()}
+        if named != given:
+            changes[name] = values.model_copy(update=named)
+    return spec.model_copy(update=changes) if changes else spec
 
 
 def _default_path(flags: JobTree) -> Path | None:

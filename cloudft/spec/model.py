@@ -286,7 +286,8 @@ class JobSpec(JobSpecBase):
     base_model: str = Field(
         min_length=1,
         max_length=2048,
-        description="Alias of `cloudft models`, Bedrock id or ARN, model folder, or hub id.",
+        description="Alias of `cloudft models`, Bedrock id or ARN, model folder, hub id, or"
+        " job:NAME to start from a trained job.",
     )
     data: DataSpec = Field(description="Where the records are.")
     hyperparameters: dict[str, Number] = Field(

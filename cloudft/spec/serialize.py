@@ -29,9 +29,10 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     values["base_model"] = _make_model_absolute(values["base_model"], job.base_dir)
     for section in job_sections().values():
         given = values.get(section.name) or {}
-        for name in section.model_fields:
-            if given.get(name):
-                given[name] = _make_model_absolute(given[name], job.base_dir)
+        for name in (name for name in section.model_fields if given.get(name)):
+            given[name] = _make_model_absolute(given[name], job.base_dir)
+        for name in (name for name in section.path_fields if given.get(name)):
+            given[name] = _make_absolute(given[name], job.base_dir)
     return values
 
 

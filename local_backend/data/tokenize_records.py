@@ -33,7 +33,7 @@ from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
 from local_backend.libraries import hide_torch, silence_libraries
 from local_backend.models.load_tokenizer import load_tokenizer
-from local_backend.models.weights import locate_weights
+from local_backend.models.weights import locate_tokenizer
 from local_backend.process_exit import exit_now
 from local_backend.replies import Reply, ReplyWriter
 from local_backend.training.objectives import Objective, find_objective
@@ -70,26 +70,27 @@ def load_tokenizer_facts(model: ModelRequest) -> TokenizerFacts:
 
     That of a folder is kept for the next time. Raise TrainerError if it can't be loaded.
     """
-    source = locate_weights(model["name"], model["weights"])  # with torch, if it is to be converted
+    # With torch, if it is to be converted.
+    source, config_source = locate_tokenizer(model["name"], model["weights"])
     hide_torch()
     folder = Path(source)
     kept = read_prepared(folder, lambda: load_tokenizer(source)[0]) if folder.is_dir() else None
     if kept is not None:
         return TokenizerFacts(kept[0], **kept[1])
-    facts = _load_with_transformers(source)
+    facts = _load_with_transformers(source, config_source)
     if folder.is_dir():
         others = {key: value for key, value in vars(facts).items() if key != "tokenizer"}
         keep_prepared(folder, facts.tokenizer, others)
     return facts
 
 
-def _load_with_transformers(source: str) -> TokenizerFacts:
+def _load_with_transformers(source: str, config_source: str) -> TokenizerFacts:
     silence_libraries()
     from transformers import AutoConfig
 
     try:
         tokenizer, is_plain = load_tokenizer(source)
-        config = AutoConfig.from_pretrained(source).get_text_config()
+        config = AutoConfig.from_pretrained(config_source).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainerError(
@@ -100,7 +101,7 @@ def _load_with_transformers(source: str) -> TokenizerFacts:
         tokenizer,
         is_plain,
         int(getattr(config, "max_position_embeddings", 0) or 2048),
-        find_stop_tokens(tokenizer, read_generation_config(source)),
+        find_stop_tokens(tokenizer, read_generation_config(config_source)),
     )
 
 

@@ -123,9 +123,9 @@ def count_target_layers(request: dict[str, Any]) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from local_backend.models.pretrained import UNREADABLE_ERRORS, unreadable_error
-    from local_backend.models.weights import locate_weights
+    from local_backend.models.weights import locate_tokenizer
 
-    source = locate_weights(request["model"]["name"], request["model"]["weights"])
+    source = locate_tokenizer(request["model"]["name"], request["model"]["weights"])[1]
     try:
         config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Locate a model's weights: in a Python package, in a folder, or on the model hub.
+"""Locate a model's weights: in a Python package, in a folder, of a job, or on the model hub.
 
 A GGUF file is dequantized once into a folder of safetensors in the model cache
 (`CLOUDFT_MODEL_CACHE`), because reading it takes twenty seconds each time and that folder a tenth.
@@ -19,6 +19,7 @@ from local_backend.atomic_folders import atomic_folder, remove_leftovers
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
 from local_backend.job_dir import WeightSource
+from local_backend.models.trained_job import FULL, model_folder
 
 CONVERSION = 2
 """Version of the conversion. Raise it when the converted folder would change, so that an old one is
@@ -51,12 +52,26 @@ def locate_weights(name: str, weights: Sequence[WeightSource]) -> str:
             if folder.is_dir():
                 return str(as_safetensors_folder(folder))
             tried.append(f"the folder {folder} (missing)")
+        elif candidate["kind"] == "job":
+            return str(model_folder(candidate, model_cache(), locate_weights))
         else:
             return str(candidate["hub_id"])
     raise TrainerError(
         f"The weights of {name} were not found in {'; nor in '.join(tried)}.",
         fix="see `cloudft models` for where each model comes from.",
     )
+
+
+def locate_tokenizer(name: str, weights: Sequence[WeightSource]) -> tuple[str, str]:
+    """Return where the model's tokenizer and where its config.json are, as `locate_weights` does.
+
+    An adapter has the tokenizer beside it, so neither needs the merged model.
+    """
+    first = weights[0] if weights else None
+    if first is None or first["kind"] != "job" or first["method"] == FULL:
+        source = locate_weights(name, weights)
+        return source, source
+    return first["path"], locate_tokenizer(first["name"], first["base"])[1]
 
 
 def find_package_folder(module: str) -> Path | None:

@@ -325,10 +325,10 @@ def _local_trainer_request(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _weights(name: str) -> Iterator[dict[str, str]]:
+def _weights(name: str) -> Iterator[dict[str, object]]:
     """Yield the weight locations of a model that is no folder."""
     model = catalogue.find_catalogue_model(name)
     if model is None and name != REMOTE_PATH:
         yield {"kind": "hub", "hub_id": name}
     for one in model.weights if model else ():
-        yield {key: value for key, value in dataclasses.asdict(one).items() if value is not None}
+        yield one.to_json()

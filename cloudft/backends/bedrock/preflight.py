@@ -112,7 +112,14 @@ def _check_settings(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding
 
 def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     model = job.model
-    if model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
+    if job.spec.base_model.startswith("job:"):
+        trained = job.spec.base_model.removeprefix("job:")
+        message = f"Bedrock does not customize the model of {trained}, a job of this machine"
+        fix = (
+            f"train further on this machine, then `cloudft import`: or `cloudft import {trained}`."
+        )
+        yield finding("NotOnBedrock", "base_model", message, fix)
+    elif model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
         message = f"Bedrock does not customize {model.alias}, an open-weight model"
         yield finding("NotOnBedrock", "base_model", message, IMPORT_ROUTE)
         yield from serverless_hint(job, "base_model", finding)

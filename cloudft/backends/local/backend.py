@@ -69,6 +69,8 @@ from cloudft.types import (
 )
 
 PROBE_PREFIX = ".probe-"
+GRADER_ROLE = "grader"
+"""Key of the grader's file in a plan."""
 SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
 """How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
 trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
@@ -156,7 +158,7 @@ class LocalBackend(
             token=token,
             name=name,
             request={"id": id_of(name, token), **job_json},
-            files=files | {"manifest": staged.folder / "manifest.json"},
+            files=files | {"manifest": staged.folder / "manifest.json"} | _grader_file(staged),
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
             spec=to_portable_values(staged.job),
@@ -363,9 +365,26 @@ class LocalBackend(
         return retrying(try_lock, job.path / names.LOCK)
 
     def _write_job_files(self, job: JobFolder, plan: Plan) -> None:
-        for file in plan.files.values():
-            _link_or_copy(file, job.path / names.DATA / file.name)
+        for role, file in plan.files.items():
+            is_grader = role == GRADER_ROLE
+            to = job.path / names.GRADER if is_grader else job.path / names.DATA / file.name
+            _link_or_copy(file, to)
+        self._link_start_models(job, plan)
         atomic_write(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
+
+    def _link_start_models(self, job: JobFolder, plan: Plan) -> None:
+        """Link the models of the jobs that this one starts from: they stay when those are deleted.
+
+        A job that started from others has their models in its own folder.
+        """
+        for weights in plan.request["model"]["weights"]:
+            if weights["kind"] == "job":
+                earlier = self._existing_folder(weights["job"]).path
+                model = earlier / names.ARTIFACTS / layout.MODEL
+                started_from = sorted((earlier / names.START).glob("*"))
+                targets = {weights["job"]: model} | {one.name: one for one in started_from}
+                for name, folder in targets.items():
+                    _link_folder(folder, job.path / names.START / name)
 
     def _start_trainer(self, job: JobFolder, lock: int) -> None:
         # The trainer inherits the locked descriptor: the lock proves that it lives, and is
@@ -394,6 +413,10 @@ class LocalBackend(
         return SHARED_MACHINE_ENVIRON | kept | ours
 
 
+def _grader_file(staged: StagedJob) -> dict[str, Path]:
+    return {} if staged.grader is None else {GRADER_ROLE: staged.grader.path}
+
+
 def _link_or_copy(source: Path, to: Path) -> None:
     """Link a staged file into the job's folder: it stays when the staged folder is removed."""
     with contextlib.suppress(FileNotFoundError):
@@ -404,6 +427,20 @@ def _link_or_copy(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
     with contextlib.suppress(PermissionError):  # a hard link to another user's file
         to.chmod(0o400)  # an earlier version staged files that everyone could read
+
+
+def _link_folder(source: Path, to: Path) -> None:
+    """Link or copy the files of a model's folder. Raise OSError."""
+    make_private_folder(to.parent)
+    make_private_folder(to)
+    for path in sorted(path for path in source.iterdir() if path.is_file()):
+        if not (to / path.name).exists():
+            try:
+                os.link(path, to / path.name)
+            except OSError:
+                partial = to / f".{path.name}"
+                shutil.copyfile(path, partial)
+                partial.replace(to / path.name)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -51,6 +51,8 @@ class WeightLocation(msgspec.Struct):
     kind: str
     module: str | None = None
     path: str | None = None
+    base: list[WeightLocation] = []
+    """Of a job's model, the locations of what the job started from."""
 
 
 class _Model(msgspec.Struct):
@@ -83,6 +85,8 @@ def read_weight_locations(job_file: Path) -> list[WeightLocation]:
 def needs_download(weights: Iterable[WeightLocation]) -> bool:
     """Return whether only the model hub has the weights: no other location exists."""
     places = list(weights)
+    if any(needs_download(place.base) for place in places if place.base):
+        return True
     return any(place.kind == "hub" for place in places) and not any(map(_is_present, places))
 
 

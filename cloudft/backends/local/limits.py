@@ -90,7 +90,7 @@ def _widest(job: LoadedJob) -> int:
     model = trained_model(job)
     if model is None:
         return MAX_WIDTH
-    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+    for folder in model.folders:
         width = _width(folder / "config.json")
         if width:
             return width

@@ -129,7 +129,7 @@ def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Find
             f"local.max_length is {longest}, and {model.alias} was made for {model.context} tokens",
             f"set it to {model.context} or less.",
         )
-    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+    for folder in model.folders:
         if not any(match for pattern in TOKENIZER_FILES for match in folder.glob(pattern)):
             yield _finding(
                 job,
@@ -217,9 +217,7 @@ def _check_packed(job: LoadedJob) -> Iterator[Finding]:
     if local.packed is not True:
         return
     problem = "it computes no 4-bit weights (method: qlora)" if local.method == "qlora" else None
-    for folder in (
-        Path(weights.path) for weights in (model.weights if model else ()) if weights.path
-    ):
+    for folder in model.folders if model else ():
         family = _model_type(folder)
         if family is not None and family not in PACKED_FAMILIES:
             problem = f"it knows the families {', '.join(PACKED_FAMILIES)}, not {family}"

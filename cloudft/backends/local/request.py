@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.backends.local.job_folder import GRADER, START
 from cloudft.backends.local.job_section import Lora
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
@@ -59,7 +59,7 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "customizationType": spec.customization_type,
         "baseModel": spec.base_model,
         "format": staged.manifest.format,
-        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "model": {"name": model.alias, "weights": [_in_job_folder(w) for w in model.weights]},
         "method": spec.local.method,
         "lora": _lora(spec.local.lora),
         "hyperParameters": resolve_hyperparameters(staged.job),
@@ -75,7 +75,19 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "fsdp": spec.local.fsdp,
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
+        **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
+    }
+
+
+def _grader(staged: StagedJob) -> dict[str, Any]:
+    section, grader = staged.job.spec.reinforcement, staged.grader
+    assert section is not None and grader is not None
+    return {
+        "path": GRADER,
+        "sha256": grader.sha256,
+        "timeoutSeconds": section.timeout_seconds,
+        "memoryMb": section.memory_mb,
     }
 
 
@@ -83,7 +95,8 @@ def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
     """Return the job.json of a job that is never trained, to prompt its base model."""
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
-    return build_request(StagedJob(job, nothing, Path()))
+    request = build_request(StagedJob(job, nothing, Path()))
+    return request | {"model": build_tokenize_request(job, preview=False)["model"]}
 
 
 def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
@@ -97,7 +110,7 @@ def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
         )
     kind = job.spec.customization_type
     return {
-        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "model": {"name": model.alias, "weights": [w.to_json() for w in model.weights]},
         "customizationType": kind,
         "format": job.model.formats[kind],
         "preview": preview,
@@ -109,7 +122,7 @@ def build_targets_request(job: LoadedJob) -> dict[str, Any]:
     model = trained_model(job)
     assert model is not None, "the caller has a model to train"
     return {
-        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "model": {"name": model.alias, "weights": [w.to_json() for w in model.weights]},
         "lora": _lora(job.spec.local.lora),
     }
 
@@ -124,8 +137,14 @@ def _lora(lora: Lora) -> dict[str, Any]:
     }
 
 
-def _weights(weights: catalogue.Weights) -> dict[str, object]:
-    return {name: value for name, value in asdict(weights).items() if value is not None}
+def _in_job_folder(weights: catalogue.Weights) -> dict[str, object]:
+    """Return a location of weights; a job's model lies in the folder of the job that starts from
+    it.
+    """
+    if weights.kind != "job":
+        return weights.to_json()
+    base = [_in_job_folder(one) for one in weights.base]
+    return {**weights.to_json(), "path": f"{START}/{weights.job}", "base": base}
 
 
 def _data(manifest: Manifest) -> dict[str, Any]:

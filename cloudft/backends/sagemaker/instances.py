@@ -31,7 +31,7 @@ def count_parameters(model: Model) -> int | None:
     """Return the number of parameters: the catalogue's, or by the weight files; None if unknown."""
     if model.parameters:
         return model.parameters
-    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+    for folder in model.folders:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if size:
             return size // (4 if _is_float32(folder) else 2)

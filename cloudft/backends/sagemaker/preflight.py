@@ -266,6 +266,14 @@ def _check_weights(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
         return
     name = weights.find_hub_id(model)
     field = "local.model" if job.spec.local.model else "base_model"
+    trained = next((one.job for one in model.weights if one.kind == "job"), None)
+    if trained is not None:
+        message = (
+            f"a job on SageMaker can't start from {trained}, which was trained on this machine"
+        )
+        fix = f"`cloudft export {trained} FOLDER`, and name that folder here."
+        yield finding("TrainedJobHere", field, message, fix)
+        return
     if name is None:
         message = f"the weights of {model.alias} are not on this machine, and no model hub has them"
         yield finding(
