@@ -56,6 +56,7 @@ from cloudft.backends.bedrock.inference_profiles import (
     choose_model_id,
     requested_profile,
 )
+from cloudft.backends.bedrock.openai_api import inventory as openai_inventory
 from cloudft.backends.bedrock.openai_api import request as openai_request
 from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.bedrock.sharing import SharesBedrockModels
@@ -636,11 +637,15 @@ class BedrockBackend(
 
     def list_resources(self) -> Listing[CloudResource]:
         """Return every billable resource of this account and Region."""
-        return inventory.list_resources(self.aws)
+        listing = inventory.list_resources(self.aws)
+        return openai_inventory.with_openai_resources(listing, self.home, self.aws)
 
     def remove_resource(self, resource: CloudResource) -> None:
         """Delete a resource and wait until it is gone."""
-        inventory.delete_resource(self.aws, resource)
+        if resource.kind == openai_inventory.FILE_KIND:
+            openai_inventory.delete_file(self.aws, resource)
+        else:
+            inventory.delete_resource(self.aws, resource)
 
     def _require_completed(self, job_id: str) -> CustomizationJob:
         job = self._get_job(job_id)

@@ -18,7 +18,7 @@ from cloudft.backends.aws_base.api_call import ApiCall, AwsRequest, planned_requ
 from cloudft.backends.aws_base.backend import AwsBackend, job_not_found
 from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import job_cost
-from cloudft.backends.bedrock.openai_api import preflight, request, states
+from cloudft.backends.bedrock.openai_api import inventory, preflight, request, states
 from cloudft.backends.bedrock.openai_api.chat import ChatModels
 from cloudft.backends.bedrock.openai_api.request import SERVICE
 from cloudft.backends.bedrock.request import base_model_identifier
@@ -27,8 +27,10 @@ from cloudft.backends.capabilities import (
     SupportsDiscovery,
     SupportsGenerate,
     SupportsInference,
+    SupportsInventory,
 )
 from cloudft.backends.observer import SILENT, RunObserver
+from cloudft.backends.resources import CloudResource
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -46,6 +48,7 @@ from cloudft.types import (
     Estimate,
     Finding,
     JobState,
+    Listing,
     LogLine,
     Metric,
     Plan,
@@ -60,7 +63,7 @@ T = TypeVar("T")
 
 
 class OpenAIFineTuningBackend(
-    AwsBackend, Backend, SupportsDiscovery, SupportsGenerate, SupportsInference
+    AwsBackend, Backend, SupportsDiscovery, SupportsGenerate, SupportsInference, SupportsInventory
 ):
     """Fine-tuning jobs of one account and Region. Its models answer without a deployment."""
 
@@ -113,6 +116,7 @@ class OpenAIFineTuningBackend(
         existing = self._find_job(plan.job_id)
         if existing is not None:
             return str(existing["id"])
+        inventory.record_use(self.home, str(self.aws.region))
         *uploads, create = planned_request(plan).calls
         ids = {str(call.file): self._upload(plan, call, observer) for call in uploads}
         parameters = {**create.parameters, "training_file": ids["train"]}
@@ -169,7 +173,7 @@ class OpenAIFineTuningBackend(
         failure = "the files can't be listed"
         listed = self.aws.paginate(failure, SERVICE, "list_files", "data", purpose=request.PURPOSE)
         found = [file for file in listed if file["filename"] == name]
-        return sorted(found, key=lambda file: (file.get("created_at", 0), file["id"]))
+        return _oldest_first(found)
 
     def _list_jobs(self) -> Iterator[Mapping[str, Any]]:
         failure, operation = "the jobs can't be listed", "list_fine_tuning_jobs"
@@ -181,7 +185,7 @@ class OpenAIFineTuningBackend(
         if not files:
             return []
         found = [job for job in self._list_jobs() if job["training_file"] in files]
-        return sorted(found, key=lambda job: (job.get("created_at", 0), job["id"]))
+        return _oldest_first(found)
 
     def _find_job(self, name: str) -> Mapping[str, Any] | None:
         """Return the job whose training file has the name of this one; None without any."""
@@ -320,10 +324,27 @@ class OpenAIFineTuningBackend(
             )
         return ChatModels(self.aws, {"tuned": str(tuned), "base": str(job["model"])})
 
+    def list_resources(self) -> Listing[CloudResource]:
+        """Return what the API's jobs have left in this account and Region."""
+        return inventory.with_openai_resources(Listing((), ()), self.home, self.aws)
+
+    def remove_resource(self, resource: CloudResource) -> None:
+        """Delete an uploaded file."""
+        inventory.delete_file(self.aws, resource)
+
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """Return the base model."""
         aws = self.aws_for(self.location_of(job))
         return ChatModels(aws, {"base": base_model_identifier(job)})
+
+
+def _oldest_first(listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return items of a list, which has the newest first, in order of creation.
+
+    Times are in whole seconds: of those of one second, the list's order counts.
+    """
+    in_order = list(listed)[::-1]
+    return sorted(in_order, key=lambda item: int(item.get("created_at", 0)))
 
 
 def _find_or_make(find: Callable[[], T | None], make: Callable[[], T]) -> T:
