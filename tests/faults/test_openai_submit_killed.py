@@ -171,8 +171,8 @@ def test_a_life_from_the_command_line(cli: Cli, aws: Endpoint, job_file: Path) -
     assert [point["step"] for point in points] == list(range(100))
     log = cli("logs", name).stdout
     assert "Created fine-tuning job" in log and "New fine-tuned model created" in log
-    asked = ("generate", name, "--prompt", "2 + 2?", "--max-new-tokens", "4", "--output", "json")
-    answers = value(cli(*asked))
+    generate = ("generate", name, "--prompt", "2 + 2?", "--max-new-tokens", "4", "--output", "json")
+    answers = value(cli(*generate))
     assert answers and all(aws.environ["AWS_SECRET_ACCESS_KEY"] not in str(a) for a in answers)
     assert len(files_and_jobs(aws, job)[1]) == 1
     [model] = (t for t in value(cli("ps", "--output", "json"))["things"] if t["job"] == name)

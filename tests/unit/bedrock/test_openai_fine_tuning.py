@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from job_files import write_job_file
+from processes import Cli
 
 from cloudft.aws.openai_errors import CODES
 from cloudft.aws.request_validation import load_service_model
 from cloudft.backends import make_backend
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock.openai_api import preflight, request, states
+from cloudft.backends.bedrock.openai_api import request, states
 from cloudft.backends.bedrock.openai_api.backend import OpenAIFineTuningBackend
-from cloudft.backends.findings import FindingFactory
+from cloudft.backends.bedrock.openai_api.caller_policy import ACTIONS, INFERENCE_ACTION
+from cloudft.backends.bedrock.openai_api.preflight import check_offline
 from cloudft.endpoint.openai_api.records import ENDED
 from cloudft.errors import CloudRefused
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.storage.artifacts import read_metrics
 from cloudft.storage.home import Home
-from cloudft.types import Finding, Metric
+from cloudft.types import Metric
 
 LAMBDA = "arn:aws:lambda:us-west-2:000000000000:function:grader"
 GRADER: dict[str, Any] = {"lambda_arn": LAMBDA}
@@ -45,12 +48,6 @@ def load(folder: Path, model: str = "qwen3-32b", **more: Any) -> LoadedJob:
     end = text.index("local:", start)
     path.write_text(text[:start] + text[end:], encoding="utf-8")
     return load_job(path)
-
-
-def check_offline(job: LoadedJob) -> list[Finding]:
-    finding = FindingFactory(job)
-    settings = preflight._check_settings(job, finding)
-    return [*settings, *preflight._check_hyperparameters(job, finding)]
 
 
 def hyper(**values: Any) -> dict[str, Any]:
@@ -155,6 +152,16 @@ def test_every_status_and_error_of_the_service_model_is_known() -> None:
     assert set(CODES.values()) <= set(model.shape_names)
     with pytest.raises(CloudRefused, match="paused, which this cloudft does not know"):
         states.to_job_state({"id": "job", "status": "paused", "created_at": 1}, "job", None)
+
+
+def test_the_policy_names_the_grader_and_the_api(cli: Cli, tmp_path: Path) -> None:
+    path = load(tmp_path / "job").path
+    printed = cli("infra", "policy", path, "--inference", "--output", "json")
+    assert printed.returncode == 0, printed.stderr
+    api, grader = json.loads(printed.stdout)["Statement"]
+    assert set(api["Action"]) == {*ACTIONS, INFERENCE_ACTION}
+    assert api["Resource"] == "arn:aws:bedrock-mantle:us-west-2:*:project/*"
+    assert (grader["Action"], grader["Resource"]) == ("lambda:InvokeFunction", LAMBDA)
 
 
 def event(number: int, **data: Any) -> dict[str, Any]:

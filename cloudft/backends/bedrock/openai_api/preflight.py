@@ -42,15 +42,23 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Return the findings about a job: offline first, then the account's."""
     finding = FindingFactory(job)
     findings = [
-        *_check_settings(job, finding),
-        *_check_hyperparameters(job, finding),
-        *customizations.check_customization(job, finding),
+        *check_offline(job),
         *request_checks.check_profile_configured(aws.location, "bedrock.profile", finding),
     ]
     if any(one.severity == "error" for one in findings):
         return findings
     findings += _check_request(job, finding)
     return [*findings, *_check_account(job, aws, finding)]
+
+
+def check_offline(job: LoadedJob) -> list[Finding]:
+    """Return the findings from the job file alone. Without an error, a request can be built."""
+    finding = FindingFactory(job)
+    return [
+        *_check_settings(job, finding),
+        *_check_hyperparameters(job, finding),
+        *customizations.check_customization(job, finding),
+    ]
 
 
 def _check_settings(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
