@@ -3,7 +3,7 @@ examples/intents/reinforcement, with data from examples/intents.
 
     python benchmarks/reinforcement_reward.py [--smallest]
 
-smollm2-135m is fine-tuned on five answers of each of 12 intents, then goes on with a grader: 320
+smollm2-135m is fine-tuned on five answers of each of 12 intents, then continues with a grader: 320
 other prompts, 8 answers each. Shown are the mean reward of one greedy answer to each of 96 prompts
 of other sentence templates, before and after, the gain's 95 % interval over the prompts, the
 minutes, and the minutes of one step.

@@ -418,10 +418,12 @@ class Metric:
     `validation_set` names one of several validation sets. A point of the split `validation` without
     it is of all validation data.
 
-    A job that learns from rewards has more: the mean `reward` of the step's answers (of a
-    validation: of one greedy answer to each prompt, and the loss is minus that), their mean length
-    in tokens and entropy in nats, the share of prompts whose answers all got the same reward
-    (`dead_groups`), the share of clipped tokens, and the divergence from the base (`kl`).
+    A job that learns from pairs of answers has the next four: mean rewards, and how often the
+    chosen answer has the higher one. One that learns from rewards has the others: the mean `reward`
+    of the step's answers (of a validation: of one greedy answer to each prompt, and the loss is
+    minus that), their mean length in tokens and entropy in nats, the share of prompts whose answers
+    all got the same reward (`dead_groups`), the share of clipped tokens, and the divergence from
+    the base (`kl`).
     """
 
     step: int
@@ -433,6 +435,10 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
     reward: float | None = _extra()
     kl: float | None = _extra()
     response_length: float | None = _extra()

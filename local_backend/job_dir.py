@@ -47,6 +47,7 @@ METRICS = "metrics.jsonl"
 STOP = "stop"
 MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
+REFERENCE = "reference"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
@@ -118,6 +119,15 @@ class FileRequest(TypedDict):
     records: int
 
 
+class PreferenceRequest(TypedDict):
+    """`preference` of job.json, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class GraderRequest(TypedDict):
     """The grader in job.json. `path` is relative to the job's folder."""
 
@@ -144,6 +154,7 @@ class LaterKeys(TypedDict, total=False):
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    preference: PreferenceRequest
     grader: GraderRequest
     reinforcement: ReinforcementRequest
 

@@ -113,6 +113,15 @@ class _Reinforcement(msgspec.Struct):
     scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
+class _Preference(msgspec.Struct):
+    """The settings of PREFERENCE_OPTIMIZATION (local/job_section.py)."""
+
+    method: Literal["dpo", "simpo", "orpo"]
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class _Grader(msgspec.Struct, rename="camel"):
     path: FileName
     sha256: Sha256
@@ -140,6 +149,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
     reinforcement: _Reinforcement | None = None
+    preference: _Preference | None = None
     grader: _Grader | None = None
 
 
@@ -182,6 +192,10 @@ class _Point(msgspec.Struct, rename="camel"):
     entropy: float | None = None
     dead_groups: float | None = None
     clip_fraction: float | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:
