@@ -11,10 +11,16 @@ from local_backend.training.objectives.continued_pretraining import ContinuedPre
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
 from local_backend.training.objectives.preference_optimization import PreferenceOptimization
+from local_backend.training.objectives.reinforcement import ReinforcementFineTuning
 
 OBJECTIVES: dict[str, Objective] = {
     objective.customization_type: objective
-    for objective in (FineTuning(), ContinuedPreTraining(), PreferenceOptimization())
+    for objective in (
+        FineTuning(),
+        ContinuedPreTraining(),
+        ReinforcementFineTuning(),
+        PreferenceOptimization(),
+    )
 }
 
 
