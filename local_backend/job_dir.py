@@ -2,6 +2,7 @@
 
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
+    teacher/            answers of a teacher, and the data with them
     start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
     trainer.json        pids of the trainer and of its supervisor, for people
@@ -116,12 +117,21 @@ class FileRequest(TypedDict):
     records: int
 
 
+class DistillationRequest(TypedDict):
+    """A teacher on this machine in job.json: its model, and how it answers."""
+
+    teacher: ModelRequest
+    maxResponseLength: int
+    temperature: float
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    distillation: DistillationRequest
 
 
 class JobRequest(LaterKeys):

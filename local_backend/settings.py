@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.job_dir import JOB, JobDir, WeightSource
+from local_backend.job_dir import JOB, DistillationRequest, JobDir, WeightSource
 
 VERSION = 1
 
@@ -39,6 +39,16 @@ class DataFile:
     path: Path
     sha256: str
     records: int
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """The teacher's name, where its weights may be, and how it answers."""
+
+    teacher: str
+    weights: tuple[WeightSource, ...]
+    max_response_length: int
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,8 @@ class Settings:
     data: Mapping[str, DataFile]
     created_on: str
     """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
+    distillation: DistillationSettings | None = None
+    """The teacher of a distillation, if it is a model on this machine."""
 
 
 def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
@@ -122,6 +134,20 @@ def read_settings(job_dir: JobDir) -> Settings:
             for role, file in job["data"].items()
         },
         created_on=_day((job_dir / JOB).stat().st_mtime),
+        distillation=_read_distillation(job_dir, job.get("distillation")),
+    )
+
+
+def _read_distillation(
+    job_dir: JobDir, request: DistillationRequest | None
+) -> DistillationSettings | None:
+    if request is None:
+        return None
+    return DistillationSettings(
+        teacher=request["teacher"]["name"],
+        weights=tuple(_absolute(weights, job_dir) for weights in request["teacher"]["weights"]),
+        max_response_length=request["maxResponseLength"],
+        temperature=request["temperature"],
     )
 
 

@@ -39,6 +39,7 @@ from cloudft.errors import (
     OverBudget,
     TrainerError,
 )
+from cloudft.jobs import teacher_answers
 from cloudft.jobs.rendering import Rendering, render_data, unrendered_finding
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
@@ -106,7 +107,9 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     if volumes and not _has_errors(report.findings):
         rendering = _render_data(job, backend, observer)
         volumes = rendering.count(volumes)
-    findings = (*job.findings, *data.findings, *rendering.findings, *report.findings, *media)
+    given = teacher_answers.check_given_answers(job)
+    findings = (*job.findings, *data.findings, *given)
+    findings = (*findings, *rendering.findings, *report.findings, *media)
     estimate = None
     if volumes:
         estimate = _counted_estimate(job, backend, volumes, bool(rendering.tokens))
@@ -185,7 +188,9 @@ def prepare(
     if _has_errors(media) or _has_errors(rendered):
         raise _check_failed(warnings)
     logged = logs.volumes["train"] if logs is not None and logs.volumes else None
-    return StagedJob(report.job, staged.manifest, staged.folder, logged=logged), warnings
+    ready = StagedJob(report.job, staged.manifest, staged.folder, logged=logged)
+    ready = teacher_answers.use_given_answers(ready, home)
+    return teacher_answers.use_cached_answers(ready, backend, home), warnings
 
 
 def _read_logs(

@@ -94,6 +94,8 @@ class JobSection:
     """Whether its field `hyperparameters` takes the names that the catalogue has."""
     model_fields: tuple[str, ...] = ()
     """Fields that name a base model, which may be a folder."""
+    path_fields: tuple[str, ...] = ()
+    """Fields with paths that are relative to the job file's folder."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables besides CLOUDFT_* that set a field of it; the last one that is set wins."""
 

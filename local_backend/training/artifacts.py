@@ -25,6 +25,9 @@ from local_backend.progress import Summary
 from local_backend.settings import Settings
 from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
 
+WITH_PATHS = ("data", "weights", "distillation")
+"""Settings that hold paths of this machine; the summary names the teacher of a distillation."""
+
 
 def write_artifacts(
     job_dir: JobDir,
@@ -46,7 +49,7 @@ def write_artifacts(
     result = {
         "trainingMetrics": {"trainingLoss": last_loss},
         "validationMetrics": best,
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in WITH_PATHS},
         "summary": summary,
     }
     with atomic_folder(job_dir / ARTIFACTS, replace=True) as folder:

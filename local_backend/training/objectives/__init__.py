@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from local_backend.errors import TrainerError
 from local_backend.training.objectives.continued_pretraining import ContinuedPreTraining
+from local_backend.training.objectives.distillation import Distillation
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
 
 OBJECTIVES: dict[str, Objective] = {
-    objective.customization_type: objective for objective in (FineTuning(), ContinuedPreTraining())
+    objective.customization_type: objective
+    for objective in (FineTuning(), ContinuedPreTraining(), Distillation())
 }
 
 
