@@ -3,6 +3,7 @@
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
     teacher/            answers of a teacher, and the data with them
+    grader.py           the code that gives rewards, for reinforcement
     start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
     trainer.json        pids of the trainer and of its supervisor, for people
@@ -51,6 +52,7 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
+GRADER = "grader.py"
 RESERVED_BYTES = 32 * 1024
 """An ending takes one or two blocks of the disk, and its temporary file as many."""
 
@@ -125,6 +127,15 @@ class DistillationRequest(TypedDict):
     temperature: float
 
 
+class GraderRequest(TypedDict):
+    """The grader in job.json. `path` is relative to the job's folder."""
+
+    path: str
+    sha256: str
+    timeoutSeconds: int
+    memoryMb: int
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
@@ -132,6 +143,7 @@ class LaterKeys(TypedDict, total=False):
     fsdp: bool | str
     packed: bool | str
     distillation: DistillationRequest
+    grader: GraderRequest
 
 
 class JobRequest(LaterKeys):

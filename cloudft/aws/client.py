@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from cloudft.aws.botocore_errors import (
     raise_on_incomplete_items,
 )
 from cloudft.aws.error_translation import is_transient, translate_aws_errors
+from cloudft.aws.openai_errors import rewrite_openai_error
+from cloudft.aws.request_validation import service_model_loader
 from cloudft.errors import CloudRefused, CloudUnreachable, CredentialsExpired, NoSuchProfile
 
 if TYPE_CHECKING:
     import boto3
     from botocore.client import BaseClient
-    from botocore.loaders import Loader
     from botocore.paginate import Paginator
 
 AUTH_SCHEME_PREFERENCE = "sigv4"
@@ -33,8 +33,10 @@ With AWS_BEARER_TOKEN_BEDROCK in the environment botocore would sign Bedrock's r
 key and all others with the profile's: two identities, perhaps two accounts. This setting of the
 client wins over the variable; AWS_AUTH_SCHEME_PREFERENCE does not (botocore 1.44.5).
 """
-VALIDATED_SERVICES = ("bedrock", "sagemaker")
-"""Services whose lists are checked against botocore's service models."""
+VALIDATED_SERVICES = ("bedrock", "bedrock-mantle", "sagemaker")
+"""Services whose lists are checked against their service models."""
+OPENAI_SERVICE = "bedrock-mantle"
+"""Bedrock's OpenAI-compatible API: its service model is cloudft's own (aws/service_models)."""
 ENDPOINT_URL_FIX = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL, or the Region."
 DEADLINE_S = 60.0
 """How long one call is retried."""
@@ -81,6 +83,8 @@ def create_client(
     with _translate_settings_errors(location):
         client = create_session(location).client(service, config=config, endpoint_url=endpoint_url)
     client.meta.events.register("before-parse", raise_on_foreign_response)
+    if service == OPENAI_SERVICE:
+        client.meta.events.register("before-parse", rewrite_openai_error)
     if service in VALIDATED_SERVICES:
         client.meta.events.register("after-call", raise_on_incomplete_items)
     return client
@@ -94,7 +98,7 @@ def create_session(location: AwsLocation) -> boto3.Session:
     region = location.region or os.environ.get("AWS_REGION") or None
     with _translate_settings_errors(location):
         core = botocore.session.get_session()
-        core.register_component("data_loader", _service_model_loader())
+        core.register_component("data_loader", service_model_loader())
         return boto3.Session(
             botocore_session=core, region_name=region, profile_name=location.profile
         )
@@ -151,18 +155,6 @@ def _no_such_profile(location: AwsLocation) -> NoSuchProfile:
         f"the AWS configuration has no profile {name!r}",
         fix=f"{fix} `aws configure --profile {name}`.",
     )
-
-
-@functools.cache
-def _service_model_loader() -> Loader:
-    """Return botocore's loader of service models, which reads each of them once.
-
-    Each client has a session of its own, because a session keeps its credentials and a new login
-    must count. The models are what is expensive to read, so the sessions share this loader.
-    """
-    from botocore.loaders import create_loader
-
-    return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
 class Aws:
@@ -271,7 +263,7 @@ class Aws:
 
         meta = self.client(service).meta
         name = meta.method_to_api_mapping[operation]
-        rules = PaginatorModel(_service_model_loader().load_service_model(service, "paginators-1"))
+        rules = PaginatorModel(service_model_loader().load_service_model(service, "paginators-1"))
         return Paginator(
             method, rules.get_paginator(name), meta.service_model.operation_model(name)
         )

@@ -7,12 +7,18 @@ models. The messages have the form of AWS's own.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sized
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from botocore.loaders import Loader
     from botocore.model import ServiceModel, Shape
+
+OWN_MODELS = Path(__file__).parent / "service_models"
+"""Models of services that botocore lacks, in the form of botocore's."""
 
 SAFE_PATTERNS = {
     r"[a-zA-Z0-9](-*[a-zA-Z0-9\+\-\.])*": r"[a-zA-Z0-9][a-zA-Z0-9+.\-]*",
@@ -27,12 +33,26 @@ UNLISTED_VALUES = {"EvaluationTaskType": frozenset({"General"})}
 "General": Bedrock user guide, "Create a model evaluation job using built-in metrics"."""
 
 
+@functools.cache
+def service_model_loader() -> Loader:
+    """Return botocore's loader of service models, with cloudft's own; it reads each of them once.
+
+    Each client has a session of its own, because a session keeps its credentials and a new login
+    must count. The models are what is expensive to read, so the sessions share this loader.
+    """
+    from botocore.loaders import create_loader
+
+    loader = create_loader(os.environ.get("AWS_DATA_PATH"))
+    loader.search_paths.append(str(OWN_MODELS))  # last: a model of botocore's wins
+    return loader
+
+
 @functools.lru_cache(maxsize=8)
 def load_service_model(service: str) -> ServiceModel:
-    """Return botocore's model of the service."""
-    import botocore.session
+    """Return botocore's model of the service, or cloudft's own where botocore has none."""
+    from botocore.model import ServiceModel
 
-    return botocore.session.get_session().get_service_model(service)
+    return ServiceModel(service_model_loader().load_service_model(service, "service-2"), service)
 
 
 def validate_request(service: str, operation: str, parameters: Mapping[str, object]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import DamagedJob, JobNotFound
+from cloudft.spec.grader_file import GraderFile
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
     VALIDATION,
@@ -47,6 +48,8 @@ class StagedJob:
     attempt: int = 0
     logged: DataVolume | None = None
     """What the job trains on of invocation logs, where these are its training data."""
+    grader: GraderFile | None = None
+    """The grader's file, where the job file names one; a copy in `folder`."""
 
     @property
     def volumes(self) -> dict[str, DataVolume]:

@@ -102,6 +102,13 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
+class _Grader(msgspec.Struct, rename="camel"):
+    path: FileName
+    sha256: Sha256
+    timeout_seconds: Count
+    memory_mb: Count
+
+
 class TrainerSettings(msgspec.Struct, rename="camel"):
     """The part of job.json (local/request.py) that is the same on every machine."""
 
@@ -121,6 +128,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
+    grader: _Grader | None = None
 
 
 class _Data(msgspec.Struct):

@@ -36,6 +36,7 @@ from cloudft.catalogue.inference_profiles import (
 from cloudft.catalogue.instances import Instance, hourly_price, load_instances
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
+    CustomizationApi,
     Hyperparameter,
     Lifecycle,
     Limits,
@@ -63,6 +64,7 @@ __all__ = [
     "STATED_SOURCE",
     "Architecture",
     "CopyRules",
+    "CustomizationApi",
     "CustomizationType",
     "Hyperparameter",
     "ImportRules",

@@ -12,6 +12,7 @@ from cloudft.endpoint import fault_injection
 from cloudft.endpoint.admin import AdminRoutes
 from cloudft.endpoint.call_log import CallLog
 from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.openai_api.protocol import OpenAIProtocol
 from cloudft.endpoint.operations import Operation, find_operation, validate_input
 from cloudft.endpoint.protocols.aws_json import AwsJsonProtocol
 from cloudft.endpoint.protocols.caller_identity import (
@@ -69,13 +70,15 @@ class AppOptions:
     """Options of the application. `jobs_folder` has a folder of each local job.
 
     `secret_keys` maps access keys to secret keys; None accepts any credentials. `other_regions`
-    are answered to calls of Bedrock that are signed for them.
+    are answered to calls of Bedrock that are signed for them. `openai_services` have the operations
+    of Bedrock's OpenAI-compatible API, which all Regions share.
     """
 
     jobs_folder: Path
     secret_keys: Mapping[str, str] | None = None
     guard: RequestGuard = field(default_factory=RequestGuard)
     other_regions: Mapping[str, RegionServices] = field(default_factory=dict)
+    openai_services: Sequence[object] = ()
 
 
 class App:
@@ -99,6 +102,7 @@ class App:
             RestJsonProtocol("bedrock"),
             RestJsonProtocol("bedrock-runtime"),
         )
+        self.openai_protocol = OpenAIProtocol()
         self.aws_json_protocols = {
             "sagemaker": AwsJsonProtocol("sagemaker"),
             "servicequotas": AwsJsonProtocol("service-quotas"),
@@ -117,7 +121,7 @@ class App:
         """Answer a WSGI request, unless a web page of another origin sent it."""
         method, path = environ["REQUEST_METHOD"], str(environ["PATH_INFO"])
         headers = request_headers(environ)
-        caller = identify_caller(headers, str(environ.get("QUERY_STRING", "")))
+        caller = identify_caller(headers, str(environ.get("QUERY_STRING", "")), path)
         is_admin = self.admin.is_admin_request(method, path, caller)
         has_token = is_admin and self.admin.has_token(environ, headers)
         reason = self.options.guard.refusal_reason(
@@ -165,6 +169,8 @@ class App:
         if service == "bedrock":
             region = self.options.other_regions.get(caller.region, self.home_region)
             return send_response(self._serve_bedrock(environ, raw_path, region), start_response)
+        if service == self.openai_protocol.service:
+            return send_response(self._serve_openai(environ, raw_path), start_response)
         return self._serve_other_service(service, environ, start_response)
 
     def _check_signature(self, environ: WSGIEnvironment, raw_path: str) -> None:
@@ -192,8 +198,9 @@ class App:
         if caller.is_signed or caller.is_presigned:
             return None
         method = environ["REQUEST_METHOD"]
-        if any(protocol.has_route(method, raw_path) for protocol in self.rest_json_protocols):
-            return self.rest_json_protocols[0].serialize_error(MISSING_TOKEN)
+        for rest_json in (self.openai_protocol, *self.rest_json_protocols):
+            if rest_json.has_route(method, raw_path):
+                return rest_json.serialize_error(MISSING_TOKEN)
         body = buffer_body(environ) if method == "POST" and raw_path == "/" else b""
         protocol = unsigned_protocol(headers, raw_path, body)
         if protocol == "json":
@@ -210,6 +217,8 @@ class App:
             return self.aws_json_protocols[service].serialize_error(error)
         if service == "bedrock":
             return self.rest_json_protocols[0].serialize_error(error)
+        if service == self.openai_protocol.service:
+            return self.openai_protocol.serialize_error(error)
         if "HTTP_X_AMZ_TARGET" in environ:
             return serialize_json_error(error)
         return serialize_xml_error(service, error)
@@ -236,6 +245,26 @@ class App:
             raise ServiceError("UnknownOperationException", message)
 
         return _catch_errors(self.rest_json_protocols[0], respond)
+
+    def _serve_openai(self, environ: WSGIEnvironment, raw_path: str) -> HttpResponse:
+        """Answer an operation of Bedrock's OpenAI-compatible API."""
+        protocol = self.openai_protocol
+        region = RegionServices(self.home_region.state, self.options.openai_services)
+
+        def respond() -> HttpResponse:
+            call = protocol.parse_request(
+                environ["REQUEST_METHOD"],
+                raw_path,
+                environ["QUERY_STRING"],
+                request_headers(environ),
+                read_body(environ),
+            )
+            if call is None:
+                message = f"{protocol.service} has no operation at {raw_path} on this endpoint"
+                raise ServiceError("UnknownOperationException", message)
+            return self._respond(protocol, call, region)
+
+        return _catch_errors(protocol, respond)
 
     def _serve_aws_json(
         self, protocol: AwsJsonProtocol, environ: WSGIEnvironment, region: RegionServices

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.backends.local.model_process import ModelProcess
-from cloudft.catalogue import find_model, find_weights
+from cloudft.catalogue import CustomizationApi, find_model, find_weights
 from cloudft.endpoint.app import App, AppOptions, RegionServices
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.custom_models import CustomModels
@@ -41,6 +41,9 @@ from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.moto.moto_app import create_moto_app
 from cloudft.endpoint.moto.replay_log import ReplayLog
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
+from cloudft.endpoint.openai_api.chat import ChatCompletions
+from cloudft.endpoint.openai_api.files import Files
+from cloudft.endpoint.openai_api.fine_tuning_jobs import FineTuningJobs
 from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.query_service import QueryService
@@ -57,6 +60,8 @@ from cloudft.storage.home import Home
 
 DEPLOYMENT_CREATION_S = 1.0
 """How long a deployment is `Creating`, and a copy `InProgress`, by the real clock."""
+OPENAI = "openai"
+"""Folder of the files and jobs of Bedrock's OpenAI-compatible API."""
 REGIONS = "regions"
 """Folder of the states and jobs of further Regions, one folder each."""
 
@@ -67,6 +72,7 @@ class Endpoint:
 
     app: App
     customization: CustomizationJobs
+    fine_tuning: FineTuningJobs
     inference: LocalInference
     training_jobs: TrainingJobs
     replay_log: ReplayLog
@@ -97,6 +103,7 @@ class Endpoint:
         """End the threads and processes that work for the endpoint, and close its files."""
         for customization in (self.customization, *self.other_customization):
             customization.close()
+        self.fine_tuning.close()
         self.training_jobs.close()
         self.inference.close()
         self.replay_log.close()
@@ -134,27 +141,24 @@ def build_endpoint(
     serverless = ServerlessService(trainer, stand_in, registry := ModelRegistry(state))
     training = _build_training_jobs(options, state, clients, authorizer, folder, faults, serverless)
     stacks, cloudformation = _build_cloudformation(state, clients)
+    fine_tuning, openai_services = _build_openai_api(parts, state, trainer, folder)
     iam = QueryService("iam", [PolicySimulator(policies)], is_complete=False)
     app = App(
         state,
         (*bedrock.services, training, registry),
         replay_log,
         faults,
-        AppOptions(
-            folder / "jobs",
-            options.secret_keys,
-            options.request_guard,
-            {other.state.region: RegionServices(other.state, other.services) for other in others},
-        ),
+        _app_options(options, folder, others, openai_services),
         (cloudformation, iam),
     )
     callbacks = [
         *(resume for region in (bedrock, *others) for resume in region.resume_callbacks),
-        *(training.resume, stacks.resume),
+        *(fine_tuning.resume, training.resume, stacks.resume),
     ]
     return Endpoint(
         app,
         bedrock.customization,
+        fine_tuning,
         inference,
         training,
         replay_log,
@@ -185,6 +189,21 @@ class _Bedrock:
     services: Sequence[object]
     customization: CustomizationJobs
     resume_callbacks: Sequence[Callable[[], None]]
+
+
+def _app_options(
+    options: EndpointOptions,
+    folder: Path,
+    others: Sequence[_Bedrock],
+    openai_services: Sequence[object],
+) -> AppOptions:
+    return AppOptions(
+        folder / "jobs",
+        options.secret_keys,
+        options.request_guard,
+        {other.state.region: RegionServices(other.state, other.services) for other in others},
+        openai_services,
+    )
 
 
 def _build_other_state(home: State, region: str, options: EndpointOptions) -> State:
@@ -228,6 +247,25 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
     return _Bedrock(state, services, customization, [service.resume for service in resumable])
 
 
+def _build_openai_api(
+    parts: _SharedParts, state: State, trainer: Trainer, folder: Path
+) -> tuple[FineTuningJobs, Sequence[object]]:
+    """Return the jobs and all services of Bedrock's OpenAI-compatible API."""
+    options, folder = parts.options, folder / OPENAI
+    models = _build_models(options, state.region, "openai")
+    files = Files(state, folder / "files")
+    jobs = FineTuningJobs(
+        state,
+        files,
+        models,
+        trainer,
+        max_concurrent_jobs=options.max_concurrent_jobs,
+        folder=folder,
+        faults=parts.faults,
+    )
+    return jobs, (files, jobs, ChatCompletions(state, models, parts.inference))
+
+
 def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks, QueryService]:
     """Return the operations on stacks, and the service with all of CloudFormation's operations."""
     engine = StackEngine(clients, state.region, state.save, state.lock)
@@ -243,12 +281,15 @@ def _build_cloudformation(state: State, clients: ServiceClients) -> tuple[Stacks
     return stacks, QueryService("cloudformation", implementations, is_complete=True)
 
 
-def _build_models(options: EndpointOptions, region: str) -> FoundationModels:
+def _build_models(
+    options: EndpointOptions, region: str, api: CustomizationApi = "bedrock"
+) -> FoundationModels:
     return FoundationModels(
         region,
         as_on_aws=options.as_on_aws,
         stand_in=options.stand_in,
         stand_ins=options.stand_ins,
+        api=api,
     )
 
 

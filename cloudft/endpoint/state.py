@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord
+from cloudft.endpoint.openai_api.records import FineTuningJob, UploadedFile
 from cloudft.endpoint.protocols.messages import Parameters, ServiceError
 from cloudft.endpoint.state_file import VERSION, read_state
 from cloudft.storage.atomic_files import as_store_error, atomic_write
@@ -307,6 +308,9 @@ class StateData:
     """By `KIND:TOKEN`."""
     quotas: dict[str, float] = field(default_factory=dict)
     """The values of raised quotas, by code."""
+    openai_files: dict[str, UploadedFile] = field(default_factory=dict)
+    """By id, as the next."""
+    fine_tuning_jobs: dict[str, FineTuningJob] = field(default_factory=dict)
     stacks: dict[str, StackRecord] = field(default_factory=dict)
     change_sets: dict[str, ChangeSetRecord] = field(default_factory=dict)
 

@@ -24,6 +24,8 @@ CUSTOM_FOLDER = "custom"
 """The same, of the models that CreateCustomModel made."""
 LOCAL_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Ids of local jobs. They become names of folders: none may lead elsewhere."""
+OBJECT_ID = re.compile(r"(file|ftjob)-[a-z0-9]{24}")
+"""Ids of files and fine-tuning jobs of the OpenAI-compatible API, which name files and folders."""
 RESOURCE_ID = re.compile(r"[a-z0-9]{12}")
 """The last part of ARNs, which becomes the name of a folder, too."""
 CREATE_OPERATIONS = {
@@ -33,6 +35,7 @@ CREATE_OPERATIONS = {
     "batches": ("bedrock", "CreateModelInvocationJob"),
     "evaluations": ("bedrock", "CreateEvaluationJob"),
     "training": ("sagemaker", "CreateTrainingJob"),
+    "fine_tuning_jobs": ("bedrock-mantle", "CreateFineTuningJob"),
 }
 """Collection -> the operation whose input the `request` of each resource in it is."""
 KEYED_BY_ARN = (
@@ -72,9 +75,8 @@ def read_state(file: Path, as_type: type[StateDataT]) -> StateDataT:
 def _problems(data: StateData) -> Iterator[tuple[str, str]]:
     """Yield each wrong field, and what is wrong with it."""
     yield from _arn_problems(data)
-    for arn, job in data.jobs.items():
-        if job.local is not None and not LOCAL_JOB_ID.fullmatch(job.local):
-            yield f"jobs.{arn}.local", f"{job.local[:200]!r} is not a job id"
+    yield from _object_id_problems(data)
+    yield from _local_job_problems(data)
     for collection in ("imported", "models"):
         for arn, model in getattr(data, collection).items():
             if model.folder is not None and not RESOURCE_ID.fullmatch(Path(model.folder).name):
@@ -86,6 +88,20 @@ def _problems(data: StateData) -> Iterator[tuple[str, str]]:
         for key, resource in getattr(data, collection).items():
             for problem in _request_problems(service, operation, resource.request):
                 yield f"{collection}.{key}.request", problem
+
+
+def _object_id_problems(data: StateData) -> Iterator[tuple[str, str]]:
+    for collection in ("openai_files", "fine_tuning_jobs"):
+        for key, resource in getattr(data, collection).items():
+            if resource.id != key or not OBJECT_ID.fullmatch(key):
+                yield f"{collection}.{key}.id", f"{resource.id[:200]!r} is not its id"
+
+
+def _local_job_problems(data: StateData) -> Iterator[tuple[str, str]]:
+    for collection in ("jobs", "fine_tuning_jobs"):
+        for key, job in getattr(data, collection).items():
+            if job.local is not None and not LOCAL_JOB_ID.fullmatch(job.local):
+                yield f"{collection}.{key}.local", f"{job.local[:200]!r} is not a job id"
 
 
 def _arn_problems(data: StateData) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,9 @@ from cloudft.endpoint.cloudformation.drift import DriftDetection
 from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.templates import Templates
 from cloudft.endpoint.iam.simulator import PolicySimulator
+from cloudft.endpoint.openai_api.chat import ChatCompletions
+from cloudft.endpoint.openai_api.files import Files
+from cloudft.endpoint.openai_api.fine_tuning_jobs import FineTuningJobs
 from cloudft.endpoint.operations import snake_case
 from cloudft.endpoint.sagemaker.model_registry import ModelRegistry
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
@@ -43,6 +46,7 @@ SERVICES: Sequence[type] = (
 )
 """The classes whose methods are operations of bedrock and bedrock-runtime."""
 PARTLY_LISTED: Mapping[str, Sequence[type]] = {
+    "bedrock-mantle": (Files, FineTuningJobs, ChatCompletions),
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
     "sagemaker": (TrainingJobs, ModelRegistry),
@@ -62,7 +66,7 @@ class OperationSupport:
 
 
 def list_operations() -> Iterator[OperationSupport]:
-    """Yield the operations in botocore's order."""
+    """Yield the operations in the order of their service models."""
     for service in ("bedrock", "bedrock-runtime"):
         for name in load_service_model(service).operation_names:
             yield _describe(service, name, SERVICES)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
@@ -41,7 +42,9 @@ from cloudft.errors import (
 )
 from cloudft.jobs import teacher_answers
 from cloudft.jobs.rendering import Rendering, render_data, unrendered_finding
+from cloudft.spec.grader_file import GraderFile, check_grader, read_grader
 from cloudft.spec.load import LoadedJob
+from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.home import Home
 from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, ManifestSource, Plan
 
@@ -188,9 +191,21 @@ def prepare(
     if _has_errors(media) or _has_errors(rendered):
         raise _check_failed(warnings)
     logged = logs.volumes["train"] if logs is not None and logs.volumes else None
-    ready = StagedJob(report.job, staged.manifest, staged.folder, logged=logged)
-    ready = teacher_answers.use_given_answers(ready, home)
-    return teacher_answers.use_cached_answers(ready, backend, home), warnings
+    grader = _stage_grader(report.job, staged.folder)
+    staged_job = StagedJob(report.job, staged.manifest, staged.folder, logged=logged, grader=grader)
+    staged_job = teacher_answers.use_given_answers(staged_job, home)
+    return teacher_answers.use_cached_answers(staged_job, backend, home), warnings
+
+
+def _stage_grader(job: LoadedJob, folder: Path) -> GraderFile | None:
+    """Copy the grader's file beside the staged data, by its digest."""
+    grader = read_grader(job)
+    if grader is None:
+        return None
+    copy = folder / f"grader-{grader.sha256[:32]}.py"
+    with as_store_error("the grader can't be staged", copy):
+        atomic_write(copy, grader.content)
+    return replace(grader, path=copy)
 
 
 def _read_logs(
@@ -259,7 +274,15 @@ def _has_errors(findings: Sequence[Finding]) -> bool:
 
 
 def _check_backend(job: LoadedJob, backend: Backend) -> _BackendReport:
-    """Return the backend's findings; where its stack can't be read, those that need no stack."""
+    """Return the backend's findings and the grader's.
+
+    Of the backend, where its stack can't be read, those that need no stack.
+    """
+    report = _check_with_stack(job, backend)
+    return replace(report, findings=(*check_grader(job), *report.findings))
+
+
+def _check_with_stack(job: LoadedJob, backend: Backend) -> _BackendReport:
     try:
         complete = backend.with_stack_defaults(job)
         return _BackendReport(complete, tuple(backend.check(complete)))

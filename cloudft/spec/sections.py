@@ -95,7 +95,7 @@ class JobSection:
     model_fields: tuple[str, ...] = ()
     """Fields that name a base model, which may be a folder."""
     path_fields: tuple[str, ...] = ()
-    """Fields with paths that are relative to the job file's folder."""
+    """Fields that name a file, relative to the job file's folder."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables besides CLOUDFT_* that set a field of it; the last one that is set wins."""
 

@@ -27,19 +27,13 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
         if evaluate.get(name):
             evaluate[name] = _make_absolute(evaluate[name], job.base_dir)
     values["base_model"] = _make_model_absolute(values["base_model"], job.base_dir)
-    _make_sections_absolute(values, job.base_dir)
-    return values
-
-
-def _make_sections_absolute(values: dict[str, Any], base_dir: Path) -> None:
     for section in job_sections().values():
         given = values.get(section.name) or {}
-        for name in section.model_fields:
-            if given.get(name):
-                given[name] = _make_model_absolute(given[name], base_dir)
-        for name in section.path_fields:
-            if given.get(name):
-                given[name] = _make_absolute(given[name], base_dir)
+        for name in (name for name in section.model_fields if given.get(name)):
+            given[name] = _make_model_absolute(given[name], job.base_dir)
+        for name in (name for name in section.path_fields if given.get(name)):
+            given[name] = _make_absolute(given[name], job.base_dir)
+    return values
 
 
 def find_first_fault(spec: JobTree) -> tuple[str, str] | None:

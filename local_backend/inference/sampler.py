@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from local_backend.models.load_model import LoadedModel, autocast, eval_mode
-from local_backend.packed.decode import PackedDecoder
-from local_backend.packed.loss import PackedLoss
-from local_backend.packed.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
+from local_backend.models.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
+from local_backend.packed import PackedDecoder, PackedLoss
 
 if TYPE_CHECKING:
     from local_backend.training.loss import LossFunction

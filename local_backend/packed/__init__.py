@@ -4,7 +4,8 @@ Nothing else imports the modules of this folder. training/loss.py chooses betwee
 padded one, which takes the model's own forward pass and which tests compare this one with.
 """
 
+from local_backend.packed.decode import PackedDecoder
 from local_backend.packed.families import FAMILIES, ModelFamily, unsupported_reason
 from local_backend.packed.loss import PackedLoss
 
-__all__ = ["FAMILIES", "ModelFamily", "PackedLoss", "unsupported_reason"]
+__all__ = ["FAMILIES", "ModelFamily", "PackedDecoder", "PackedLoss", "unsupported_reason"]

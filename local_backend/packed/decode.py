@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from local_backend.models.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
 from local_backend.packed.attention import apply_rotary
 from local_backend.packed.llama import (
     FusedProjection,
@@ -22,7 +23,6 @@ from local_backend.packed.llama import (
     rms_norm,
 )
 from local_backend.packed.ops import SwiGlu, run_function
-from local_backend.packed.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
 
 
 class FrozenProjection:

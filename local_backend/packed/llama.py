@@ -16,12 +16,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from local_backend.models.lora import LoraLinear
-from local_backend.models.token_losses import TokenLosses
+from local_backend.models.token_losses import TokenFunction, TokenLosses
 from local_backend.packed.attention import GatherIndices, PackedAttention, build_gather_indices
 from local_backend.packed.families import ModelFamily, base_linear
 from local_backend.packed.layout import PackedLayout
 from local_backend.packed.ops import (
     ChunkedCrossEntropy,
+    ChunkedMappedLoss,
     ChunkedTokenLosses,
     FusedLinear,
     FusedLoraLinear,
@@ -234,6 +235,21 @@ class PackedTokenLosses:
         rows = torch.split(losses, list(self.layout.loss_counts))
         ordered = sorted(zip(self.layout.example_order, rows, strict=True), key=lambda row: row[0])
         return [row for _, row in ordered]
+
+    def map_sum(
+        self,
+        function: TokenFunction,
+        constants: Sequence[torch.Tensor],
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """Return the sum of `function` over all loss tokens, a scalar. As cheap as `sum`."""
+        ordered = torch.cat([constants[i] for i in self.layout.example_order])
+        hidden = self.hidden if temperature == 1 else self.hidden / temperature
+        return run_function(
+            ChunkedMappedLoss,
+            *(hidden, self.head, self.layout.targets),
+            *(function, ordered.to(hidden.device), self.needs_grad),
+        )
 
 
 class PackedLlama(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ from local_backend.packed.llama import PackedLlama
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from local_backend.models.token_losses import TokenLosses
     from local_backend.training.objectives import Objective
 
 
@@ -42,11 +43,15 @@ class PackedLoss:
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
+        return self.reduce(examples, lambda losses: self.objective.loss(examples, losses))
+
+    def reduce(
+        self, examples: Sequence[Example], function: Callable[[TokenLosses], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what `function` makes of the losses of `examples` in place of the objective."""
         layout = pack_examples(flatten_rows(examples), self.device)
-        loss: torch.Tensor = self.model(
-            layout, lambda losses: self.objective.loss(examples, losses)
-        )
-        return loss
+        result: torch.Tensor = self.model(layout, function)
+        return result
 
     def enable_gradient_checkpointing(self) -> bool:
         """Compute activations again in the backward pass. Return False if that is already on."""

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from local_backend.models.token_losses import TokenFunction
+
 LOGIT_CHUNK_ROWS = 256
 """Positions whose logits over the vocabulary exist at the same time."""
 
@@ -240,6 +242,64 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, *rest = ctx.saved_tensors
         grad_weight = rest[0] * grad_output if rest else None
         return grad_hidden * grad_output, grad_weight, None, None
+
+
+class ChunkedMappedLoss(torch.autograd.Function):
+    """Sum of a function of each token's cross-entropy, some rows at a time.
+
+    As in ChunkedCrossEntropy the gradient is computed in the forward pass: the function's slope at
+    a token needs that token alone.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0913  # what autograd has to see is an argument
+        ctx: Context,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        function: TokenFunction,
+        constants: torch.Tensor,
+        needs_grad: bool,
+    ) -> torch.Tensor:
+        """Return the sum, a float32 scalar; `constants` is [loss tokens, constants]."""
+        cast_weight = weight.to(hidden.dtype)
+        total = torch.zeros((), device=hidden.device, dtype=torch.float64)
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_weight = torch.zeros_like(weight) if needs_grad and weight.requires_grad else None
+        for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
+            rows = slice(at, at + LOGIT_CHUNK_ROWS)
+            losses, grad_logits = _token_losses(
+                hidden[rows], cast_weight, targets[rows], needs_grad=grad_hidden is not None
+            )
+            if grad_hidden is None or grad_logits is None:
+                total += function(losses, constants[rows]).sum()
+                continue
+            values, slopes = _value_and_slope(function, losses, constants[rows])
+            total += values.sum()
+            grad_logits *= slopes[:, None].to(grad_logits.dtype)
+            grad_hidden[rows] = grad_logits @ cast_weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[rows]
+        ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Context, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of `hidden` and, where it is trained, of the weight."""
+        grad_hidden, *rest = ctx.saved_tensors
+        grad_weight = rest[0] * grad_output if rest else None
+        return grad_hidden * grad_output, grad_weight, None, None, None, None
+
+
+def _value_and_slope(
+    function: TokenFunction, losses: torch.Tensor, constants: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the function of each token's loss, and its derivative by it."""
+    with torch.enable_grad():
+        leaf = losses.detach().requires_grad_()
+        values = function(leaf, constants)
+        [slopes] = torch.autograd.grad(values.sum(), leaf)
+    return values.detach(), slopes
 
 
 class ChunkedTokenLosses(torch.autograd.Function):

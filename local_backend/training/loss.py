@@ -7,7 +7,7 @@ model's work, and nearly all of its rows would be discarded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from local_backend.data.batches import IGNORE_INDEX, collate, count_padded_token
 from local_backend.data.examples import Example, flatten_rows
 from local_backend.errors import TrainerError
 from local_backend.models.load_model import LoadedModel, autocast
+from local_backend.models.token_losses import TokenFunction, TokenLosses
 from local_backend.packed import PackedLoss, unsupported_reason
 from local_backend.training.objectives import Objective
 
@@ -33,6 +34,11 @@ class LossFunction(Protocol):
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
+
+    def reduce(
+        self, examples: Sequence[Example], function: Callable[[TokenLosses], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what `function` makes of the losses of `examples` in place of the objective."""
 
     def count_tokens(self, examples: Sequence[Example]) -> int:
         """Return how many tokens go through the model, padding included."""
@@ -71,6 +77,17 @@ class PaddedTokenLosses:
         has_loss = self.targets != IGNORE_INDEX
         return [row[mask] for row, mask in zip(losses, has_loss, strict=True)]
 
+    def map_sum(
+        self,
+        function: TokenFunction,
+        constants: Sequence[torch.Tensor],
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
+        """Return the sum of `function` over all loss tokens, a scalar."""
+        scaled = PaddedTokenLosses(self.logits / temperature, self.targets)
+        losses = torch.cat(scaled.by_row())
+        return function(losses, torch.cat(list(constants)).to(losses.device)).sum()
+
 
 class PaddedLoss:
     """The loss on padded rows through the model's own forward pass."""
@@ -92,9 +109,15 @@ class PaddedLoss:
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
+        return self.reduce(examples, lambda losses: self.objective.loss(examples, losses))
+
+    def reduce(
+        self, examples: Sequence[Example], function: Callable[[TokenLosses], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what `function` makes of the losses of `examples` in place of the objective."""
         batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
-            return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
+            return function(forward_padded(self.loaded.model, batch))
 
     def enable_gradient_checkpointing(self) -> bool:
         """Return False: the model's own forward pass is left as it is."""

@@ -6,6 +6,7 @@ has cloudft (`make test-clients` sets it).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -63,17 +64,16 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[str]:
-    """Start the endpoint, and set its address for every client that reads AWS_ENDPOINT_URL."""
-    folder = tmp_path_factory.mktemp("endpoint")
+@contextlib.contextmanager
+def running_endpoint(folder: Path, model_folder: Path, *more: str) -> Iterator[str]:
+    """Run an endpoint; yield its address."""
     errors = folder / "errors"
     options = [part for setting in SETTINGS for part in ("--set", setting)]
     command = [CLOUDFT_PYTHON, "-m", "cloudft", "endpoint", "-q", "--until-pid", str(os.getpid())]
     own = {"CLOUDFT_HOME": str(folder / "home"), "CLOUDFT_MODEL_CACHE": str(folder / "models")}
     with errors.open("w") as stderr:
         process = subprocess.Popen(
-            [*command, "--stand-in", model_folder, *options],
+            [*command, "--stand-in", model_folder, *options, *more],
             env=os.environ | own,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -83,15 +83,22 @@ def url(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterato
         assert process.stdout is not None
         found = process.stdout.readline().strip()
         assert found, errors.read_text()
+        yield found
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[str]:
+    """Start the endpoint, and set its address for every client that reads AWS_ENDPOINT_URL."""
+    with running_endpoint(tmp_path_factory.mktemp("endpoint"), model_folder) as found:
         os.environ["AWS_ENDPOINT_URL"] = found
         connection = {"region_name": REGION, "endpoint_url": found}
         os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps(
             {"conn_type": "aws", "login": "any", "password": "any", "extra": connection}
         )
         yield found
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,8 @@ def test_tools_are_refused_by_a_stand_in_without_them(client: anthropic.Anthropi
         client.messages.create(model=CLAUDE, max_tokens=8, messages=MESSAGES, tools=[tool])
 
 
-def test_the_service_bedrock_mantle_is_refused_by_its_name(url: str) -> None:
+def test_messages_of_bedrock_mantle_are_refused_by_their_path(url: str) -> None:
     client = anthropic.AnthropicBedrockMantle(base_url=f"{url}/anthropic", **KEYS)
-    with pytest.raises(anthropic.BadRequestError) as caught:
+    with pytest.raises(anthropic.NotFoundError) as caught:
         client.messages.create(model=CLAUDE, max_tokens=8, messages=MESSAGES)
-    assert "The service bedrock-mantle is not offered by this endpoint" in str(caught.value)
+    assert "bedrock-mantle has no operation at /anthropic/v1/messages" in str(caught.value)

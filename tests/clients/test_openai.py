@@ -1,34 +1,107 @@
-"""openai: the endpoint has no path of OpenAI's API; an imported model answers in its objects."""
+"""openai: Bedrock's fine-tuning API, and the objects that an imported model answers in."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from conftest import PROMPT, ROLE
+from conftest import PROMPT, ROLE, running_endpoint
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
-@pytest.mark.parametrize("base", ["/openai/v1", "/v1"])
-def test_the_api_itself_is_refused(url: str, base: str) -> None:
-    client = openai.OpenAI(base_url=url + base, api_key="any", max_retries=0)
-    calls = {
-        "chat/completions": lambda: client.chat.completions.create(model="any", messages=MESSAGES),
-        "responses": lambda: client.responses.create(model="any", input=PROMPT),
-        "models": lambda: client.models.list(),
-    }
-    for path, call in calls.items():
-        with pytest.raises(openai.PermissionDeniedError) as caught:
-            call()
-        words = f"There is no operation of bedrock or bedrock-runtime at {base}/{path}; "
-        assert words in str(caught.value)
+GRADER = "arn:aws:lambda:us-west-2:000000000000:function:grader"
+METHOD: Any = {
+    "type": "reinforcement",
+    "reinforcement": {
+        "grader": {"type": "lambda", "lambda": {"function": GRADER}},
+        "hyperparameters": {"n_epochs": 1, "batch_size": 4, "learning_rate_multiplier": 1.0},
+    },
+}
+
+
+@pytest.fixture
+def client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def training(
+    tmp_path_factory: pytest.TempPathFactory, model_folder: Path
+) -> Iterator[openai.OpenAI]:
+    """The client of an endpoint that trains by a clock: 4 seconds a job."""
+    folder = tmp_path_factory.mktemp("training")
+    with running_endpoint(folder, model_folder, "--clock", "fast", "--seconds", "4") as found:
+        yield openai.OpenAI(base_url=f"{found}/v1", api_key="any", max_retries=0)
+
+
+def test_fine_tuning_jobs_are_created_followed_and_cancelled(
+    training: openai.OpenAI, tmp_path: Path
+) -> None:
+    client = training
+    path = tmp_path / "train.jsonl"
+    record = {"messages": [{"role": "user", "content": "1 + 1?"}], "reference_answer": "2"}
+    path.write_text(f"{json.dumps(record)}\n" * 100, encoding="utf-8")
+    file = client.files.create(file=path, purpose="fine-tune")
+    assert (file.filename, file.bytes) == (path.name, path.stat().st_size)
+    assert [one.id for one in client.files.list()] == [file.id]
+    trained, cancelled = (
+        client.fine_tuning.jobs.create(
+            model="openai.gpt-oss-20b", training_file=file.id, method=METHOD
+        )
+        for _ in range(2)
+    )
+    newest = [job.id for job in client.fine_tuning.jobs.list(limit=1)]
+    assert newest == [cancelled.id, trained.id]
+    assert client.fine_tuning.jobs.cancel(cancelled.id).id == cancelled.id
+    ended = [wait_for_end(client, job.id) for job in (trained, cancelled)]
+    assert [job.status for job in ended] == ["succeeded", "cancelled"]
+    [tuned, none] = [job.fine_tuned_model for job in ended]
+    assert none is None and ended[0].method.reinforcement.hyperparameters.batch_size == 4
+    assert tuned in {model.id for model in client.models.list()}
+    events = list(client.fine_tuning.jobs.list_events(trained.id, limit=30))
+    assert events[-1].message == f"Created fine-tuning job: {trained.id}"
+    assert [e.data["step"] for e in events if e.type == "metrics"] == list(range(99, -1, -1))
+    [checkpoint] = client.fine_tuning.jobs.checkpoints.list(trained.id)
+    assert checkpoint.step_number == 99 and checkpoint.fine_tuned_model_checkpoint == tuned
+    client.files.delete(file.id)
+    with pytest.raises(openai.NotFoundError, match="No such File"):
+        client.files.retrieve(file.id)
+
+
+def wait_for_end(client: openai.OpenAI, job_id: str) -> Any:
+    while (job := client.fine_tuning.jobs.retrieve(job_id)).finished_at is None:
+        time.sleep(0.2)
+    return job
+
+
+def test_a_base_model_chats_whole_and_streamed(client: openai.OpenAI) -> None:
+    assert {"openai.gpt-oss-20b", "qwen.qwen3-32b"} <= {one.id for one in client.models.list()}
+    ask = {"model": "openai.gpt-oss-20b", "messages": MESSAGES, "max_completion_tokens": 5}
+    whole = client.chat.completions.create(**ask)
+    chunks = list(client.chat.completions.create(**ask, stream=True))
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert whole.choices[0].message.content == "".join(pieces) != ""
+    assert whole.usage is not None and whole.usage.completion_tokens == 5
+
+
+def test_what_the_api_lacks_is_refused_in_its_words(client: openai.OpenAI, url: str) -> None:
+    with pytest.raises(openai.NotFoundError, match="has no operation at /v1/responses"):
+        client.responses.create(model="any", input=PROMPT)
+    with pytest.raises(openai.BadRequestError, match="Unknown member suffix"):
+        client.fine_tuning.jobs.create(
+            model="openai.gpt-oss-20b", training_file="file-any", method=METHOD, suffix="mine"
+        )
+    elsewhere = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="any", max_retries=0)
+    with pytest.raises(openai.PermissionDeniedError, match="There is no operation of bedrock"):
+        elsewhere.models.list()
 
 
 def test_an_imported_model_answers_in_openai_s_objects(boto: Any, model_folder: Path) -> None:

@@ -77,7 +77,9 @@ def regional_arns(job: LoadedJob) -> dict[str, str]:
     arns = {}
     for path in customization.regional_arns:
         section, _, name = path.partition(".")
-        arns[path] = str(getattr(getattr(job.spec, section), name))
+        value = getattr(getattr(job.spec, section), name)
+        if value is not None:
+            arns[path] = str(value)
     return arns
 
 
@@ -227,8 +229,9 @@ def _teacher_names(job: LoadedJob) -> str:
 def _reinforcement_config(job: LoadedJob) -> Config:
     section = job.spec.reinforcement
     assert section is not None
-    grader = {"lambdaGrader": {"lambdaArn": section.lambda_arn}}
-    config: dict[str, object] = {"graderConfig": grader}
+    config: dict[str, object] = {}
+    if section.lambda_arn is not None:
+        config["graderConfig"] = {"lambdaGrader": {"lambdaArn": section.lambda_arn}}
     if section.hyperparameters:
         config["hyperParameters"] = dict(section.hyperparameters)
     return {"rftConfig": config}
@@ -238,7 +241,8 @@ def _grader_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPe
     """Yield the permission to invoke the grader, which its own resource policy may grant too."""
     assert job.spec.reinforcement is not None
     grader = job.spec.reinforcement.lambda_arn
-    yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
+    if grader is not None:
+        yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
 
 
 CUSTOMIZATIONS: dict[str, Customization] = {

@@ -109,8 +109,17 @@ class Distillation(Section):
 class Reinforcement(Section):
     """The grader, for REINFORCEMENT_FINE_TUNING."""
 
-    lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
-        description="The grader: the ARN of a Lambda function."
+    grader: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="File with lambda_handler(event, context), the grader."
+    )
+    lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="The grader on AWS: the ARN of a Lambda function."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=900), READ_NUMBER] = Field(
+        default=30, description="Lambda's time limit of one call."
+    )
+    memory_mb: Annotated[int, Field(ge=128, le=10240), READ_NUMBER] = Field(
+        default=512, description="Lambda's memory."
     )
     hyperparameters: dict[str, GraderSetting] = Field(
         default_factory=dict,
@@ -154,5 +163,6 @@ register_section(
         "For REINFORCEMENT_FINE_TUNING.",
         is_nullable=True,
         after="distillation",
+        path_fields=("grader",),
     )
 )

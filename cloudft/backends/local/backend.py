@@ -72,6 +72,8 @@ from cloudft.types import (
 )
 
 PROBE_PREFIX = ".probe-"
+GRADER_ROLE = "grader"
+"""Key of the grader's file in a plan."""
 SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
 """How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
 trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
@@ -165,7 +167,7 @@ class LocalBackend(
             token=token,
             name=name,
             request={"id": id_of(name, token), **job_json},
-            files=files | {"manifest": staged.folder / "manifest.json"},
+            files=files | {"manifest": staged.folder / "manifest.json"} | _grader_file(staged),
             manifest=staged.manifest,
             estimate=self._estimate_plan(staged),
             spec=to_portable_values(staged.job),
@@ -378,8 +380,10 @@ class LocalBackend(
         return retrying(try_lock, job.path / names.LOCK)
 
     def _write_job_files(self, job: JobFolder, plan: Plan) -> None:
-        for file in plan.files.values():
-            _link_or_copy(file, job.path / names.DATA / file.name)
+        for role, file in plan.files.items():
+            is_grader = role == GRADER_ROLE
+            to = job.path / names.GRADER if is_grader else job.path / names.DATA / file.name
+            _link_or_copy(file, to)
         self._link_start_models(job, plan)
         atomic_write(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
@@ -424,6 +428,10 @@ class LocalBackend(
         kept = environment.filter_environment(os.environ, hub=hub)
         ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
         return SHARED_MACHINE_ENVIRON | kept | ours
+
+
+def _grader_file(staged: StagedJob) -> dict[str, Path]:
+    return {} if staged.grader is None else {GRADER_ROLE: staged.grader.path}
 
 
 def _link_or_copy(source: Path, to: Path) -> None:

@@ -32,6 +32,7 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
+GRADER = "grader.py"
 LOG_LINES_SHOWN = 5
 DISK_FULL_BYTES = 64 * 1024
 """With less room on the disk a trainer can't write how it ended."""

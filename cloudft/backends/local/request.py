@@ -11,7 +11,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
-from cloudft.backends.local.job_folder import START
+from cloudft.backends.local.job_folder import GRADER, START
 from cloudft.backends.local.job_section import Lora
 from cloudft.backends.teacher import find_teacher, response_length
 from cloudft.backends.trained_model import trained_model
@@ -77,7 +77,19 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
         **_distillation(staged.job),
+        **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
+    }
+
+
+def _grader(staged: StagedJob) -> dict[str, Any]:
+    section, grader = staged.job.spec.reinforcement, staged.grader
+    assert section is not None and grader is not None
+    return {
+        "path": GRADER,
+        "sha256": grader.sha256,
+        "timeoutSeconds": section.timeout_seconds,
+        "memoryMb": section.memory_mb,
     }
 
 

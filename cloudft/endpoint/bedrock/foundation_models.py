@@ -46,9 +46,10 @@ class FoundationModel:
 class FoundationModels:
     """Operations on foundation models, and the stand-ins that play them.
 
-    With `as_on_aws`, a model is Legacy, and later not offered, from the days that the catalogue
-    has; without it every model is active. `clock` returns the time, in UTC. `stand_ins` maps a
-    model's id or alias to an open model; `stand_in` is used for all others.
+    They are those that `api` customizes. With `as_on_aws`, a model is Legacy, and later not
+    offered, from the days that the catalogue has; without it every model is active. `clock` returns
+    the time, in UTC. `stand_ins` maps a model's id or alias to an open model; `stand_in` is used
+    for all others.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class FoundationModels:
         stand_in: str = "",
         stand_ins: Mapping[str, str] | None = None,
         clock: Callable[[], datetime] = now,
+        api: catalogue.CustomizationApi = "bedrock",
     ) -> None:
         self.region = region
         self.started = clock()
@@ -68,7 +70,7 @@ class FoundationModels:
         self._all = [
             FoundationModel(model.bedrock_id, model, region)
             for model in catalogue.load_models()
-            if model.bedrock_id and model.customization_api == "bedrock"
+            if model.bedrock_id and model.customization_api == api
         ]
 
     @property

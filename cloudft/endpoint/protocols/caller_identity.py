@@ -18,6 +18,8 @@ CREDENTIAL_SCOPE = re.compile(
     r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request"
 )
 BEARER_PREFIX = "Bearer "
+OPENAI_PREFIX = "/v1/"
+"""Beginning of the paths of Bedrock's OpenAI-compatible API."""
 VERSION_2_PREFIX = "AWS "
 """Beginning of signatures of version 2, which only S3 still takes (S3 user guide)."""
 PRESIGNED_PARAMETERS = ({"x-amz-signature"}, {"awsaccesskeyid", "signature"})
@@ -47,12 +49,16 @@ class Caller:
     region: str = ""
 
 
-def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
-    """Return the caller. `headers` have lower-case names; `query` is the raw query string."""
+def identify_caller(headers: Mapping[str, str], query: str, path: str = "") -> Caller:
+    """Return the caller. `headers` have lower-case names; `query` is the raw query string.
+
+    An API key names no service: `path` says whether it is Bedrock's OpenAI-compatible API.
+    """
     authorization = headers.get("authorization", "")
     # Of the services here, only Bedrock has API keys.
     if authorization.startswith(BEARER_PREFIX):
-        return Caller("bedrock", is_signed=True)
+        is_openai = path.startswith(OPENAI_PREFIX)
+        return Caller("bedrock-mantle" if is_openai else "bedrock", is_signed=True)
     scope = CREDENTIAL_SCOPE.search(authorization)
     if scope is not None:
         return Caller(scope["service"], is_signed=True, region=scope["region"])

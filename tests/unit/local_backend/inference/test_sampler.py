@@ -13,8 +13,8 @@ from scipy.stats import chisquare
 from local_backend.inference.sampler import PackedSampler, PlainSampler, make_sampler
 from local_backend.models import lora
 from local_backend.models.load_model import LoadedModel, load_model
+from local_backend.models.sampling import Sampled, Sampling, choose_tokens, keep_top
 from local_backend.packed import decode
-from local_backend.packed.sampling import Sampled, Sampling, choose_tokens, keep_top
 from local_backend.settings import LoraSettings
 from local_backend.training.loss import make_loss
 from local_backend.training.objectives import find_objective

@@ -1,0 +1,1 @@
+"""Bedrock's OpenAI-compatible API: files, fine-tuning jobs, models, chat completions."""
