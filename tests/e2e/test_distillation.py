@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-from endpoint import Endpoint
+from endpoint import Endpoint, running_endpoint
 from processes import Cli, read_json, read_jsonl
 
 PROMPTS = [f"Where is parcel {number}?" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
+    """An endpoint whose models are all the tiny one."""
+    with running_endpoint("--stand-in", tiny_model) as made:
+        yield made
+
+
+@pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """The command line reaches the endpoint."""
+    for name, value in endpoint.environ.items():
+        monkeypatch.setenv(name, value)
+    return endpoint
 
 
 def write_job(folder: Path, model: Path, distillation: Mapping[str, Any], **more: Any) -> Path:
@@ -66,20 +81,20 @@ def test_the_student_learns_the_answers_in_a_file(
 
 
 def test_bedrock_answers_each_prompt_once(
-    cli: Cli, tmp_path: Path, home: Path, tiny_model: Path, fast_account: Endpoint
+    cli: Cli, tmp_path: Path, home: Path, tiny_model: Path, aws: Endpoint
 ) -> None:
     teacher = {"teacher": "nova-pro", "max_response_length": 8}
     path = write_job(tmp_path, tiny_model, teacher, bedrock={"region": "us-east-1"})
-    before = len(fast_account.calls("Converse"))
-    done = cli("submit", path, "--max-cost", "0.00001", env=fast_account.environ)
+    before = len(aws.calls("Converse"))
+    done = cli("submit", path, "--max-cost", "0.00001")
     assert done.returncode == 6, done.stderr
-    assert len(fast_account.calls("Converse")) == before
-    job = submit(cli, path, home, env=fast_account.environ)
-    assert len(fast_account.calls("Converse")) - before == len(PROMPTS) - 1
+    assert len(aws.calls("Converse")) == before
+    job = submit(cli, path, home)
+    assert len(aws.calls("Converse")) - before == len(PROMPTS) - 1
     answers = learned_answers(job)
     assert answers[3] == "My own answer."
-    again = submit(cli, path, home, env=fast_account.environ)
-    assert again == job and len(fast_account.calls("Converse")) - before == len(PROMPTS) - 1
+    again = submit(cli, path, home)
+    assert again == job and len(aws.calls("Converse")) - before == len(PROMPTS) - 1
     assert "distillation" not in read_json(job / "job.json")
 
 
