@@ -402,7 +402,8 @@ class Metric:
     """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0.
 
     `validation_set` names one of several validation sets. A point of the split `validation` without
-    it is of all validation data.
+    it is of all validation data. The last four are of pairs of answers: mean rewards, and how often
+    the chosen answer has the higher one.
     """
 
     step: int
@@ -414,6 +415,10 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ METRICS = "metrics.jsonl"
 STOP = "stop"
 MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
+REFERENCE = "reference"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
@@ -127,6 +128,15 @@ class DistillationRequest(TypedDict):
     temperature: float
 
 
+class PreferenceRequest(TypedDict):
+    """`preference` of job.json, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class GraderRequest(TypedDict):
     """The grader in job.json. `path` is relative to the job's folder."""
 
@@ -143,6 +153,7 @@ class LaterKeys(TypedDict, total=False):
     fsdp: bool | str
     packed: bool | str
     distillation: DistillationRequest
+    preference: PreferenceRequest
     grader: GraderRequest
 
 

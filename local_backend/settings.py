@@ -33,6 +33,16 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class PreferenceSettings:
+    """How pairs of answers are learned, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
+@dataclass(frozen=True)
 class DataFile:
     """A staged file, the SHA-256 that it must have, and its number of records."""
 
@@ -80,6 +90,7 @@ class Settings:
     fsdp: bool | str
     packed: bool | str
     data: Mapping[str, DataFile]
+    preference: PreferenceSettings | None
     created_on: str
     """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
     distillation: DistillationSettings | None = None
@@ -133,6 +144,7 @@ def read_settings(job_dir: JobDir) -> Settings:
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()
         },
+        preference=PreferenceSettings(**job["preference"]) if "preference" in job else None,
         created_on=_day((job_dir / JOB).stat().st_mtime),
         distillation=_read_distillation(job_dir, job.get("distillation")),
     )

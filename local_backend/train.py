@@ -30,7 +30,7 @@ from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
 from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
-from local_backend.training.loss_curve import read_curve, set_losses_at
+from local_backend.training.loss_curve import measures_at, read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
 from local_backend.training.teacher import complete_records
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
@@ -158,8 +158,9 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
         **run.objective.metrics(best),
         "step": run.position.best_step,
     }
+    points = read_curve(run.checkpoints.parent / METRICS)
+    tuned |= measures_at(points, run.position.best_step)
     if run.validation_sets:
-        points = read_curve(run.checkpoints.parent / METRICS)
         tuned["validationSets"] = set_losses_at(points, run.position.best_step)
     run.reporter.summary["tuned"] = tuned
     run.reporter.log(

@@ -102,6 +102,15 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
+class _Preference(msgspec.Struct):
+    """The settings of PREFERENCE_OPTIMIZATION (local/job_section.py)."""
+
+    method: Literal["dpo", "simpo", "orpo"]
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class _Grader(msgspec.Struct, rename="camel"):
     path: FileName
     sha256: Sha256
@@ -128,6 +137,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
+    preference: _Preference | None = None
     grader: _Grader | None = None
 
 
@@ -164,6 +174,10 @@ class _Point(msgspec.Struct, rename="camel"):
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:

@@ -6,6 +6,9 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 import torch
@@ -29,17 +32,23 @@ def evaluate_base_model(run: TrainingRun) -> None:
     """Measure the validation loss before the first step, which is the base model's."""
     if run.validation is None:
         return
-    losses: dict[str, float] = {}
+    sets: dict[str, LossSums] = {}
     if run.position.base_loss is None:
         report_progress(run, None, None, "validating the base model")
-        losses = compute_set_losses(run)
-        run.position.base_loss = compute_validation_loss(run, losses)
+        sets = sum_set_losses(run)
+        sums = sum_validation_losses(run, sets)
+        run.position.base_loss = sums.mean
+        run.position.base_measures = run.objective.describe_sums(sums.measured)
     base = run.position.base_loss
-    result: dict[str, object] = {"validationLoss": base, **run.objective.metrics(base)}
+    result: dict[str, object] = {
+        "validationLoss": base,
+        **run.objective.metrics(base),
+        **run.position.base_measures,
+    }
     run.reporter.log(f"base model: validation loss {base:.4f}")
-    if losses:  # a resumed run has only the loss of all: a checkpoint keeps no more
-        result["validationSets"] = losses
-        run.reporter.log(f"base model: {describe_set_losses(losses)}")
+    if sets:  # a resumed run has only the loss of all: a checkpoint keeps no more
+        result["validationSets"] = {name: of_set.mean for name, of_set in sets.items()}
+        run.reporter.log(f"base model: {describe_set_losses(sets)}")
     run.reporter.summary["base"] = result
 
 
@@ -104,27 +113,32 @@ def train_step(run: TrainingRun) -> None:
         # A seed for each step: a repeated step (after a crash, or with less memory) drops the same
         # units. The rank is in the high bits, so that ranks drop different ones.
         torch.manual_seed(run.settings.seed * 1_000_003 + step + (run.process_group.rank << 40))
+        run.objective.take_sums()
         return compute_mean_loss(run, examples, backward=True)
 
-    [loss] = run.process_group.all_reduce_sum(
-        retry_with_smaller_micro_batches(run, forward_and_backward)
-    )
+    own_loss = retry_with_smaller_micro_batches(run, forward_and_backward)
+    loss, *measured = run.process_group.all_reduce_sum(own_loss, *run.objective.take_sums())
     run.process_group.all_reduce_grads(trainable_parameters(run.loaded.model).values())
     # Checked before the weights change: a checkpoint of the step before is still good.
-    if not math.isfinite(loss):
-        raise TrainerError(
-            f"The loss became {loss} at step {step}: training has diverged.",
-            fix="lower the learningRate, or add warm-up steps.",
-        )
+    check_finite(loss, step)
     step_optimizer(run)
     seconds = time.monotonic() - started
     tokens = sum(len(e.ids) for e in examples)
     run.position.step += 1
     run.position.tokens += tokens
     run.position.seconds += seconds
-    values = {"loss": loss, **run.objective.metrics(loss)}
+    values = curve_values(run, loss, measured)
     run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
     report_progress(run, epoch, loss, "training")
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raise TrainerError for a loss that is not finite."""
+    if not math.isfinite(loss):
+        raise TrainerError(
+            f"The loss became {loss} at step {step}: training has diverged.",
+            fix="lower the learningRate, or add warm-up steps.",
+        )
 
 
 def step_optimizer(run: TrainingRun) -> None:
@@ -240,18 +254,19 @@ def validate(run: TrainingRun) -> None:
     """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
-    losses = compute_set_losses(run)
-    loss = compute_validation_loss(run, losses)
+    sets = sum_set_losses(run)
+    sums = sum_validation_losses(run, sets)
+    loss = sums.mean
     position, stopping = run.position, run.settings.early_stopping
-    values = {"loss": loss, **run.objective.metrics(loss)}
+    values = curve_values(run, loss, sums.measured)
     run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
     run.reporter.log(f"step {position.step}: validation loss {loss:.4f}")
-    for name, of_set in losses.items():
+    for name, of_set in sets.items():
         named: dict[str, float | str] = {"validationSet": name}
-        named |= {"loss": of_set, **run.objective.metrics(of_set)}
+        named |= curve_values(run, of_set.mean, of_set.measured)
         run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
-    if losses:
-        run.reporter.log(f"step {position.step}: {describe_set_losses(losses)}")
+    if sets:
+        run.reporter.log(f"step {position.step}: {describe_set_losses(sets)}")
     threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
     # Patience counts gains below the threshold as none; the best weights count every gain.
@@ -268,48 +283,70 @@ def validate(run: TrainingRun) -> None:
             )
 
 
-def compute_set_losses(run: TrainingRun) -> dict[str, float]:
-    """Return the mean loss on each of several validation sets; nothing where there is one."""
-    return {name: compute_loss(run, data.examples) for name, data in run.validation_sets.items()}
+@dataclass(frozen=True)
+class LossSums:
+    """A loss summed over `count` terms, and what the objective has measured beside it."""
+
+    total: float
+    count: int
+    measured: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Return the mean loss."""
+        return self.total / self.count
+
+    def __add__(self, other: LossSums) -> LossSums:
+        """Return the sums over both."""
+        measured = map(add, self.measured, other.measured)
+        return LossSums(self.total + other.total, self.count + other.count, tuple(measured))
 
 
-def compute_validation_loss(run: TrainingRun, set_losses: Mapping[str, float]) -> float:
-    """Return the mean loss on all of the validation data, without dropout.
+def sum_set_losses(run: TrainingRun) -> dict[str, LossSums]:
+    """Return the loss on each of several validation sets; nothing where there is one."""
+    return {name: sum_losses(run, data.examples) for name, data in run.validation_sets.items()}
 
-    `set_losses` are those of its sets, so that nothing is computed twice: each weighs as much as
-    the number of terms that its mean is over.
+
+def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> LossSums:
+    """Return the loss on all of the validation data, without dropout.
+
+    `sets` are those of its sets, so that nothing is computed twice.
     """
     assert run.validation is not None
-    if not set_losses:
-        return compute_loss(run, run.validation.examples)
-    weights = {
-        name: run.objective.count(data.examples) for name, data in run.validation_sets.items()
-    }
-    return sum(set_losses[n] * weight for n, weight in weights.items()) / sum(weights.values())
+    return reduce(add, sets.values()) if sets else sum_losses(run, run.validation.examples)
 
 
-def describe_set_losses(losses: Mapping[str, float]) -> str:
+def describe_set_losses(sets: Mapping[str, LossSums]) -> str:
     """Return the losses of the validation sets as one line of the log."""
-    return "validation loss of " + ", ".join(f"{n} {loss:.4f}" for n, loss in losses.items())
+    losses = ", ".join(f"{name} {of_set.mean:.4f}" for name, of_set in sets.items())
+    return f"validation loss of {losses}"
 
 
-def compute_loss(run: TrainingRun, examples: Sequence[Example]) -> float:
-    """Return the mean loss on these examples, without dropout."""
+def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> dict[str, float]:
+    """Return a point's values: the loss, and what the objective shows beside it."""
+    metrics, measures = run.objective.metrics(loss), run.objective.describe_sums(measured)
+    return {"loss": loss, **metrics, **measures}
+
+
+def sum_losses(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
+    """Return the loss on these examples, without dropout."""
+    count = run.objective.count(examples)
 
     def measure() -> float:
+        run.objective.take_sums()
         with eval_mode(run.loaded.model, sharded=run.process_group.is_sharded):
-            total, count = 0.0, 0
+            total = 0.0
             for at in range(0, len(examples), run.settings.batch_size):
                 if run.process_group.world_size == 1:  # several ranks stop between steps, together
                     run.reporter.raise_if_stopped()
                 part = examples[at : at + run.settings.batch_size]
                 weight = run.objective.count(part)
                 total += compute_mean_loss(run, part, backward=False) * weight
-                count += weight
-            return total / count
+            return total
 
-    [loss] = run.process_group.all_reduce_sum(retry_with_smaller_micro_batches(run, measure))
-    return loss
+    own = retry_with_smaller_micro_batches(run, measure)
+    total, *measured = run.process_group.all_reduce_sum(own, *run.objective.take_sums())
+    return LossSums(total, count, tuple(measured))
 
 
 def should_stop_early(run: TrainingRun) -> bool:

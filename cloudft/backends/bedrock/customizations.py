@@ -245,6 +245,23 @@ def _grader_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPe
         yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
 
 
+def _check_grader(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Check that the function is named: by the job file, or by the stack STACK-grader."""
+    section = job.spec.reinforcement
+    assert section is not None
+    if section.lambda_arn is not None:
+        return
+    if section.grader is None:
+        fix = "set reinforcement.grader, deploy it, and set reinforcement.lambda_arn."
+    else:
+        fix = (
+            "`cloudft infra deploy NAME-grader --grader JOB.yaml` deploys it beside the stack NAME;"
+            " set bedrock.stack: NAME, or reinforcement.lambda_arn."
+        )
+    message = "the grader's Lambda function is not named"
+    yield finding("MissingValue", "reinforcement.lambda_arn", message, fix)
+
+
 CUSTOMIZATIONS: dict[str, Customization] = {
     "DISTILLATION": Customization(
         build_config=_distillation_config,
@@ -263,6 +280,7 @@ CUSTOMIZATIONS: dict[str, Customization] = {
             "customizationConfig.rftConfig.hyperParameters": "reinforcement.hyperparameters",
         },
         regional_arns=("reinforcement.lambda_arn",),
+        check=_check_grader,
     ),
 }
 """Rows by customization type."""

@@ -22,6 +22,7 @@ from cloudft.backends.capabilities import (
     SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
+    SupportsGrading,
     SupportsInference,
     SupportsLmEval,
     SupportsProbe,
@@ -38,11 +39,13 @@ from cloudft.backends.local import (
 )
 from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
+from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.grading import GraderConfig
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
@@ -92,6 +95,7 @@ class LocalBackend(
     SupportsInference,
     SupportsLmEval,
     SupportsProbe,
+    SupportsGrading,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
 
@@ -269,6 +273,10 @@ class LocalBackend(
         """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))
+
+    def open_grader(self, config: GraderConfig) -> GraderProcess:
+        """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""
+        return GraderProcess(config, self._trainer_environment(hub=False))
 
     def run_lm_eval(
         self,

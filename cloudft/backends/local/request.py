@@ -12,11 +12,12 @@ import orjson
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.job_folder import GRADER, START
-from cloudft.backends.local.job_section import Lora
+from cloudft.backends.local.job_section import Lora, Preference
 from cloudft.backends.teacher import find_teacher, response_length
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.model import JobSpec
 from cloudft.types import Manifest
 
 VERSION = 1
@@ -25,6 +26,11 @@ TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningR
 """The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
+PREFERENCE_LEARNING_RATES = {"full": 1e-6, "lora": 5e-5, "qlora": 5e-5}
+"""Defaults for pairs of answers, by method: TRL's for all weights (DPOConfig), and for an adapter
+some ten times that of its examples. Pairs move a model faster than answers do."""
+SIMPO_GAMMA = 0.5
+"""TRL's default (CPOConfig.simpo_gamma)."""
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
@@ -35,6 +41,8 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     }
     if job.spec.local.method == "full":
         values["learningRate"] = FULL_LEARNING_RATE
+    if job.spec.customization_type == "PREFERENCE_OPTIMIZATION":
+        values["learningRate"] = PREFERENCE_LEARNING_RATES[job.spec.local.method]
     if not job.model.is_open_weight:
         values |= {name: p.default for name, p in job.model.hyperparameters.items()}
     values |= job.spec.hyperparameters
@@ -77,8 +85,26 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
         **_distillation(staged.job),
+        **_objective_settings(spec),
         **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
+    }
+
+
+def _objective_settings(spec: JobSpec) -> dict[str, Any]:
+    """Return what only some customization types have; the token of another job has none of it."""
+    if spec.customization_type != "PREFERENCE_OPTIMIZATION":
+        return {}
+    preference = spec.preference or Preference()
+    return {
+        "preference": {
+            "method": preference.method,
+            "beta": preference.beta,
+            "label_smoothing": preference.label_smoothing or 0.0,
+            "simpo_gamma": SIMPO_GAMMA
+            if preference.simpo_gamma is None
+            else preference.simpo_gamma,
+        }
     }
 
 
