@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudft.backends.answer_cache import cache_key, prompt_to_json
 from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
@@ -18,7 +19,6 @@ from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.inference.answer_cache import cache_key, prompt_to_json
 from cloudft.evaluate.rewards.prompts import GradedPrompt, prompt_for_grader
 from cloudft.inference import Message, Prompt, ScoringRequest, message_text
 from cloudft.jobs.prompts import prompt_of_record

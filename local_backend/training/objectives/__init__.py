@@ -8,6 +8,7 @@ from __future__ import annotations
 from local_backend.errors import TrainerError
 from local_backend.settings import Settings
 from local_backend.training.objectives.continued_pretraining import ContinuedPreTraining
+from local_backend.training.objectives.distillation import Distillation
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
 from local_backend.training.objectives.preference_optimization import PreferenceOptimization
@@ -18,6 +19,7 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         FineTuning(),
         ContinuedPreTraining(),
+        Distillation(),
         ReinforcementFineTuning(),
         PreferenceOptimization(),
     )
