@@ -33,6 +33,7 @@ from local_backend.training.artifacts import write_artifacts
 from local_backend.training.loss_curve import measures_at, read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
 from local_backend.training.reinforcement.practice import compare_rewards, open_practice
+from local_backend.training.teacher import complete_records
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
 DISK_REMEDY = (
@@ -119,6 +120,7 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
         verify_digest(file)
     reporter.set_phase("validationDetails", COMPLETED)
     reporter.set_phase("dataProcessingDetails", IN_PROGRESS)
+    settings = complete_records(job_dir, settings, reporter)
     run = prepare_run(job_dir, settings, reporter)
     reporter.set_phase("dataProcessingDetails", COMPLETED)
     reporter.set_phase("trainingDetails", IN_PROGRESS)

@@ -104,15 +104,6 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
-class _Reinforcement(msgspec.Struct):
-    temperature: float = 1.0
-    beta: float = 0.0
-    epsilon: float = 0.2
-    num_iterations: Annotated[int, msgspec.Meta(ge=1)] = 1
-    loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-
-
 class _Preference(msgspec.Struct):
     """The settings of PREFERENCE_OPTIMIZATION (local/job_section.py)."""
 
@@ -120,6 +111,15 @@ class _Preference(msgspec.Struct):
     beta: float
     label_smoothing: float
     simpo_gamma: float
+
+
+class _Reinforcement(msgspec.Struct):
+    temperature: float = 1.0
+    beta: float = 0.0
+    epsilon: float = 0.2
+    num_iterations: Annotated[int, msgspec.Meta(ge=1)] = 1
+    loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
 
 
 class _Grader(msgspec.Struct, rename="camel"):
@@ -148,8 +148,8 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
-    reinforcement: _Reinforcement | None = None
     preference: _Preference | None = None
+    reinforcement: _Reinforcement | None = None
     grader: _Grader | None = None
 
 
@@ -186,16 +186,16 @@ class _Point(msgspec.Struct, rename="camel"):
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
     reward: float | None = None
     kl: float | None = None
     response_length: float | None = None
     entropy: float | None = None
     dead_groups: float | None = None
     clip_fraction: float | None = None
-    chosen_reward: float | None = None
-    rejected_reward: float | None = None
-    reward_margin: float | None = None
-    preference_accuracy: float | None = None
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:

@@ -106,7 +106,7 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     message += _lost_teachers(model) if requested == "DISTILLATION" else ""
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = f"take {_name_models(requested)}"
-    if requested in trains_on("sagemaker"):
+    if requested in trains_on("sagemaker") and CUSTOMIZATION_TYPES[str(requested)].section is None:
         command = "cloudft submit --backend sagemaker --wait --import"
         fix = (
             "take an open-weight base_model such as smollm2-135m and run"

@@ -18,6 +18,7 @@ from cloudft.backends.local.reinforcement import (
     given_hyperparameters,
     is_reinforcement,
 )
+from cloudft.backends.teacher import find_teacher, response_length
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
@@ -95,8 +96,9 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "fsdp": spec.local.fsdp,
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
-        **build_settings(staged.job),
+        **_distillation(staged.job),
         **_objective_settings(spec),
+        **build_settings(staged.job),
         **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
     }
@@ -135,6 +137,7 @@ def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
     request = build_request(StagedJob(job, nothing, Path()))
+    request.pop("distillation", None)
     return request | {"model": build_tokenize_request(job, preview=False)["model"]}
 
 
@@ -173,6 +176,21 @@ def _lora(lora: Lora) -> dict[str, Any]:
         "alpha": lora.alpha,
         "dropout": lora.dropout,
         "target_modules": targets if isinstance(targets, str) else list(targets),
+    }
+
+
+def _distillation(job: LoadedJob) -> dict[str, Any]:
+    """Return the teacher that the trainer lets answer: a model on this machine, or none."""
+    teacher, section = find_teacher(job), job.spec.distillation
+    if teacher is None or section is None or not teacher.is_open_weight:
+        return {}
+    weights = [_in_job_folder(one) for one in teacher.weights]
+    return {
+        "distillation": {
+            "teacher": {"name": teacher.alias, "weights": weights},
+            "maxResponseLength": response_length(job),
+            "temperature": section.temperature,
+        }
     }
 
 

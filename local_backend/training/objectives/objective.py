@@ -145,14 +145,6 @@ class Objective(ABC):
         """
         return {"perplexity": perplexity(mean_loss)}
 
-    def validation_result(self, loss: float) -> dict[str, object]:
-        """Return what the summary says of a model with this validation loss."""
-        return {"validationLoss": loss, **self.metrics(loss)}
-
-    def describe_validation(self, loss: float) -> str:
-        """Return a validation loss as words of the log."""
-        return f"validation loss {loss:.4f}"
-
     def add_to_sums(self, values: torch.Tensor) -> None:
         """Add what `loss` has measured of its examples: `sum_count` numbers."""
         self._sums = values if self._sums is None else self._sums + values
@@ -169,3 +161,11 @@ class Objective(ABC):
         Default: nothing, as `loss` measures nothing besides.
         """
         return {}
+
+    def validation_result(self, loss: float) -> dict[str, object]:
+        """Return what the summary says of a model with this validation loss."""
+        return {"validationLoss": loss, **self.metrics(loss)}
+
+    def describe_validation(self, loss: float) -> str:
+        """Return a validation loss as words of the log."""
+        return f"validation loss {loss:.4f}"
