@@ -50,6 +50,7 @@ from local_backend.training.train_loop import (
     compute_mean_loss,
     practice_step,
     step_optimizer,
+    sum_losses,
 )
 
 WARM_UP = 2
