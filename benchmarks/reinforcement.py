@@ -3,8 +3,9 @@
 `make bench-reinforcement` runs it. A step samples 8 answers of 64 tokens to each of 8 prompts of
 the example aws-cli, gets their rewards and updates SmolLM2's adapters. Contestants take turns, each
 in a fresh process, with the same prompts, reward and precision; TRL with the answers to one prompt
-and with all of them in a micro-batch. `update` compares the update alone with the supervised trainer's, on the
-same sequences. The table is appended to benchmarks/RESULTS.md. The rows of TRL need trl.
+and with all of them in a micro-batch. `update` compares the update alone with the supervised
+trainer's, on the same sequences. The table is appended to benchmarks/RESULTS.md. The rows of TRL
+need trl.
 """
 
 from __future__ import annotations

@@ -151,6 +151,7 @@ class BedrockBackend(
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
+    calls_teacher = True
     inference_is_billed = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
