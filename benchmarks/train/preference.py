@@ -3,7 +3,8 @@
 Contestants take turns, each in a fresh process, on the same pairs: an answer of the example, and
 that of another record. Ratios are of one round's figures. TRL has its best settings on a CPU:
 reference log-probabilities computed before, and no padding where its name says so; grouping by
-length (group_by_length) fails with its pairs. With --smallest our trainer runs alone and nothing is recorded. The rows of TRL need trl.
+length (group_by_length) fails with its pairs. With --smallest our trainer runs alone and nothing is
+recorded. The rows of TRL need trl.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from cloudft.backends.capabilities import (
     SupportsBatchInference,
     SupportsInference,
 )
-from cloudft.catalogue import is_text_only
+from cloudft.catalogue import is_preference, is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, supervised
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
@@ -34,6 +34,7 @@ from cloudft.evaluate.inference.cached_inference import (
 from cloudft.evaluate.inference.external_answers import load_external_answers
 from cloudft.evaluate.metrics.labels import normalize_text
 from cloudft.evaluate.metrics.tasks import Task, detect_task
+from cloudft.evaluate.preference import evaluate_preferences
 from cloudft.evaluate.results import (
     FORMAT_VERSION,
     DiagnosticResult,
@@ -48,6 +49,8 @@ from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 
+DEFAULT_BETA = 0.1
+"""Weight of a reward where the job file names none (preference.beta)."""
 FEW_RECORDS = 30
 """With fewer records, intervals are wide whatever the models do."""
 MOSTLY_EMPTY_SHARE = 0.5
@@ -171,6 +174,12 @@ def evaluate_job(
 def _score_external_answers(
     record: JobRecord, held_out: HeldOutData, path: Path, task: str | None
 ) -> EvaluationScores:
+    if is_preference(record.customization_type):
+        raise UsageError(
+            "answers can't evaluate a model after preference optimization: both answers of each"
+            " pair are given, and the models say which is likelier",
+            fix="omit --answers.",
+        )
     if is_text_only(record.customization_type):
         raise UsageError(
             "answers can't evaluate a model after continued pre-training",
@@ -193,6 +202,15 @@ def _run_models(
         scores = language_modeling.evaluate_language_modeling(
             models, held_out, load_general_texts(spec)
         )
+    elif is_preference(record.customization_type):
+        beta = spec.preference.beta if spec and spec.preference else DEFAULT_BETA
+        scores = evaluate_preferences(models, held_out, beta)
+        return scores, {
+            "identities": {**models.identities},
+            "decoding": None,
+            "asked": dict(models.generated_counts),
+            "pitfalls": {},
+        }
     else:
         task = detect_job_task(record, held_out, options.task)
         config = job_generation_config(record, held_out, options.max_new_tokens)

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudft.catalogue import is_text_only
+from cloudft.catalogue import is_preference, is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
+from cloudft.data.formats.preference_pairs import NAME as PAIR_FORMAT
+from cloudft.data.formats.record import Conversation, PreferencePair, Record
 from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
@@ -35,7 +37,8 @@ class EvalExample:
     """One held-out record: its prompt, its reference answer, and its file and line.
 
     `input_text` is the last user message. For a document without labels, `reference` is the text.
-    `reply` is the reference as a message where it is more than a text.
+    `reply` is the reference as a message where it is more than a text. Of a pair of answers the
+    reference is the chosen one, and `rejected` scores the other.
     """
 
     key: str
@@ -45,6 +48,7 @@ class EvalExample:
     input_text: str
     reference: str
     reply: Message | None = None
+    rejected: ScoringRequest | None = None
 
     @property
     def has_plain_question(self) -> bool:
@@ -108,12 +112,13 @@ def load_held_out_data(
     role, base_dir, patterns = _resolve_source(record, home, data)
     spec = spec_from_record(record)
     columns = {str(k): v for k, v in spec.data.columns.items()} if spec else {}
-    records = _load_records(base_dir, patterns, columns)
+    target = PAIR_FORMAT if is_preference(record.customization_type) else ""
+    records = _load_records(base_dir, patterns, columns, target)
     if not records:
         raise UsageError(f"no records in {', '.join(patterns)}", fix="name another file.")
     if limit and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
-    train_records = list(_load_train_records(record, home))
+    train_records = list(_load_train_records(record, home, target))
     # Near duplicates need the extra `data`; without it only equal inputs are found.
     similarity = NEAR_DUPLICATE_SIMILARITY if importlib.util.find_spec("rensa") else None
     leakage = LeakageIndex(train_records, similarity)
@@ -174,20 +179,20 @@ def find_validation_files(record: JobRecord, home: Home) -> dict[str, Path]:
     return {role: path for role, path in found.items() if path is not None}
 
 
-def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord]:
+def _load_train_records(record: JobRecord, home: Home, target: str) -> Iterator[LocatedRecord]:
     path = find_staged_file(record, home, "train")
     if path is not None:
         ignored = Findings()
         sources = SourceResolver(Path("/"), ignored).resolve("train", [str(path)])
-        yield from read_records(sources, ignored, {})
+        yield from read_records(sources, ignored, {}, target=target)
 
 
 def _load_records(
-    base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
+    base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str], target: str
 ) -> list[LocatedRecord]:
     findings = Findings()
     sources = SourceResolver(base_dir, findings).resolve("--data", patterns, "test")
-    records = list(read_records(sources, findings, columns))
+    records = list(read_records(sources, findings, columns, target=target))
     if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
@@ -208,4 +213,17 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
     prompt = converted.prompt
     key = cache_key(prompt_to_json(prompt), reference)
     place = (located.file, located.line)
-    return EvalExample(key, *place, prompt, converted.shown, reference, converted.reply)
+    rejected = _score_rejected(located.record)
+    if rejected is not None:  # another pair of the same prompt and chosen answer is another record
+        key = cache_key(prompt_to_json(prompt), reference, rejected.text)
+    return EvalExample(key, *place, prompt, converted.shown, reference, converted.reply, rejected)
+
+
+def _score_rejected(record: Record) -> ScoringRequest | None:
+    """Return the request that scores the rejected answer of a pair; None for another record."""
+    if not isinstance(record, PreferencePair):
+        return None
+    turns = (*record.turns[: record.prompt_length], *record.rejected)
+    worse = Conversation(record.format, record.system, turns, tools=record.tools)
+    converted = prompt_of_record(worse, raw=False)
+    return ScoringRequest(converted.prompt, converted.reference or "", converted.reply)

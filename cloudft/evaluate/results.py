@@ -23,6 +23,7 @@ from cloudft.storage.store import as_damaged_job
 EVALUATIONS_FOLDER = "evaluations"
 FORMAT_VERSION = 1
 LANGUAGE_MODELING_TASK = "language-modelling"
+PREFERENCE_TASK = "preference"
 """The task whose records have no answers. Spelled as in the files."""
 
 
@@ -320,7 +321,7 @@ def _find_inconsistency(evaluation: Evaluation) -> str | None:
         matrices = (confusion["base"], confusion["tuned"])
         if any(len(rows) > len(confusion["labels"]) for rows in matrices):
             return "there are more rows than labels"
-    if evaluation["task"] != LANGUAGE_MODELING_TASK:
+    if evaluation["task"] not in (LANGUAGE_MODELING_TASK, PREFERENCE_TASK):
         for record in evaluation["records"]:
             if record["base"].get("text") is None or record["tuned"].get("text") is None:
                 return "a record lacks an answer's text"
