@@ -2,6 +2,7 @@
 
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
+    teacher/            answers of a teacher, and the data with them
     grader.py           the code that gives rewards, for reinforcement
     start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
@@ -119,6 +120,14 @@ class FileRequest(TypedDict):
     records: int
 
 
+class DistillationRequest(TypedDict):
+    """A teacher on this machine in job.json: its model, and how it answers."""
+
+    teacher: ModelRequest
+    maxResponseLength: int
+    temperature: float
+
+
 class PreferenceRequest(TypedDict):
     """`preference` of job.json, with TRL's names."""
 
@@ -137,14 +146,27 @@ class GraderRequest(TypedDict):
     memoryMb: int
 
 
+class ReinforcementRequest(TypedDict, total=False):
+    """How a reinforcement job learns, in job.json; by TRL's names."""
+
+    temperature: float
+    beta: float
+    epsilon: float
+    num_iterations: int
+    loss_type: str
+    scale_rewards: str
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    distillation: DistillationRequest
     preference: PreferenceRequest
     grader: GraderRequest
+    reinforcement: ReinforcementRequest
 
 
 class JobRequest(LaterKeys):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,7 +14,7 @@ from cloudft.cli.options import parse_settings
 if TYPE_CHECKING:
     from cloudft.infra.costs import ResourceCost
 
-
+Function = TypeVar("Function", bound=Callable[..., Any])
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}|arn:[^\s]+")
 """CloudFormation's rule for `StackName`, or an ARN (API reference, CreateChangeSet)."""
 
@@ -32,10 +33,8 @@ stack_argument = click.argument(
 )
 template_option = click.option(
     "--template",
-    default="base",
-    show_default=True,
     metavar="NAME",
-    help="Name of one of cloudft's templates: base or jobs.",
+    help="Name of one of cloudft's templates: base (the default), jobs or grader.",
 )
 param_option = click.option(
     "--param",
@@ -45,6 +44,40 @@ param_option = click.option(
     callback=parse_settings,
     help="Set a parameter of the template; `cloudft infra synth` shows them all.",
 )
+
+
+GRADER_PLATFORMS = ("bedrock", "sagemaker-nova", "sagemaker-open-weight")
+
+
+def grader_options(function: Function) -> Function:
+    """Add --grader and --grader-for."""
+    for option in (
+        click.option(
+            "--grader-for",
+            type=click.Choice(GRADER_PLATFORMS),
+            default="bedrock",
+            show_default=True,
+            help="With --grader: whose jobs invoke it. SageMaker's event and reply have other"
+            " shapes, to which an adapter in the package translates.",
+        ),
+        click.option(
+            "--grader",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="JOB.yaml",
+            help="Pack the grader of this job file as a Lambda function (template grader).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def chosen_template(template: str | None, grader: Path | None) -> str:
+    """Return the template to use: the grader's with --grader. Raise click.UsageError for both."""
+    if grader is None:
+        return template or "base"
+    if template not in (None, "grader"):
+        raise click.UsageError("--grader has a template of its own: leave out --template")
+    return "grader"
 
 
 def stack_cost_lines(costs: Sequence[ResourceCost]) -> list[str]:

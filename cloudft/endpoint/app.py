@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from cloudft.endpoint import fault_injection
 from cloudft.endpoint.admin import AdminRoutes
 from cloudft.endpoint.call_log import CallLog
 from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.openai_api.protocol import OpenAIProtocol
 from cloudft.endpoint.operations import Operation, find_operation, validate_input
 from cloudft.endpoint.protocols.aws_json import AwsJsonProtocol
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 ParsedProtocol: TypeAlias = RestJsonProtocol | AwsJsonProtocol
 MUTATING_PREFIXES = ("Delete", "Stop", "Tag", "Untag", "Update")
 """Beginnings of operations after which the state is saved. Those that create resources save it."""
+FUNCTION_PATH = re.compile(r"/2015-03-31/functions/[^/]+(/invocations)?")
+"""Path of Lambda's operations on one function: GetFunction, DeleteFunction and Invoke."""
 MISSING_TOKEN = ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
 UNREADABLE_AUTHORIZATION = ServiceError("InvalidArgument", "Unsupported Authorization Type")
 """What S3 answers to such a header (S3 API reference, "Error responses"): moto fails at some."""
@@ -71,13 +75,15 @@ class AppOptions:
 
     `secret_keys` maps access keys to secret keys; None accepts any credentials. `other_regions`
     are answered to calls of Bedrock that are signed for them. `openai_services` have the operations
-    of Bedrock's OpenAI-compatible API, which all Regions share.
+    of Bedrock's OpenAI-compatible API, which all Regions share. `functions` performs operations of
+    Lambda in moto's place.
     """
 
     jobs_folder: Path
     secret_keys: Mapping[str, str] | None = None
     guard: RequestGuard = field(default_factory=RequestGuard)
     other_regions: Mapping[str, RegionServices] = field(default_factory=dict)
+    functions: GraderFunctions | None = None
     openai_services: Sequence[object] = ()
 
 
@@ -86,7 +92,8 @@ class App:
 
     The methods of `services` are the operations of bedrock, bedrock-runtime, sagemaker and
     service-quotas by their names in snake case; `query_services` have operations of services that
-    speak the query protocol. `moto` answers everything else.
+    speak the query protocol, and the options' `functions` those of Lambda. `moto` answers
+    everything else.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class App:
             "sagemaker": AwsJsonProtocol("sagemaker"),
             "servicequotas": AwsJsonProtocol("service-quotas"),
         }
+        self.lambda_protocol = RestJsonProtocol("lambda")
         self.home_region = RegionServices(state, services)
         self.moto = moto
         self.fault_injector = fault_injector
@@ -285,7 +293,7 @@ class App:
             fault_injection.apply_before(fault)
         except ServiceError as error:
             return send_response(self._error_response(environ, service, error), start_response)
-        response = self._serve_query(service, environ)
+        response = self._serve_query(service, environ) or self._serve_function(service, environ)
         if response is not None:
             fault_injection.apply_after(fault)
             return send_response(response, start_response)
@@ -320,6 +328,23 @@ class App:
             failure = _internal_error("InternalFailure", error)
             response = implementation.serialize_error(failure)
         return response
+
+    def _serve_function(self, service: str, environ: WSGIEnvironment) -> HttpResponse | None:
+        """Return the response to an operation on a function that runs here; None for moto's own."""
+        functions, protocol = self.options.functions, self.lambda_protocol
+        raw_path = str(environ.get("REQUEST_URI") or environ["PATH_INFO"]).partition("?")[0]
+        if service != "lambda" or functions is None or not FUNCTION_PATH.fullmatch(raw_path):
+            return None
+        method, query = environ["REQUEST_METHOD"], str(environ.get("QUERY_STRING", ""))
+        headers, body = request_headers(environ), buffer_body(environ)
+        try:
+            call = protocol.parse_request(method, raw_path, query, headers, body)
+        except ServiceError as error:
+            return protocol.serialize_error(error)
+        if call is None or not functions.offers(call.operation, call.parameters["FunctionName"]):
+            return None
+        region = RegionServices(self.home_region.state, (functions,))
+        return _catch_errors(protocol, functools.partial(self._respond, protocol, call, region))
 
     def _serve_from_moto(
         self, service: str, environ: WSGIEnvironment, start_response: StartResponse

@@ -32,6 +32,7 @@ from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.store import StackStore
 from cloudft.endpoint.cloudformation.templates import TemplateReader, Templates
 from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.iam.authorizer import (
     SAGEMAKER_PRINCIPAL,
     PolicyAuthorizer,
@@ -130,7 +131,8 @@ def build_endpoint(
     backend = LocalBackend(Home(folder, str(Home.from_environ().models)))
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
-    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn)
+    functions = GraderFunctions(options.graders, options.region, folder / "functions")
+    parts = _SharedParts(options, backend, inference, s3, clients, faults, warn, functions)
     bedrock = _build_bedrock(parts, state, folder)
     others = [
         _build_bedrock(parts, _build_other_state(state, name, options), folder / REGIONS / name)
@@ -148,7 +150,7 @@ def build_endpoint(
         (*bedrock.services, training, registry),
         replay_log,
         faults,
-        _app_options(options, folder, others, openai_services),
+        _app_options(parts, folder, others, openai_services),
         (cloudformation, iam),
     )
     callbacks = [
@@ -179,6 +181,7 @@ class _SharedParts:
     clients: ServiceClients
     faults: FaultInjector
     warn: Callable[[str], object]
+    functions: GraderFunctions
 
 
 @dataclass(frozen=True)
@@ -192,17 +195,19 @@ class _Bedrock:
 
 
 def _app_options(
-    options: EndpointOptions,
+    parts: _SharedParts,
     folder: Path,
     others: Sequence[_Bedrock],
     openai_services: Sequence[object],
 ) -> AppOptions:
+    options = parts.options
     return AppOptions(
         folder / "jobs",
         options.secret_keys,
         options.request_guard,
         {other.state.region: RegionServices(other.state, other.services) for other in others},
-        openai_services,
+        functions=parts.functions,
+        openai_services=openai_services,
     )
 
 
@@ -231,6 +236,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
         folder=folder,
         faults=parts.faults,
         warn=parts.warn,
+        functions=parts.functions,
     )
     seconds = 0.0 if options.fast else DEPLOYMENT_CREATION_S
     deployments = Deployments(state, models, seconds, parts.faults)
@@ -262,6 +268,7 @@ def _build_openai_api(
         max_concurrent_jobs=options.max_concurrent_jobs,
         folder=folder,
         faults=parts.faults,
+        functions=parts.functions,
     )
     return jobs, (files, jobs, ChatCompletions(state, models, parts.inference))
 

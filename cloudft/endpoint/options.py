@@ -34,6 +34,8 @@ class EndpointOptions:
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     """Fields of the job file that every trained job gets."""
+    graders: Mapping[str, Path] = field(default_factory=dict)
+    """ARN of a Lambda function -> the file with its handler."""
     fast: bool = False
     """Jobs are simulated: they train nothing and take `seconds`."""
     seconds: float = 0.0

@@ -22,6 +22,7 @@ from cloudft.endpoint.cloudformation.change_sets import ChangeSets
 from cloudft.endpoint.cloudformation.drift import DriftDetection
 from cloudft.endpoint.cloudformation.stacks import Stacks
 from cloudft.endpoint.cloudformation.templates import Templates
+from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.iam.simulator import PolicySimulator
 from cloudft.endpoint.openai_api.chat import ChatCompletions
 from cloudft.endpoint.openai_api.files import Files
@@ -49,6 +50,7 @@ PARTLY_LISTED: Mapping[str, Sequence[type]] = {
     "bedrock-mantle": (Files, FineTuningJobs, ChatCompletions),
     "cloudformation": (Stacks, ChangeSets, Templates, DriftDetection),
     "iam": (PolicySimulator,),
+    "lambda": (GraderFunctions,),
     "sagemaker": (TrainingJobs, ModelRegistry),
     "service-quotas": (ServiceQuotas,),
 }

@@ -9,16 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudft.catalogue import is_preference, is_text_only
+from cloudft.backends.answer_cache import cache_key, prompt_to_json
+from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
-from cloudft.data.formats.preference_pairs import NAME as PAIR_FORMAT
-from cloudft.data.formats.record import Conversation, PreferencePair, Record
+from cloudft.data.formats import preference_pairs, reinforcement
+from cloudft.data.formats.record import (
+    Conversation,
+    Document,
+    PreferencePair,
+    PromptWithReference,
+    Record,
+)
 from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.inference.answer_cache import cache_key, prompt_to_json
+from cloudft.evaluate.rewards.prompts import GradedPrompt, prompt_for_grader
 from cloudft.inference import Message, Prompt, ScoringRequest, message_text
 from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec, parse_spec
@@ -48,6 +55,8 @@ class EvalExample:
     input_text: str
     reference: str
     reply: Message | None = None
+    for_grader: GradedPrompt | None = None
+    """The prompt as a grader gets it, of a reinforcement job."""
     rejected: ScoringRequest | None = None
 
     @property
@@ -112,13 +121,12 @@ def load_held_out_data(
     role, base_dir, patterns = _resolve_source(record, home, data)
     spec = spec_from_record(record)
     columns = {str(k): v for k, v in spec.data.columns.items()} if spec else {}
-    target = PAIR_FORMAT if is_preference(record.customization_type) else ""
-    records = _load_records(base_dir, patterns, columns, target)
+    records = _load_records(base_dir, patterns, columns, _target(record))
     if not records:
         raise UsageError(f"no records in {', '.join(patterns)}", fix="name another file.")
     if limit and limit < len(records):
         records = [records[i * len(records) // limit] for i in range(limit)]
-    train_records = list(_load_train_records(record, home, target))
+    train_records = list(_load_train_records(record, home))
     # Near duplicates need the extra `data`; without it only equal inputs are found.
     similarity = NEAR_DUPLICATE_SIMILARITY if importlib.util.find_spec("rensa") else None
     leakage = LeakageIndex(train_records, similarity)
@@ -179,12 +187,27 @@ def find_validation_files(record: JobRecord, home: Home) -> dict[str, Path]:
     return {role: path for role, path in found.items() if path is not None}
 
 
-def _load_train_records(record: JobRecord, home: Home, target: str) -> Iterator[LocatedRecord]:
+def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord]:
     path = find_staged_file(record, home, "train")
     if path is not None:
         ignored = Findings()
         sources = SourceResolver(Path("/"), ignored).resolve("train", [str(path)])
-        yield from read_records(sources, ignored, {}, target=target)
+        target = _target(record)
+        for located in read_records(sources, ignored, {}, target=target):
+            yield _for_target(located, target)
+
+
+def _target(record: JobRecord) -> str:
+    """Return the format of a job whose records are read for it alone: prompts, or pairs."""
+    name = str(record.manifest.get("format", ""))
+    return name if name in (reinforcement.NAME, preference_pairs.NAME) else ""
+
+
+def _for_target(located: LocatedRecord, target: str) -> LocatedRecord:
+    """Return a record for a grader as a prompt: the answer of a labeled one is the reference."""
+    if target != reinforcement.NAME or isinstance(located.record, Document):
+        return located
+    return replace(located, record=reinforcement.to_prompt_with_reference(located.record))
 
 
 def _load_records(
@@ -192,7 +215,9 @@ def _load_records(
 ) -> list[LocatedRecord]:
     findings = Findings()
     sources = SourceResolver(base_dir, findings).resolve("--data", patterns, "test")
-    records = list(read_records(sources, findings, columns, target=target))
+    records = [
+        _for_target(x, target) for x in read_records(sources, findings, columns, None, target)
+    ]
     if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
@@ -216,7 +241,17 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
     rejected = _score_rejected(located.record)
     if rejected is not None:  # another pair of the same prompt and chosen answer is another record
         key = cache_key(prompt_to_json(prompt), reference, rejected.text)
-    return EvalExample(key, *place, prompt, converted.shown, reference, converted.reply, rejected)
+    is_for_grader = isinstance(located.record, PromptWithReference)
+    return EvalExample(
+        key,
+        *place,
+        prompt,
+        converted.shown,
+        reference,
+        converted.reply,
+        prompt_for_grader(located) if is_for_grader else None,
+        rejected,
+    )
 
 
 def _score_rejected(record: Record) -> ScoringRequest | None:

@@ -104,12 +104,21 @@ def outputs_as_parameters(aws: Aws, name: str, text: str) -> dict[str, str]:
     return {key: value for key, value in stack.outputs.items() if key in known}
 
 
-def check_parameters(name: str, text: str, values: Mapping[str, str], before: Stack | None) -> None:
+def check_parameters(
+    name: str,
+    text: str,
+    values: Mapping[str, str],
+    before: Stack | None,
+    *,
+    require_all: bool = True,
+) -> None:
     """Raise UsageError with everything that is wrong with the parameters."""
     template = templates.parse_template(text)
     known = templates.parse_parameters(template)
     kept = {k: v for k, v in (before.parameters if before else {}).items() if k in known}
-    errors = list(templates.find_parameter_errors(template, {**kept, **values}))
+    errors = list(
+        templates.find_parameter_errors(template, {**kept, **values}, require_all=require_all)
+    )
     if errors:
         fix = f"`cloudft infra synth --template {name}` shows every parameter and its rule."
         raise UsageError("; ".join(errors), fix=fix)

@@ -66,8 +66,11 @@ def resource_costs(resources: Mapping[str, TemplateNode]) -> list[ResourceCost]:
 def _resource_cost(name: str, resource: TemplateNode) -> ResourceCost | None:
     kind, properties = str(resource["Type"]), resource.get("Properties", {})
     table = _load_table()
-    # Only interface endpoints of a VPC are billed by the hour, so their row names the kind.
-    price = table.standing.get(f"{kind}/{properties.get('VpcEndpointType', '')}".rstrip("/"))
+    # Only interface endpoints of a VPC are billed by the hour, so their row names the kind; of the
+    # functions only the monitor sends a metric, so its row names the resource.
+    part = properties.get("VpcEndpointType", "")
+    rows = (f"{kind}/{name}", f"{kind}/{part}".rstrip("/"))
+    price = next((table.standing[row] for row in rows if row in table.standing), None)
     if price is None:
         use = table.by_use.get(kind)
         return ResourceCost(name, kind, None, None, None, use) if use else None

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
+from cloudft.backends.aws_base.grader_package import STACK_SUFFIX
 from cloudft.errors import JobStateConflict
-from cloudft.infra import change_sets, leftovers, ownership
+from cloudft.infra import change_sets, grader_stack, leftovers, ownership
 from cloudft.infra.leftovers import RetainedResource, StackContents
 
 SHOWN_NAMES = 5
@@ -62,11 +63,12 @@ def _raise_if_not_deletable(aws: Aws, stack: Stack, name: str) -> None:
             f"termination protection is on for the stack {name}",
             fix=f"`cloudft infra deploy {name} --no-protect` turns it off.",
         )
-    if change_sets.find_stack(aws, f"{name}-jobs") is not None:
-        raise JobStateConflict(
-            f"the stack {name}-jobs uses {name}",
-            fix=f"`cloudft infra destroy {name}-jobs` first.",
-        )
+    for other in (f"{name}-jobs", f"{name}{STACK_SUFFIX}"):
+        if change_sets.find_stack(aws, other) is not None:
+            raise JobStateConflict(
+                f"the stack {other} uses {name}", fix=f"`cloudft infra destroy {other}` first."
+            )
+    grader_stack.raise_if_grading(aws, stack)
 
 
 def _raise_if_in_use(
@@ -111,6 +113,8 @@ def execute_destroy(
     Raises StackFailed.
     """
     if plan.stack is not None:
+        # First: after the stack nothing would name them. Its function has a copy.
+        grader_stack.remove_packages(aws, plan.stack)
         seen = change_sets.list_event_ids(aws, plan.id)
         # A token of this run's own: one that an earlier deletion used would be ignored.
         request = {"StackName": plan.id, "ClientRequestToken": f"end-{secrets.token_hex(16)}"}

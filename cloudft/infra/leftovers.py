@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cloudft.aws.aws_cli import aws_cli_command
-from cloudft.aws.client import Aws
+from cloudft.aws.client import Aws, Response
 from cloudft.aws.stack import Stack
 from cloudft.errors import CloudRefused, ResourceNotFound
 from cloudft.infra.ownership import SERVICE
@@ -82,7 +82,8 @@ def find_stack_contents(
     keys = {r.physical_id for r in retained if r.type == KEY}
     objects = {bucket: _count_versions(aws, bucket) for bucket in buckets}
     roles = {v for v in stack.outputs.values() if ":role/" in v} if stack else set()
-    jobs = list(_list_customization_jobs(aws, roles)) if roles else []
+    running = list_running_jobs(aws) if roles else iter(())
+    jobs = [str(job["jobName"]) for job in running if job["roleArn"] in roles]
     if stack and "SageMakerRoleArn" in stack.outputs:
         jobs += _list_training_jobs(aws, roles)
     return StackContents(
@@ -96,21 +97,19 @@ def _count_versions(aws: Aws, bucket: str) -> int:
     return len(page.get("Versions", ())) + len(page.get("DeleteMarkers", ()))
 
 
-def _list_customization_jobs(aws: Aws, roles: set[str]) -> Iterator[str]:
-    """Yield the names of running customization jobs with one of the roles."""
+def list_running_jobs(aws: Aws) -> Iterator[Response]:
+    """Yield the descriptions of the running customization jobs."""
     failure, key = "can't list the customization jobs", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
     for status in RUNNING_STATUSES:
         for summary in aws.paginate(failure, "bedrock", operation, key, statusEquals=status):
-            # The list does not contain the role: each job has to be read.
-            job = aws.call(
+            # The list contains neither role nor grader: each job has to be read.
+            yield aws.call(
                 "can't read a customization job",
                 "bedrock",
                 "get_model_customization_job",
                 jobIdentifier=summary["jobArn"],
             )
-            if job["roleArn"] in roles:
-                yield str(job["jobName"])
 
 
 def _list_training_jobs(aws: Aws, roles: set[str]) -> Iterator[str]:

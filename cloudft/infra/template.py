@@ -129,8 +129,13 @@ def to_text(value: object) -> str:
     return str(value)
 
 
-def find_parameter_errors(template: TemplateNode, values: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with the values of parameters; a missing value means the default."""
+def find_parameter_errors(
+    template: TemplateNode, values: Mapping[str, str], *, require_all: bool = True
+) -> Iterator[str]:
+    """Yield what is wrong with the values of parameters; a missing value means the default.
+
+    Without `require_all`, a parameter without a default may be missing.
+    """
     known = parse_parameters(template)
     for name in values:
         if name not in known:
@@ -138,7 +143,8 @@ def find_parameter_errors(template: TemplateNode, values: Mapping[str, str]) -> 
     for name, parameter in known.items():
         value = values.get(name, parameter.default)
         if value is None:
-            yield f"the parameter {name} is required: it has no default"
+            if require_all:
+                yield f"the parameter {name} is required: it has no default"
         elif (rule := _find_broken_rule(parameter, value)) is not None:
             description = parameter.declaration.get("ConstraintDescription")
             yield f"the parameter {name} is {value!r}; it must be {description or rule}"

@@ -48,13 +48,15 @@ class CheckContext:
 
     base_dir: Path
     source_map: SourceMap
+    customization_type: str = ""
 
 
 def check_job(
     tree: JobTree, base_dir: Path, source_map: SourceMap
 ) -> tuple[Model | None, list[Finding]]:
     """Return the base model (None if there is none of that name), and every finding."""
-    context, findings = CheckContext(base_dir, source_map), list[Finding]()
+    kind = str(tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE))
+    context, findings = CheckContext(base_dir, source_map, kind), list[Finding]()
     model = find_named_model(("base_model",), tree.get("base_model"), context, findings)
     if model is not None:
         findings += _check_customization_type(tree, model, source_map)
@@ -104,7 +106,7 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     message += _lost_teachers(model) if requested == "DISTILLATION" else ""
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = f"take {_name_models(requested)}"
-    if requested in trains_on("sagemaker"):
+    if requested in trains_on("sagemaker") and CUSTOMIZATION_TYPES[str(requested)].section is None:
         command = "cloudft submit --backend sagemaker --wait --import"
         fix = (
             "take an open-weight base_model such as smollm2-135m and run"

@@ -39,6 +39,7 @@ LIMITS = {
     ("AWS::Events::Rule", "EventPattern"): 2048,
     ("AWS::Events::Rule", "Description"): 512,
     ("AWS::Lambda::Function", "Environment"): 4096,
+    ("AWS::Lambda::Function", "FunctionName"): 64,
     ("AWS::Logs::LogGroup", "LogGroupName"): 512,
     ("AWS::Logs::ResourcePolicy", "PolicyDocument"): 5120,
     ("AWS::Logs::ResourcePolicy", "PolicyName"): 255,
@@ -116,6 +117,22 @@ def jobs_options(partition: str, region: str) -> st.SearchStrategy[dict[str, str
     )
 
 
+def grader_options(partition: str, region: str) -> st.SearchStrategy[dict[str, str]]:
+    role = f"arn:{partition}:iam::{ACCOUNT}:role/"
+    return st.fixed_dictionaries(
+        {
+            "DataBucketName": st.just("d" * 63),
+            "BedrockRoleArn": st.just(role + "r" * 64),
+            "SageMakerRoleArn": st.just(role + "s" * 64),
+            "CodeKey": st.just("k" * 1024),
+            "Handler": st.just(f"{'m' * 64}.{'f' * 64}"),
+            "GraderSha256": st.just("0" * 64),
+            "Platform": st.sampled_from(["bedrock", "sagemaker-nova", "sagemaker-open-weight"]),
+            "JudgeModelArns": st.sampled_from(["", f"arn:{partition}:bedrock:{region}::x"]),
+        }
+    )
+
+
 def there(
     template: Mapping[str, Any], partition: str, region: str, stack: str
 ) -> dict[str, CreatedResource]:
@@ -186,7 +203,7 @@ def test_templates_keep_every_limit_for_any_name_region_and_options(data: st.Dat
     name = data.draw(NAMES)
     partition, region = data.draw(st.sampled_from([*regions(), regions()[-1]]))
     pseudo = pseudo_of(partition, region, name)
-    options = {"base": base_options, "jobs": jobs_options}
+    options = {"base": base_options, "jobs": jobs_options, "grader": grader_options}
     for kind, template in TEMPLATES.items():
         values = data.draw(options[kind](partition, region))
         made = there(template, partition, region, name)

@@ -11,7 +11,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding
-from cloudft.backends.bedrock import permission_checks, request, service_quotas
+from cloudft.backends.bedrock import grader_checks, permission_checks, request, service_quotas
 from cloudft.backends.bedrock.account_helpers import BEDROCK, bucket_parameters
 from cloudft.backends.bedrock.invocation_logs import LOGS, check_logging
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
@@ -277,6 +277,7 @@ CHECKS: tuple[AccountCheck, ...] = (
     ("the inference profiles", "bedrock", permission_checks.check_profiles),
     ("the role's permissions", "bedrock.role_arn", permission_checks.check_role_permissions),
     ("your permissions", "bedrock", permission_checks.check_caller_permissions),
+    ("the grader", grader_checks.ARN_FIELD, grader_checks.check_grader),
     ("the key", "bedrock.kms_key_id", _check_keys),
     ("the network", "bedrock.vpc", _check_network),
     ("the running jobs", "bedrock", _check_concurrency),

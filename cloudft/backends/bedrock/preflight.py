@@ -137,10 +137,6 @@ def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
         message = f"Bedrock does not customize {model.alias}, an open-weight model"
         yield finding("NotOnBedrock", "base_model", message, IMPORT_ROUTE)
         yield from serverless_hint(job, "base_model", finding)
-    elif model.customization_api != "bedrock":
-        message = f"{model.alias} is customized through another API (OpenAI's form), not this one"
-        yield finding("NotOnBedrock", "base_model", message, "choose another base_model.")
-        yield from serverless_hint(job, "base_model", finding)
     region = job.spec.bedrock.region
     if region and model.regions and region not in model.regions:
         regions = " or ".join(model.regions)

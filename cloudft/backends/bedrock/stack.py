@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
+from cloudft.backends.aws_base.grader_package import STACK_SUFFIX
 from cloudft.backends.aws_base.stack_outputs import (
     NETWORK_OUTPUTS,
     StackMapping,
@@ -16,7 +17,8 @@ from cloudft.spec.merge import Origin
 from cloudft.spec.stack_defaults import is_unset, with_defaults
 
 FIELD = "bedrock.stack"
-STATE_MACHINE_OUTPUT = "JobMachineArn"
+STATE_MACHINE_OUTPUT, GRADER_OUTPUT = "JobMachineArn", "GraderFunctionArn"
+SECTION, LAMBDA = "reinforcement", "lambda_arn"
 STACK_MAPPING = StackMapping(
     "bedrock",
     sources={
@@ -45,7 +47,9 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
     if job.spec.bedrock.via_stack and is_unset(job, "bedrock", "machine_arn"):
         values["machine_arn"] = _state_machine_arn(job, aws, f"{name}-jobs")
         origins["machine_arn"] = Origin("stack", f"stack {name}-jobs, {STATE_MACHINE_OUTPUT}")
-    return with_defaults(job, "bedrock", values, origins)
+    return _with_grader(
+        with_defaults(job, "bedrock", values, origins), aws, f"{name}{STACK_SUFFIX}"
+    )
 
 
 def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
@@ -62,3 +66,24 @@ def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
         fix = f"`cloudft infra status {name}` shows why."
         raise check_failed(job, "StackNotReady", message, fix, field)
     return stack.outputs[STATE_MACHINE_OUTPUT]
+
+
+def _with_grader(job: LoadedJob, aws: Aws, name: str) -> LoadedJob:
+    """Return the job with the function of the stack STACK-grader, where the job has none."""
+    section = job.spec.reinforcement
+    if section is None or section.grader is None or not is_unset(job, SECTION, LAMBDA):
+        return job
+    field = f"{SECTION}.{LAMBDA}"
+    try:
+        stack = stacks.describe_stack(aws, name)
+    except ResourceNotFound as error:
+        file = job.path.name if job.path else "JOB.yaml"
+        fix = f"`cloudft infra deploy {name} --grader {file}`, or set {field}."
+        raise check_failed(job, "NoStack", error.message, fix, field) from error
+    if not stack.is_usable or not stack.outputs.get(GRADER_OUTPUT):
+        message = f"the stack {name} is {stack.status} and has no output {GRADER_OUTPUT}"
+        fix = f"`cloudft infra status {name}` shows why."
+        raise check_failed(job, "StackNotReady", message, fix, field)
+    values = {LAMBDA: stack.outputs[GRADER_OUTPUT]}
+    origins = {LAMBDA: Origin("stack", f"stack {name}, {GRADER_OUTPUT}")}
+    return with_defaults(job, SECTION, values, origins)

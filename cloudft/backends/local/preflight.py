@@ -14,12 +14,14 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.backends.local import environment, limits
 from cloudft.backends.local.embedding_rows import tokens_beyond_embedding
+from cloudft.backends.local.reinforcement import check_reinforcement
 from cloudft.backends.local.request import (
     build_targets_request,
     find_unsupported_hyperparameters,
     resolve_hyperparameters,
 )
 from cloudft.backends.local.trainer_program import run_trainer_program
+from cloudft.backends.teacher import check_teacher
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
@@ -50,7 +52,9 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
         return
     yield from _check_trainer(job)
     yield from _check_model(job)
+    yield from check_teacher(job, trains_here=True)
     yield from _check_hyperparameters(job)
+    yield from check_reinforcement(job)
     yield from _check_sharding(job)
     yield from _check_packed(job)
     yield from limits.check_limits(job)

@@ -13,6 +13,12 @@ from cloudft import catalogue
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.job_folder import GRADER, START
 from cloudft.backends.local.job_section import Lora, Preference
+from cloudft.backends.local.reinforcement import (
+    build_settings,
+    given_hyperparameters,
+    is_reinforcement,
+)
+from cloudft.backends.teacher import find_teacher, response_length
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
@@ -21,8 +27,6 @@ from cloudft.types import Manifest
 
 VERSION = 1
 """Format version of job.json; the trainer refuses another one."""
-TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
-"""The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
 PREFERENCE_LEARNING_RATES = {"full": 1e-6, "lora": 5e-5, "qlora": 5e-5}
@@ -34,25 +38,34 @@ SIMPO_GAMMA = 0.5
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     """Return the trainer's hyperparameters: local, the job's, the model's, our defaults."""
-    values: dict[str, int | float] = {
-        name: parameter.default
-        for name, parameter in catalogue.load_local_hyperparameters().items()
-    }
+    table = catalogue.load_local_hyperparameters(job.spec.customization_type)
+    values: dict[str, int | float] = {name: parameter.default for name, parameter in table.items()}
     if job.spec.local.method == "full":
         values["learningRate"] = FULL_LEARNING_RATE
     if job.spec.customization_type == "PREFERENCE_OPTIMIZATION":
         values["learningRate"] = PREFERENCE_LEARNING_RATES[job.spec.local.method]
-    if not job.model.is_open_weight:
-        values |= {name: p.default for name, p in job.model.hyperparameters.items()}
-    values |= job.spec.hyperparameters
+    if is_reinforcement(job):
+        values |= given_hyperparameters(job)
+    else:
+        if not job.model.is_open_weight:
+            values |= {name: p.default for name, p in job.model.hyperparameters.items()}
+        values |= job.spec.hyperparameters
     values |= job.spec.local.hyperparameters
-    return {name: values[name] for name in TRAINER_HYPERPARAMETERS}
+    return {name: values[name] for name in table}
 
 
 def find_unsupported_hyperparameters(job: LoadedJob) -> list[str]:
     """Return hyperparameters that the job sets and the trainer does not support."""
     set_names = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
-    return [name for name in set_names if name not in TRAINER_HYPERPARAMETERS]
+    table = catalogue.load_local_hyperparameters(job.spec.customization_type)
+    return [name for name in set_names if name not in table]
+
+
+def resolve_eval_steps(job: LoadedJob) -> int | None:
+    """Return the steps between two evaluations; None for one at the end of each epoch alone."""
+    interval = resolve_hyperparameters(job).get("evalInterval")
+    named = job.spec.local.eval_steps
+    return named if named is not None or interval is None else int(interval)
 
 
 def build_request(staged: StagedJob) -> dict[str, Any]:
@@ -77,13 +90,15 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "dtype": spec.local.dtype,
         "maxLength": spec.local.max_length,
         "microBatchSize": spec.local.micro_batch_size,
-        "evalSteps": spec.local.eval_steps,
+        "evalSteps": resolve_eval_steps(staged.job),
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
+        **_distillation(staged.job),
         **_objective_settings(spec),
+        **build_settings(staged.job),
         **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
     }
@@ -122,6 +137,7 @@ def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
     request = build_request(StagedJob(job, nothing, Path()))
+    request.pop("distillation", None)
     return request | {"model": build_tokenize_request(job, preview=False)["model"]}
 
 
@@ -160,6 +176,21 @@ def _lora(lora: Lora) -> dict[str, Any]:
         "alpha": lora.alpha,
         "dropout": lora.dropout,
         "target_modules": targets if isinstance(targets, str) else list(targets),
+    }
+
+
+def _distillation(job: LoadedJob) -> dict[str, Any]:
+    """Return the teacher that the trainer lets answer: a model on this machine, or none."""
+    teacher, section = find_teacher(job), job.spec.distillation
+    if teacher is None or section is None or not teacher.is_open_weight:
+        return {}
+    weights = [_in_job_folder(one) for one in teacher.weights]
+    return {
+        "distillation": {
+            "teacher": {"name": teacher.alias, "weights": weights},
+            "maxResponseLength": response_length(job),
+            "temperature": section.temperature,
+        }
     }
 
 

@@ -53,6 +53,24 @@ def read_local_models(path: Path | None) -> dict[str, str]:
     return models
 
 
+def read_graders(values: tuple[str, ...]) -> dict[str, Path]:
+    """Return ARN of a function -> its file. Raise UsageError for what is no grader."""
+    from cloudft.endpoint.grader_functions import FUNCTION_ARN
+
+    graders: dict[str, Path] = {}
+    for value in values:
+        arn, _, file = value.partition("=")
+        if FUNCTION_ARN.fullmatch(arn) is None or not file:
+            fix = "write --grader arn:aws:lambda:REGION:ACCOUNT:function:NAME=FILE."
+            raise UsageError(f"--grader {value[:200]}: not ARN=FILE", fix=fix)
+        path = Path(file).absolute()
+        if not path.is_file():
+            fix = "name a file with lambda_handler(event, context)."
+            raise UsageError(f"--grader {arn}: there is no file {path}", fix=fix)
+        graders[arn] = path
+    return graders
+
+
 def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
     from cloudft.aws.client import is_endpoint_url
 
@@ -112,6 +130,14 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     multiple=True,
     metavar="KEY=VALUE",
     help="Set a job file field of every trained job.",
+)
+@click.option(
+    "--grader",
+    "graders",
+    multiple=True,
+    metavar="ARN=FILE",
+    help="Grade reinforcement jobs of this Lambda function by the handler in this file; can be"
+    " repeated. Functions that are created on the endpoint need it not.",
 )
 @click.option(
     "--clock",
@@ -178,6 +204,7 @@ def endpoint_command(
     models_file: Path | None,
     stand_in: str,
     settings: tuple[str, ...],
+    graders: tuple[str, ...],
     clock: str,
     seconds: float,
     warm_up: bool,
@@ -195,10 +222,9 @@ def endpoint_command(
     """Serve a local Bedrock endpoint that really trains, for any AWS SDK; Ctrl-C ends it.
 
     It implements bedrock, bedrock-runtime, SageMaker training jobs and CloudFormation (for
-    cloudft's templates); s3, iam, kms, sts and others are moto's. It is not AWS: the account is
-    000000000000, and any credentials are accepted. The first line printed is its URL. The page
-    that shows jobs and the routes under /_cloudft/ need the token that is printed with it, or the
-    one in CLOUDFT_ENDPOINT_TOKEN.
+    cloudft's templates); s3, iam, kms, sts and others are moto's. The account is 000000000000, and
+    any credentials are accepted. The first line printed is its URL. The page of jobs and the routes
+    under /_cloudft/ need the token printed with it, or the one in CLOUDFT_ENDPOINT_TOKEN.
     """
     from cloudft.endpoint.server import EndpointOptions, new_token, require_extra
 
@@ -214,6 +240,7 @@ def endpoint_command(
         stand_in=stand_in,
         stand_ins=read_local_models(models_file),
         settings=_parse_job_fields(settings),
+        graders=read_graders(graders),
         fast=clock == "fast",
         seconds=seconds,
         warm_up=warm_up,
@@ -227,8 +254,7 @@ def endpoint_command(
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
         training_env=training_env.absolute() if training_env else None,
     )
-    _run_server(options, console)
-    return 0
+    return _run_server(options, console)
 
 
 def _read_secret_keys(credentials: Path | None) -> dict[str, str] | None:
@@ -244,7 +270,7 @@ def _print_operations(console: Console) -> int:
     return 0
 
 
-def _run_server(options: EndpointOptions, console: Console) -> None:
+def _run_server(options: EndpointOptions, console: Console) -> int:
     """Serve until the process ends. Print the URL first."""
     startup.restore_garbage_collection()
     from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
@@ -262,3 +288,4 @@ def _run_server(options: EndpointOptions, console: Console) -> None:
         click.echo(f"warning: {text}", err=True)
 
     serve(options, ready, warn, console.note)
+    return 0

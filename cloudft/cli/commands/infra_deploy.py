@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,8 @@ from cloudft.cli.command import command
 from cloudft.cli.options import Console, aws_location, aws_options, console_options, yes_option
 from cloudft.cli.stack_events import event_printer, poll_seconds
 from cloudft.cli.stack_options import (
+    chosen_template,
+    grader_options,
     param_option,
     stack_argument,
     stack_cost_lines,
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from cloudft.aws.client import Aws
     from cloudft.aws.stack import Stack
     from cloudft.infra.change_sets import Change, ChangeSet
+    from cloudft.infra.grader_stack import GraderDeployment
 
 
 @command(
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n  cloudft infra deploy\n"
     "  cloudft infra deploy team --param NotifyEmail=team@example.com --yes\n"
     "  cloudft infra deploy team --param WithVpc=yes --dry-run\n"
-    "  cloudft infra deploy team-jobs --template jobs --from team",
+    "  cloudft infra deploy team-jobs --template jobs --from team\n"
+    "  cloudft infra deploy team-grader --grader jobs/tickets.yaml",
 )
 @stack_argument
 @template_option
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     metavar="STACK",
     help="Take other parameters from the outputs of this stack with the same names.",
 )
+@grader_options
 @click.option("--dry-run", is_flag=True, help="Show the changes and execute none.")
 @yes_option
 @click.option(
@@ -50,9 +56,11 @@ if TYPE_CHECKING:
 @console_options
 def deploy_command(
     name: str,
-    template: str,
+    template: str | None,
     params: dict[str, str],
     beside: str | None,
+    grader: Path | None,
+    grader_for: str,
     dry_run: bool,
     yes: bool,
     protect: bool | None,
@@ -67,11 +75,15 @@ def deploy_command(
     from cloudft.infra import change_sets
     from cloudft.infra import template as templates
 
-    aws, text = Aws(AwsLocation(**aws_location())), templates.load_template_text(template)
-    if beside is not None:
+    aws = Aws(AwsLocation(**aws_location()))
+    chosen = chosen_template(template, grader)
+    text = templates.load_template_text(chosen)
+    grading = _plan_grader(aws, name, beside, grader, grader_for)
+    if grading is None and beside is not None:
         params = change_sets.outputs_as_parameters(aws, beside, text) | params
+    params = {**(grading.parameters if grading else {}), **params}
     before = _settled_stack(aws, name, dry_run, console)
-    change_sets.check_parameters(template, text, params, before)
+    change_sets.check_parameters(chosen, text, params, before)
     proposal = change_sets.create_change_set(aws, name, text, params, before)
     is_confirmed = False
     try:
@@ -89,11 +101,46 @@ def deploy_command(
     finally:  # also when the confirmation is interrupted
         if not is_confirmed:
             change_sets.delete_change_set(aws, proposal)
+    if is_confirmed:
+        _prepare_grader(aws, before, grading)
     stack = _execute_changes(aws, proposal, console) if is_confirmed else before
+    if grading is not None and not dry_run:
+        _remove_old_packages(aws, stack)
     if protect is not None and stack is not None and not dry_run:
         stack = change_sets.set_termination_protection(aws, stack, protect)
     _print_result(proposal, stack, is_confirmed, console)
     return 0
+
+
+def _plan_grader(
+    aws: Aws, name: str, beside: str | None, grader: Path | None, grader_for: str
+) -> GraderDeployment | None:
+    """Return what is deployed of the grader that a job file names; None without --grader."""
+    from cloudft.cli.job_file import load_job_file
+    from cloudft.infra import grader_stack
+
+    if grader is None:
+        return None
+    base = grader_stack.base_stack_name(name, beside)
+    return grader_stack.plan_deployment(aws, name, base, load_job_file(grader, {}), grader_for)
+
+
+def _prepare_grader(aws: Aws, before: Stack | None, grading: GraderDeployment | None) -> None:
+    """Upload the package before its stack changes; refuse to change what grades a running job."""
+    from cloudft.infra import grader_stack
+
+    if before is not None:
+        grader_stack.raise_if_grading(aws, before)
+    if grading is not None:
+        grader_stack.upload_package(aws, grading)
+
+
+def _remove_old_packages(aws: Aws, stack: Stack | None) -> None:
+    """Remove all packages of a grader's stack but the one that it was deployed from."""
+    from cloudft.infra import grader_stack
+
+    if stack is not None and stack.is_usable:
+        grader_stack.remove_packages(aws, stack, keep=stack.parameters.get("CodeKey"))
 
 
 def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
@@ -170,6 +217,7 @@ def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
 def _print_result(
     proposal: ChangeSet, stack: Stack | None, executed: bool, console: Console
 ) -> None:
+    from cloudft.infra import grader_stack
     from cloudft.infra.status import stack_to_json
 
     name = proposal.stack
@@ -179,7 +227,12 @@ def _print_result(
         text = f"{name}: {len(proposal.changes)} changes, none executed"
     else:
         text = f"{name}: {stack.status if stack else ''}"
-        console.note(f"a job file with `bedrock: {{stack: {name}}}` uses this stack")
+        base, _, kind = name.rpartition("-")
+        if stack is not None and grader_stack.is_grader_stack(stack):
+            base = base if kind == "grader" else name
+            console.note(f"a job file with this grader and `bedrock: {{stack: {base}}}` uses it")
+        else:
+            console.note(f"a job file with `bedrock: {{stack: {name}}}` uses this stack")
     result = {
         "changes": proposal.changes,
         "executed": executed,

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base.requests import split_prefix
@@ -24,6 +24,7 @@ from cloudft.endpoint.bedrock.shapes import (
     ModelIdentifier,
 )
 from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.grader_functions import FUNCTION_ARN, GraderFunction, GraderFunctions
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.iam.policies import AccessRequest
 from cloudft.endpoint.protocols.messages import Response, ServiceError
@@ -67,6 +68,7 @@ class CustomizationJobs:
 
     Each job works in a folder of its own below `folder`. At most `max_concurrent_jobs` run at a
     time, as with Bedrock's quota. `warn` gets a sentence about a job that learned nothing.
+    `functions` has the graders of reinforcement jobs.
     """
 
     def __init__(  # noqa: PLR0913  # the parts of the endpoint that jobs use
@@ -81,8 +83,10 @@ class CustomizationJobs:
         folder: Path,
         faults: FaultInjector,
         warn: Callable[[str], object],
+        functions: GraderFunctions,
     ) -> None:
         self.warn = warn
+        self.functions = functions
         self.state = state
         self.foundation = foundation
         self.trainer = trainer
@@ -154,6 +158,7 @@ class CustomizationJobs:
         kind = request.get("customizationType", "FINE_TUNING")
         if kind not in self.trainer.customization_types:
             raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
+        _require_grader(request, kind)
         require_one_data_source(request["trainingDataConfig"], kind)
         # Before the quota: a retry of a job that exists must not be answered with a used-up quota.
         require_unused_job_name(state.jobs, request["jobName"])
@@ -190,6 +195,7 @@ class CustomizationJobs:
             bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
             self._require_teacher(job)
+            grader = self._find_grader(job)
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             request = cast(CreateCustomizationJobRequest, job.request)
@@ -204,6 +210,7 @@ class CustomizationJobs:
                     folder,
                     stopping,
                     records_max=records_max,
+                    grader=grader,
                 )
             )
         except Exception as error:  # a thread has no caller: the job carries the failure
@@ -240,6 +247,18 @@ class CustomizationJobs:
         if config is not None:
             teacher = config["teacherModelConfig"]["teacherModelIdentifier"]
             self.s3.require_allowed(job.request["roleArn"], self.invoke_requests(teacher))
+
+    def _find_grader(self, job: Job) -> GraderFunction | None:
+        """Return the function that grades a job; None for other jobs, and where none is trained.
+
+        Raise ClientError unless the job's role may invoke it, and ServiceError unless it exists.
+        """
+        arn = grader_arn(job.request)
+        if arn is None:
+            return None
+        invoke = AccessRequest("lambda:InvokeFunction", arn, {})
+        self.s3.require_allowed(job.request["roleArn"], [invoke])
+        return self.functions.require_grader(arn) if self.trainer.runs_graders else None
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
@@ -499,6 +518,30 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
         and request.get("isOwned", True)
         and request.get("modelStatus", model.status) == model.status
     )
+
+
+def grader_arn(request: Mapping[str, Any]) -> str | None:
+    """Return the grader's function in a request; None for a job without one."""
+    config = request.get("customizationConfig", {}).get("rftConfig", {})
+    arn = config.get("graderConfig", {}).get("lambdaGrader", {}).get("lambdaArn")
+    return None if arn is None else str(arn)
+
+
+def _require_grader(request: CreateCustomizationJobRequest, kind: str) -> None:
+    """Raise ServiceError for a reinforcement job without a grader, or another job with one."""
+    arn, is_reinforcement = grader_arn(request), kind == "REINFORCEMENT_FINE_TUNING"
+    member = "customizationConfig.rftConfig.graderConfig.lambdaGrader.lambdaArn"
+    message = None
+    if is_reinforcement and arn is None:
+        message = f"{kind} requires {member}"
+    elif not is_reinforcement and arn is not None:
+        message = f"{member} is not supported for {kind}"
+    elif arn is not None and FUNCTION_ARN.fullmatch(arn) is None:
+        message = f"{member} failed to satisfy the pattern of a Lambda function's ARN"
+    elif is_reinforcement and request.get("hyperParameters"):
+        message = f"hyperParameters is not supported for {kind}: use rftConfig.hyperParameters"
+    if message is not None:
+        raise ServiceError("ValidationException", message)
 
 
 def s3_failure_message(job: Job, error: Exception) -> str:

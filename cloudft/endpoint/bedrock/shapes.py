@@ -80,10 +80,30 @@ class DistillationConfig(TypedDict):
     teacherModelConfig: TeacherModelConfig
 
 
+class LambdaGrader(TypedDict):
+    """The function that grades answers."""
+
+    lambdaArn: str
+
+
+class GraderConfig(TypedDict, total=False):
+    """What grades answers."""
+
+    lambdaGrader: LambdaGrader
+
+
+class ReinforcementConfig(TypedDict, total=False):
+    """Settings of a reinforcement; its hyperparameters are typed."""
+
+    graderConfig: GraderConfig
+    hyperParameters: dict[str, int | float | str]
+
+
 class CustomizationConfig(TypedDict, total=False):
     """Settings of one customization type."""
 
     distillationConfig: DistillationConfig
+    rftConfig: ReinforcementConfig
 
 
 class CreateCustomizationJobRequest(TypedDict, total=False):

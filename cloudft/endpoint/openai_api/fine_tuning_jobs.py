@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.grader_functions import GraderFunction, GraderFunctions
 from cloudft.endpoint.openai_api.files import Files
 from cloudft.endpoint.openai_api.listing import list_page
 from cloudft.endpoint.openai_api.records import FineTuningJob, new_object_id, now_s
@@ -50,6 +51,7 @@ class FineTuningJobs:
         max_concurrent_jobs: int,
         folder: Path,
         faults: FaultInjector,
+        functions: GraderFunctions,
     ) -> None:
         self.state = state
         self.files = files
@@ -58,6 +60,7 @@ class FineTuningJobs:
         self.max_concurrent_jobs = max_concurrent_jobs
         self.folder = folder
         self.faults = faults
+        self.functions = functions
         self.runs: dict[str, TrainingRun] = {}
         self.closing = threading.Event()
 
@@ -130,6 +133,7 @@ class FineTuningJobs:
                     stand_in,
                     folder,
                     job.cancel_requested,
+                    grader=self._find_grader(job),
                 )
             )
         except Exception as error:  # a thread has no caller: the job carries the failure
@@ -138,6 +142,13 @@ class FineTuningJobs:
             self.runs[job.id] = run
         if job.cancel_requested or self.closing.is_set():
             run.stop()
+
+    def _find_grader(self, job: FineTuningJob) -> GraderFunction | None:
+        """Return the function that grades a job; None where none is trained."""
+        if not self.trainer.runs_graders:
+            return None
+        method = job.request["method"]["reinforcement"]
+        return self.functions.require_grader(method["grader"]["lambda"]["function"])
 
     def _poll_runs(self) -> None:
         """Poll every run until the endpoint closes."""

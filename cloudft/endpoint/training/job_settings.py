@@ -66,8 +66,32 @@ def _type_settings(request: TrainingRequest) -> dict[str, object]:
     if request.customization_type == "DISTILLATION":
         return {"distillation.teacher": "any"}
     if request.customization_type == "REINFORCEMENT_FINE_TUNING":
-        return {"reinforcement.lambda_arn": "any"}
+        return _reinforcement_settings(request)
     return {}
+
+
+def _reinforcement_settings(request: TrainingRequest) -> dict[str, object]:
+    """Return the grader, its limits and the typed hyperparameters."""
+    config = request.request.get("customizationConfig", {}).get("rftConfig", {})
+    settings: dict[str, object] = {}
+    if "graderConfig" in config:
+        settings["reinforcement.lambda_arn"] = config["graderConfig"]["lambdaGrader"]["lambdaArn"]
+    if request.grader is not None:
+        settings |= {
+            "reinforcement.grader": str(request.grader.path),
+            "reinforcement.timeout_seconds": request.grader.timeout_seconds,
+            "reinforcement.memory_mb": request.grader.memory_mb,
+        }
+    given = config.get("hyperParameters", {})
+    return settings | {f"reinforcement.hyperparameters.{k}": v for k, v in given.items()}
+
+
+def _given_hyperparameters(request: TrainingRequest) -> Mapping[str, int | float | str]:
+    """Return the request's hyperparameters: for reinforcement the typed ones."""
+    config = request.request.get("customizationConfig", {}).get("rftConfig")
+    if config is not None:
+        return config.get("hyperParameters", {})
+    return request.request.get("hyperParameters", {})
 
 
 def stand_in_settings(request: TrainingRequest, *, all_weights: bool) -> dict[str, object]:
@@ -87,7 +111,7 @@ def stand_in_settings(request: TrainingRequest, *, all_weights: bool) -> dict[st
     own = catalogue.load_local_hyperparameters()["learningRate"]
     default = FULL_LEARNING_RATE if all_weights else own.default
     try:
-        given = float(request.request.get("hyperParameters", {}).get("learningRate", row.default))
+        given = float(_given_hyperparameters(request).get("learningRate", row.default))
     except ValueError:  # load_requested_job names the value
         return settings
     rate = min(max(default * given / row.default, own.min), own.max)

@@ -12,6 +12,7 @@ from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
+    from cloudft.endpoint.grader_functions import GraderFunction
     from cloudft.types import Metric
 
 
@@ -25,7 +26,8 @@ class TrainingRequest:
     `stop_requested` is true if the job was being stopped when the endpoint ended. `settings` are
     values of a job file, by dotted name, that no hyperparameter of Bedrock has. `record_forms` are
     the record formats that the service takes; those of the model's customization type if there are
-    none. `records_max` is the account's quota of records, None where the model has none.
+    none. `records_max` is the account's quota of records, None where the model has none. `grader`
+    is the function that grades a reinforcement job.
     """
 
     name: str
@@ -37,6 +39,7 @@ class TrainingRequest:
     settings: Mapping[str, object] = field(default_factory=dict)
     record_forms: tuple[str, ...] = ()
     records_max: int | None = None
+    grader: GraderFunction | None = None
 
     @property
     def customization_type(self) -> str:

@@ -30,6 +30,8 @@ class Trainer(ABC):
 
     customization_types: Collection[str] = ()
     """The customization types that it trains."""
+    runs_graders = False
+    """Whether a reinforcement job needs a grader that this machine can run."""
 
     @abstractmethod
     def start(self, request: TrainingRequest) -> TrainingRun:
@@ -152,7 +154,13 @@ class LocalTrainer(Trainer):
     that apply to every job.
     """
 
-    customization_types = ("FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION")
+    customization_types = (
+        "FINE_TUNING",
+        "CONTINUED_PRE_TRAINING",
+        "DISTILLATION",
+        "REINFORCEMENT_FINE_TUNING",
+    )
+    runs_graders = True
 
     def __init__(
         self, backend: LocalBackend, teacher: Teacher, settings: Mapping[str, object]

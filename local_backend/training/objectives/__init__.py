@@ -8,13 +8,21 @@ from __future__ import annotations
 from local_backend.errors import TrainerError
 from local_backend.settings import Settings
 from local_backend.training.objectives.continued_pretraining import ContinuedPreTraining
+from local_backend.training.objectives.distillation import Distillation
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
 from local_backend.training.objectives.preference_optimization import PreferenceOptimization
+from local_backend.training.objectives.reinforcement import ReinforcementFineTuning
 
 OBJECTIVES: dict[str, Objective] = {
     objective.customization_type: objective
-    for objective in (FineTuning(), ContinuedPreTraining(), PreferenceOptimization())
+    for objective in (
+        FineTuning(),
+        ContinuedPreTraining(),
+        Distillation(),
+        ReinforcementFineTuning(),
+        PreferenceOptimization(),
+    )
 }
 
 

@@ -12,6 +12,8 @@ from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
+    Arguments,
+    Properties,
     ResourceRequest,
     ResourceType,
     property_names,
@@ -148,18 +150,37 @@ RESOURCE_TYPES["AWS::CloudWatch::Alarm"] = ResourceType(
 
 
 def _create_function(request: ResourceRequest) -> CreatedResource:
-    properties = request.properties
-    arguments = request.pick(
-        "Description", "Handler", "Role", "Runtime", "Environment", "LoggingConfig"
-    )
-    sizes = {
-        name: int(properties[name]) for name in ("MemorySize", "Timeout") if name in properties
-    }
-    code = {"ZipFile": _zip_code(properties["Code"]["ZipFile"])}
+    name = str(request.properties.get("FunctionName", request.name))
     created = request.client("lambda").create_function(
-        FunctionName=request.name, Code=code, **arguments, **sizes
+        FunctionName=name,
+        Code=_code(request.properties["Code"]),
+        Tags=_function_tags(request.properties),
+        **request.pick("Runtime"),
+        **_configuration(request),
     )
-    return CreatedResource(request.name, {"Arn": created["FunctionArn"]})
+    return CreatedResource(name, {"Arn": created["FunctionArn"]})
+
+
+def _configuration(request: ResourceRequest) -> Arguments:
+    """Return what both create_function and update_function_configuration take."""
+    sizes = {
+        name: int(request.properties[name])
+        for name in ("MemorySize", "Timeout")
+        if name in request.properties
+    }
+    names = ("Description", "Handler", "Role", "Environment", "LoggingConfig")
+    return {**request.pick(*names), **sizes}
+
+
+def _code(code: Properties) -> Arguments:
+    """Return a function's code: where it is in S3, or the inline code as an archive."""
+    if "ZipFile" in code:
+        return {"ZipFile": _zip_code(code["ZipFile"])}
+    return dict(code)
+
+
+def _function_tags(properties: Properties) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in tags_of(properties)}
 
 
 def _zip_code(code: str) -> bytes:
@@ -171,13 +192,12 @@ def _zip_code(code: str) -> bytes:
 
 
 def _update_function(request: ResourceRequest, resource: StackResource) -> None:
-    service = request.client("lambda")
-    service.update_function_code(
-        FunctionName=resource.physical, ZipFile=_zip_code(request.properties["Code"]["ZipFile"])
-    )
-    service.update_function_configuration(
-        FunctionName=resource.physical, **request.pick("Description", "Environment")
-    )
+    service, name = request.client("lambda"), {"FunctionName": resource.physical}
+    service.update_function_code(**name, **_code(request.properties["Code"]))
+    answer = service.update_function_configuration(**name, **_configuration(request))
+    arn, old = answer["FunctionArn"], _function_tags(resource.properties)
+    service.untag_resource(Resource=arn, TagKeys=list(old))
+    service.tag_resource(Resource=arn, Tags=_function_tags(request.properties))
 
 
 RESOURCE_TYPES["AWS::Lambda::Function"] = ResourceType(
@@ -185,11 +205,13 @@ RESOURCE_TYPES["AWS::Lambda::Function"] = ResourceType(
         "Code",
         "Description",
         "Environment",
+        "FunctionName",
         "Handler",
         "LoggingConfig",
         "MemorySize",
         "Role",
         "Runtime",
+        "Tags",
         "Timeout",
     ),
     _create_function,
