@@ -140,7 +140,7 @@ def count_missing_answers(
     options: EvaluationOptions,
 ) -> int:
     """Return how many answers `evaluate_job` would have models generate. Nothing is generated."""
-    if options.answers is not None:
+    if options.answers is not None or is_preference(record.customization_type):
         return 0
     config = job_generation_config(record, held_out, options.max_new_tokens)
     prompts = [example.prompt for example in held_out.examples]
