@@ -12,6 +12,8 @@ import tiny
 from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running_endpoint
 from processes import Cli, JobFile, read_jsonl
 
+from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+
 PAIRS: list[dict[str, Any]] = [
     {"prompt": record["prompt"], "chosen": city, "rejected": f"The last line. It is in {city}."}
     for number, record in enumerate(tiny.pairs(24))
@@ -60,20 +62,17 @@ def test_sagemaker_trains_pairs_as_this_machine_does(
     cli: Cli, aws: Endpoint, job_file: JobFile, home: Path
 ) -> None:
     path = write(job_file)
-    curves = []
+    curves = []  # loss and the perplexity of the chosen answers, of each step
     for backend in ("sagemaker", "local"):
         words = ("submit", path, "--backend", backend, "--wait", "--output", "json")
         job = value(cli(*words, timeout=300))
         assert job["status"] == "Completed"
-        curves.append(
-            [
-                (p["split"], p["step"], p["loss"], p["preferenceAccuracy"], p["rewardMargin"])
-                for p in read_jsonl(home / "jobs" / job["id"] / "metrics.jsonl")
-            ]
-        )
+        names = (TRAINING_CSV, VALIDATION_CSV)
+        curves.append([Path(job["artifacts"], name).read_bytes() for name in names])
     there, here = curves
     assert there == here
-    assert here[-1][3] == 1.0 and here[-1][4] > 0.1
+    last = read_jsonl(home / "jobs" / job["id"] / "metrics.jsonl")[-1]
+    assert last["preferenceAccuracy"] == 1.0 and last["rewardMargin"] > 0.1
     found = value(cli("evaluate", job["id"], "--output", "json", timeout=300))
     assert (found["task"], found["n"], found["metric"]) == ("preference", 8, "preferenceAccuracy")
     assert found["tuned"]["preferenceAccuracy"] == 1.0
