@@ -1,4 +1,4 @@
-"""The trainer dies in a job of pairs: it goes on with the curve of an unbroken run."""
+"""The trainer dies in a job of pairs: it continues with the curve of an unbroken run."""
 
 from __future__ import annotations
 
