@@ -44,6 +44,7 @@ from cloudft.evaluate.results import (
     InferenceFields,
     ScoredAnswer,
 )
+from cloudft.evaluate.teacher import score_teacher
 from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
@@ -150,6 +151,7 @@ def evaluate_job(
         session = open_session(record, backend, batches=options.batches)
         with open_cached_inference(session, home, progress) as models:
             scores, inference = _run_models(record, held_out, models, options)
+        _add_teacher(record, backend, home, held_out, options, scores, progress)
         diagnostics = diagnostics_to_json(run_curve_diagnostics(record, backend))
     diagnostics |= inference.get("pitfalls", {})
     return {
@@ -166,6 +168,25 @@ def evaluate_job(
         "pitfalls": diagnostics,
         "warnings": list(find_warnings(held_out, scores)),
     }
+
+
+def _add_teacher(
+    record: JobRecord,
+    backend: Backend,
+    home: Home,
+    held_out: HeldOutData,
+    options: EvaluationOptions,
+    scores: EvaluationScores,
+    progress: ProgressCallback,
+) -> None:
+    """Add a teacher's figures to the scores of a distillation whose teacher is on this machine."""
+    if record.customization_type != "DISTILLATION":
+        return
+    task = detect_job_task(record, held_out, options.task)
+    config = job_generation_config(record, held_out, options.max_new_tokens)
+    found = score_teacher(record, backend, home, held_out, task, config, scores, progress)
+    if found is not None:
+        scores["teacher"] = found
 
 
 def _score_external_answers(
