@@ -64,12 +64,22 @@ def to_camel_case(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+OMITTED_IF_NONE = "omittedIfNone"
+"""Metadata of a field that JSON has only with a value: most values of its class have none."""
+
+
+def _extra() -> Any:
+    """Return a field that is None, and then not in JSON, unless it is set."""
+    return dataclasses.field(default=None, metadata={OMITTED_IF_NONE: True})
+
+
 def to_json(value: Any) -> Any:
     """Return a value of this module as plain JSON data: camelCase keys, paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             to_camel_case(f.name): to_json(getattr(value, f.name))
             for f in dataclasses.fields(value)
+            if not f.metadata.get(OMITTED_IF_NONE) or getattr(value, f.name) is not None
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -356,7 +366,10 @@ class StatusDetails:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The position of a running job. `seconds_left` is None until it can be estimated."""
+    """The position of a running job. `seconds_left` is None until it can be estimated.
+
+    `reward` is the last step's mean, of a job that learns from rewards.
+    """
 
     step: int
     total_steps: int
@@ -365,6 +378,7 @@ class TrainingProgress:
     tokens_per_second: float | None
     seconds_left: float | None
     activity: str
+    reward: float | None = _extra()
 
 
 TRAINING_BEGAN = "trainingBegan"
@@ -402,8 +416,13 @@ class Metric:
     """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0.
 
     `validation_set` names one of several validation sets. A point of the split `validation` without
-    it is of all validation data. The last four are of pairs of answers: mean rewards, and how often
-    the chosen answer has the higher one.
+    it is of all validation data. Four are of pairs of answers: mean rewards, and how often the
+    chosen answer has the higher one.
+
+    A job that learns from rewards has more: the mean `reward` of the step's answers (of a
+    validation: of one greedy answer to each prompt, and the loss is minus that), their mean length
+    in tokens and entropy in nats, the share of prompts whose answers all got the same reward
+    (`dead_groups`), the share of clipped tokens, and the divergence from the base (`kl`).
     """
 
     step: int
@@ -415,10 +434,16 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
-    chosen_reward: float | None = None
-    rejected_reward: float | None = None
-    reward_margin: float | None = None
-    preference_accuracy: float | None = None
+    chosen_reward: float | None = _extra()
+    rejected_reward: float | None = _extra()
+    reward_margin: float | None = _extra()
+    preference_accuracy: float | None = _extra()
+    reward: float | None = _extra()
+    kl: float | None = _extra()
+    response_length: float | None = _extra()
+    entropy: float | None = _extra()
+    dead_groups: float | None = _extra()
+    clip_fraction: float | None = _extra()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ CHATML = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 256
-OPTIONAL_SETTINGS = {"preference"}
+OPTIONAL_SETTINGS = {"preference", "grader", "reinforcement"}
 """Keys of job.json that most jobs leave out."""
 CITIES = ("Lyon", "Oslo", "Quito", "Cairo", "Lima", "Bonn", "Rome", "Kyiv")
 SENTENCES = [

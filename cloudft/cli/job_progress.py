@@ -66,7 +66,9 @@ def status_line(state: JobState) -> str:
     if not progress.total_steps:  # a teacher answers before the first step
         return ", ".join([*parts, *_elapsed_parts(state)])
     parts.append(f"step {progress.step}/{progress.total_steps}")
-    if progress.loss is not None:
+    if progress.reward is not None:
+        parts.append(f"reward {progress.reward:.4f}")
+    elif progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:.0f} tokens/s")
@@ -127,7 +129,9 @@ def _bar_numbers(state: JobState) -> str:
     if progress is None or not progress.total_steps:
         return "  ".join(_elapsed_parts(state))
     parts = [f"{progress.step}/{progress.total_steps}", f"epoch {progress.epoch + 1}"]
-    if progress.loss is not None:
+    if progress.reward is not None:
+        parts.append(f"reward {progress.reward:.4f}")
+    elif progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:.0f} tok/s")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,8 +21,11 @@ from local_backend.errors import StopRequested, TrainerError
 from local_backend.models.load_model import eval_mode, trainable_parameters
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
-from local_backend.training.loss_curve import TRAIN, VALIDATION
+from local_backend.training.loss_curve import TRAIN, VALIDATION, perplexity
 from local_backend.training.prepare_run import TrainingRun
+
+if TYPE_CHECKING:
+    from local_backend.training.reinforcement.practice import Practice
 
 MAX_CHECKPOINT_TIME_SHARE = 0.05
 """At most this share of the time is spent on writing checkpoints."""
@@ -39,16 +43,14 @@ def evaluate_base_model(run: TrainingRun) -> None:
         sums = sum_validation_losses(run, sets)
         run.position.base_loss = sums.mean
         run.position.base_measures = run.objective.describe_sums(sums.measured)
+        if run.practice is not None:
+            run.practice.keep_rewards(run.checkpoints, 0)
     base = run.position.base_loss
-    result: dict[str, object] = {
-        "validationLoss": base,
-        **run.objective.metrics(base),
-        **run.position.base_measures,
-    }
-    run.reporter.log(f"base model: validation loss {base:.4f}")
+    result = {**run.objective.validation_result(base), **run.position.base_measures}
+    run.reporter.log(f"base model: {run.objective.describe_validation(base)}")
     if sets:  # a resumed run has only the loss of all: a checkpoint keeps no more
         result["validationSets"] = {name: of_set.mean for name, of_set in sets.items()}
-        run.reporter.log(f"base model: {describe_set_losses(sets)}")
+        run.reporter.log(f"base model: {describe_set_losses(run, sets)}")
     run.reporter.summary["base"] = result
 
 
@@ -67,6 +69,9 @@ def train_loop(run: TrainingRun) -> None:
                 validate(run)
                 if should_stop_early(run):
                     break
+            elif run.practice is not None and run.practice.has_ended(run):
+                validate_last(run)
+                break
             elif run.position.step < run.total_steps:
                 train_step(run)
             else:
@@ -75,6 +80,12 @@ def train_loop(run: TrainingRun) -> None:
     except StopRequested:
         save_checkpoint(run)
         raise
+
+
+def validate_last(run: TrainingRun) -> None:
+    """Validate the weights of a run that ends between two validations."""
+    if run.validation is not None and run.position.step != run.position.validated_step:
+        validate(run)
 
 
 def is_validation_due(run: TrainingRun) -> bool:
@@ -96,7 +107,7 @@ def next_batch(run: TrainingRun) -> tuple[int, list[Example]]:
 
 
 def train_step(run: TrainingRun) -> None:
-    """Take one optimizer step over the next batch and append its point to the loss curve.
+    """Take one step over the next batch and append its point to the loss curve.
 
     Raise TrainerError if the loss is not finite.
     """
@@ -106,6 +117,29 @@ def train_step(run: TrainingRun) -> None:
     rate = learning_rate_at(run.settings, step, run.total_steps)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    if run.practice is None:
+        loss, measured = update_weights(run, examples)
+        values = curve_values(run, loss, measured)
+        tokens = sum(len(e.ids) for e in examples)
+    else:
+        loss, values, tokens = practice_step(run, run.practice, examples)
+        run.practice.judge(run, values)
+    seconds = time.monotonic() - started
+    run.position.step += 1
+    run.position.tokens += tokens
+    run.position.seconds += seconds
+    run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
+    report_progress(run, epoch, loss, "training")
+
+
+def update_weights(run: TrainingRun, examples: Sequence[Example]) -> tuple[float, Sequence[float]]:
+    """Take one optimizer step over these examples.
+
+    Return their mean loss before it, and the sums of what the objective has measured of them.
+
+    Raise TrainerError if the loss is not finite.
+    """
+    step = run.position.step
 
     def forward_and_backward() -> float:
         # Called again after memory ran out, so it must start from zero gradients each time.
@@ -122,14 +156,28 @@ def train_step(run: TrainingRun) -> None:
     # Checked before the weights change: a checkpoint of the step before is still good.
     check_finite(loss, step)
     step_optimizer(run)
-    seconds = time.monotonic() - started
-    tokens = sum(len(e.ids) for e in examples)
-    run.position.step += 1
-    run.position.tokens += tokens
-    run.position.seconds += seconds
-    values = curve_values(run, loss, measured)
-    run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
-    report_progress(run, epoch, loss, "training")
+    return loss, measured
+
+
+def practice_step(
+    run: TrainingRun, practice: Practice, prompts: Sequence[Example]
+) -> tuple[float, dict[str, float], int]:
+    """Sample answers to the step's prompts and learn from their rewards.
+
+    Return the loss, the point's values, and how many tokens went through the model.
+    """
+    batch = practice.make_batch(run, run.position.step, prompts)
+    loss, clipped = 0.0, 0.0
+    # Without examples all answers to each prompt are equally good: there is no gradient.
+    for iteration in range(practice.settings.num_iterations if batch.examples else 0):
+        batch.begin_update()
+        loss += update_weights(run, batch.examples)[0] / practice.settings.num_iterations
+        clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
+        if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
+            batch.values["kl"] = float(batch.statistics().kl) / batch.answer_tokens
+    values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
+    values["clipFraction"] = clipped / batch.answer_tokens
+    return loss, values, batch.tokens
 
 
 def check_finite(loss: float, step: int) -> None:
@@ -254,19 +302,20 @@ def validate(run: TrainingRun) -> None:
     """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
+    if run.practice is not None:
+        run.practice.held_out.clear()
     sets = sum_set_losses(run)
     sums = sum_validation_losses(run, sets)
     loss = sums.mean
     position, stopping = run.position, run.settings.early_stopping
-    values = curve_values(run, loss, sums.measured)
-    run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
-    run.reporter.log(f"step {position.step}: validation loss {loss:.4f}")
+    run.loss_curve.append(VALIDATION, position.step - 1, epoch, validation_values(run, sums))
+    run.reporter.log(f"step {position.step}: {run.objective.describe_validation(loss)}")
     for name, of_set in sets.items():
         named: dict[str, float | str] = {"validationSet": name}
-        named |= curve_values(run, of_set.mean, of_set.measured)
+        named |= validation_values(run, of_set)
         run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
     if sets:
-        run.reporter.log(f"step {position.step}: {describe_set_losses(sets)}")
+        run.reporter.log(f"step {position.step}: {describe_set_losses(run, sets)}")
     threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
     # Patience counts gains below the threshold as none; the best weights count every gain.
@@ -274,6 +323,8 @@ def validate(run: TrainingRun) -> None:
     position.bad_validations = 0 if is_gain else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
+        if run.practice is not None:
+            run.practice.keep_rewards(run.checkpoints, position.step)
         if run.process_group.joins_weight_gather:
             checkpoint.write_best_weights(
                 run.checkpoints,
@@ -304,7 +355,7 @@ class LossSums:
 
 def sum_set_losses(run: TrainingRun) -> dict[str, LossSums]:
     """Return the loss on each of several validation sets; nothing where there is one."""
-    return {name: sum_losses(run, data.examples) for name, data in run.validation_sets.items()}
+    return {name: measure(run, data.examples) for name, data in run.validation_sets.items()}
 
 
 def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> LossSums:
@@ -313,13 +364,29 @@ def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> Los
     `sets` are those of its sets, so that nothing is computed twice.
     """
     assert run.validation is not None
-    return reduce(add, sets.values()) if sets else sum_losses(run, run.validation.examples)
+    return reduce(add, sets.values()) if sets else measure(run, run.validation.examples)
 
 
-def describe_set_losses(sets: Mapping[str, LossSums]) -> str:
+def measure(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
+    """Return the sums of what validation minimizes: the loss, or minus the rewards."""
+    if run.practice is None:
+        return sum_losses(run, examples)
+    return LossSums(-run.practice.measure(run, examples) * len(examples), len(examples))
+
+
+def validation_values(run: TrainingRun, sums: LossSums) -> dict[str, float]:
+    """Return the values of a point of the validation curve."""
+    if run.practice is None:
+        return curve_values(run, sums.mean, sums.measured)
+    return {"loss": sums.mean, **run.practice.held_out.values(), "reward": -sums.mean}
+
+
+def describe_set_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> str:
     """Return the losses of the validation sets as one line of the log."""
-    losses = ", ".join(f"{name} {of_set.mean:.4f}" for name, of_set in sets.items())
-    return f"validation loss of {losses}"
+    described = (
+        f"{name}: {run.objective.describe_validation(of_set.mean)}" for name, of_set in sets.items()
+    )
+    return ", ".join(described)
 
 
 def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> dict[str, float]:
@@ -380,6 +447,8 @@ def report_progress(run: TrainingRun, epoch: int | None, loss: float | None, act
         "secondsLeft": step_seconds * (run.total_steps - position.step) if step_seconds else None,
         "activity": activity,
     }
+    if run.practice is not None and run.practice.history:
+        run.reporter.progress["reward"] = run.practice.history[-1]["reward"] or 0.0
     run.reporter.write_state()
 
 

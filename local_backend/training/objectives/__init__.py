@@ -12,6 +12,7 @@ from local_backend.training.objectives.distillation import Distillation
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
 from local_backend.training.objectives.preference_optimization import PreferenceOptimization
+from local_backend.training.objectives.reinforcement import ReinforcementFineTuning
 
 OBJECTIVES: dict[str, Objective] = {
     objective.customization_type: objective
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, Objective] = {
         FineTuning(),
         ContinuedPreTraining(),
         Distillation(),
+        ReinforcementFineTuning(),
         PreferenceOptimization(),
     )
 }
