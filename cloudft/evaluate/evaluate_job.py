@@ -45,6 +45,7 @@ from cloudft.evaluate.results import (
     InferenceFields,
     ScoredAnswer,
 )
+from cloudft.evaluate.teacher import score_teacher
 from cloudft.grading import GraderConfig
 from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.spec import JobSpec
@@ -176,6 +177,7 @@ def evaluate_job(
                 scores, inference = _run_models(record, held_out, models, options)
             else:
                 scores, inference = _run_graded(record, held_out, models, options, (grader, home))
+        _add_teacher(record, backend, home, held_out, options, scores, progress)
         diagnostics = diagnostics_to_json(run_curve_diagnostics(record, backend))
     diagnostics |= inference.get("pitfalls", {})
     return {
@@ -192,6 +194,25 @@ def evaluate_job(
         "pitfalls": diagnostics,
         "warnings": list(find_warnings(held_out, scores)),
     }
+
+
+def _add_teacher(
+    record: JobRecord,
+    backend: Backend,
+    home: Home,
+    held_out: HeldOutData,
+    options: EvaluationOptions,
+    scores: EvaluationScores,
+    progress: ProgressCallback,
+) -> None:
+    """Add a teacher's figures to the scores of a distillation whose teacher is on this machine."""
+    if record.customization_type != "DISTILLATION":
+        return
+    task = detect_job_task(record, held_out, options.task)
+    config = job_generation_config(record, held_out, options.max_new_tokens)
+    found = score_teacher(record, backend, home, held_out, task, config, scores, progress)
+    if found is not None:
+        scores["teacher"] = found
 
 
 def _score_external_answers(

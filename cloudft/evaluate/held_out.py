@@ -147,6 +147,9 @@ def _resolve_source(
     if data is not None:
         return "given", Path.cwd(), (str(data),)
     spec = spec_from_record(record)
+    answered = find_staged_file(record, home, "test")
+    if record.customization_type == "DISTILLATION" and answered is not None:
+        return "test", Path("/"), (str(answered),)  # the user's own file lacks the answers
     if spec is not None and spec.data.test:
         return "test", Path("/"), spec.data.test
     staged = find_validation_files(record, home)
@@ -168,12 +171,14 @@ def spec_from_record(record: JobRecord) -> JobSpec | None:
 def find_staged_file(record: JobRecord, home: Home, role: str) -> Path | None:
     """Return the staged file of a role, or None when it was deleted.
 
-    It is in the job's folder, or in the folder of staged data.
+    It is in the job's folder, or in the folder of staged data. Where a teacher on this machine
+    answered the prompts, it is the file with its answers.
     """
     file = record.manifest["files"].get(role)
     if file is None:
         return None
     candidates = (
+        record.folder / "teacher" / f"{role}.jsonl",
         record.folder / "data" / file["name"],
         home.staged / str(record.manifest["sha256"])[:FOLDER_NAME_LENGTH] / file["name"],
     )

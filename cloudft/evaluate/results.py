@@ -191,6 +191,7 @@ class _ScoresFields(TypedDict, total=False):
     labels: list[str] | None
     confusion: Confusion | None
     clozeTerms: int
+    teacher: dict[str, float | None]
 
 
 class EvaluationScores(_ScoresFields):
