@@ -48,9 +48,9 @@ from local_backend.training.reinforcement.memory import rollout_bytes
 from local_backend.training.reinforcement.practice import open_practice
 from local_backend.training.train_loop import (
     compute_mean_loss,
-    measure,
     practice_step,
     step_optimizer,
+    sum_losses,
 )
 
 WARM_UP = 2
@@ -214,7 +214,7 @@ def _forward_seconds(run: TrainingRun, examples: Sequence[Example]) -> float:
     """Return the seconds of a pass over these examples, extrapolated from some."""
     part = examples[: 4 * run.settings.batch_size]
     started = time.monotonic()
-    measure(run, part)
+    sum_losses(run, part)
     return (time.monotonic() - started) * len(examples) / len(part)
 
 
