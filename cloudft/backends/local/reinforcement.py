@@ -49,9 +49,13 @@ def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
     if not is_reinforcement(job):
         return
     local, section = job.spec.local, job.spec.reinforcement
-    if section is None:
+    if section is None or section.grader is None:
         message, fix = "the job has no grader", "name its file: `reinforcement: {grader: FILE.py}`."
-        yield _finding(job, "error", "MissingValue", "reinforcement", message, fix)
+        if section is not None:
+            message = "the job names no grader's file, and lambda_arn is a function on AWS"
+        field = "reinforcement" if section is None else "reinforcement.grader"
+        yield _finding(job, "error", "MissingValue", field, message, fix)
+    if section is None:
         return
     yield from _check_hyperparameters(job, section.hyperparameters)
     if local.processes not in (1, "auto") or local.fsdp is True:

@@ -15,10 +15,8 @@ from local_backend.data.encode import read_records
 from local_backend.data.examples import EncodedData, Example
 from local_backend.data.text_tokens import Segment, tokenize_segments
 from local_backend.errors import TrainerError
+from local_backend.grading.shapes import NOT_METADATA
 from local_backend.settings import DataFile, Reinforcement, Settings
-
-NOT_METADATA = ("messages", "tools", "system", "schemaVersion")
-"""Keys of a record that are its prompt; the grader gets the others as `metadata`."""
 
 
 @dataclass(frozen=True, kw_only=True)

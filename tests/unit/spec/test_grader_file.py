@@ -12,6 +12,7 @@ import yaml
 
 from cloudft.backends import make_backend
 from cloudft.backends.local import request
+from cloudft.backends.local.reinforcement import check_reinforcement
 from cloudft.errors import CheckFailed
 from cloudft.jobs import prepare
 from cloudft.spec.grader_file import HANDLER, check_grader, read_grader
@@ -124,6 +125,8 @@ def test_a_job_file_without_a_grader_has_none_and_a_stored_one_has_its_absolute_
     without = write_job(tmp_path, GOOD, grader=None, lambda_arn="arn:aws:lambda:us-east-1:1:f")
     assert read_grader(without) is None
     assert "grader" not in request.build_base_model_request(without)
+    [missing] = check_reinforcement(without)  # Lambda is not called from this machine
+    assert (missing.code, missing.field) == ("MissingValue", "reinforcement.grader")
 
 
 def test_the_handler_has_one_name() -> None:
