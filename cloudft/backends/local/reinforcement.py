@@ -49,9 +49,12 @@ def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
     if not is_reinforcement(job):
         return
     local, section = job.spec.local, job.spec.reinforcement
+    if section is None or section.grader is None:
+        field = "reinforcement" if section is None else "reinforcement.lambda_arn"
+        message = "the job has no grader that can run here: its file is not named"
+        fix = "name it: `reinforcement: {grader: FILE.py}`."
+        yield _finding(job, "error", "MissingValue", field, message, fix)
     if section is None:
-        message, fix = "the job has no grader", "name its file: `reinforcement: {grader: FILE.py}`."
-        yield _finding(job, "error", "MissingValue", "reinforcement", message, fix)
         return
     yield from _check_hyperparameters(job, section.hyperparameters)
     if local.processes not in (1, "auto") or local.fsdp is True:
