@@ -1,0 +1,43 @@
+"""What `check` says of a reinforcement job before it runs on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reinforcement_jobs as jobs
+from job_files import write_job_file
+
+from cloudft.backends.local.reinforcement import check_reinforcement
+from cloudft.spec.load import load_job
+
+
+@pytest.mark.parametrize(
+    ("reinforcement", "local", "field"),
+    [
+        ({"lambda_arn": "arn:aws:lambda:us-east-1:123456789012:function:g"}, {}, "lambda_arn"),
+        ({"hyperparameters": {"trainingSamplePerPrompt": 1}}, {}, "trainingSamplePerPrompt"),
+        ({"hyperparameters": {"evalSteps": 1}}, {}, "evalSteps"),
+        ({}, {"processes": 2}, "local.processes"),
+        ({}, {"method": "full", "reinforcement": {"beta": 0.1}}, "local.reinforcement.beta"),
+    ],
+    ids=["no file", "one answer", "unknown", "processes", "no reference"],
+)
+def test_what_can_not_work_here_is_an_error_with_its_field(
+    tmp_path: Path,
+    tiny_model: Path,
+    reinforcement: dict[str, Any],
+    local: dict[str, Any],
+    field: str,
+) -> None:
+    options = jobs.job_options(tmp_path, jobs.PAYS_NOTHING, records=jobs.prompts(4))
+    if "lambda_arn" in reinforcement:
+        options["reinforcement"] = reinforcement
+    else:
+        options["reinforcement"] |= reinforcement
+    options["local"] = {"device": "cpu", **local}
+    job = load_job(write_job_file(tmp_path / "job", tiny_model, **options))
+    [finding] = check_reinforcement(job)
+    assert (finding.severity, finding.field and finding.field.endswith(field)) == ("error", True)
+    assert finding.fix
