@@ -77,8 +77,8 @@ def test_sagemaker_trains_pairs_as_this_machine_does(
     assert (found["task"], found["n"], found["metric"]) == ("preference", 8, "preferenceAccuracy")
     assert found["tuned"]["preferenceAccuracy"] >= found["base"]["preferenceAccuracy"]
     assert found["base"]["rewardMargin"] == 0.0 < found["tuned"]["rewardMargin"]
-    low, high = found["delta"]["rewardMargin"]["interval"]
-    assert low <= found["tuned"]["rewardMargin"] <= high
+    margin = found["delta"]["rewardMargin"]
+    assert margin["low"] <= found["tuned"]["rewardMargin"] <= margin["high"]
 
 
 def test_bedrock_refuses_pairs_in_one_finding_that_names_the_route(
