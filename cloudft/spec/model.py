@@ -280,8 +280,8 @@ class JobSpec(JobSpecBase):
     )
     customization_type: CUSTOMIZATION_TYPE = Field(
         default=DEFAULT_CUSTOMIZATION_TYPE,
-        description="FINE_TUNING, CONTINUED_PRE_TRAINING; on Bedrock also DISTILLATION"
-        " and REINFORCEMENT_FINE_TUNING; here and on SageMaker also PREFERENCE_OPTIMIZATION.",
+        description="FINE_TUNING, CONTINUED_PRE_TRAINING, DISTILLATION; on Bedrock also"
+        " REINFORCEMENT_FINE_TUNING; here and on SageMaker also PREFERENCE_OPTIMIZATION.",
     )
     base_model: str = Field(
         min_length=1,

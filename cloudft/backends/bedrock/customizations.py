@@ -97,6 +97,8 @@ def check_customization(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
     if _lacks_section(job, job_type):
         section = str(job_type.section)
         message = f"{name} needs the section {section}"
+        if _lacks_teacher(job):
+            section, message = "distillation.teacher", f"{name} on Bedrock needs a teacher"
         yield finding("MissingValue", section, message, job_type.section_fix)
     if job_type.has_own_hyperparameters and job.spec.hyperparameters:
         message = f"{name} takes its own hyperparameters"

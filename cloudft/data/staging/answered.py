@@ -48,9 +48,13 @@ class Unanswered:
 
 
 def unanswered_records(folder: Path, manifest: Manifest) -> dict[str, Unanswered]:
-    """Return the staged prompts without an answer by their keys, in the order of the files."""
+    """Return the staged prompts without an answer by their keys, in the order of the files.
+
+    Records of another format than `distillation` have none.
+    """
     found: dict[str, Unanswered] = {}
-    if manifest.format != FORMAT:
+    # A request that is built for a check has no staged folder.
+    if manifest.format != FORMAT or folder == Path():
         return found
     for role, file in sorted(manifest.files.items()):
         for number, record in enumerate(_read(folder / file.name), 1):
