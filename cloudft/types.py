@@ -64,12 +64,20 @@ def to_camel_case(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+OMITTED_IF_NONE = "omittedIfNone"
+"""Metadata of a field that JSON has only with a value: most values of its class have none."""
+
+
+_EXTRA: Any = dataclasses.field(default=None, metadata={OMITTED_IF_NONE: True})
+
+
 def to_json(value: Any) -> Any:
     """Return a value of this module as plain JSON data: camelCase keys, paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             to_camel_case(f.name): to_json(getattr(value, f.name))
             for f in dataclasses.fields(value)
+            if not f.metadata.get(OMITTED_IF_NONE) or getattr(value, f.name) is not None
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -356,7 +364,10 @@ class StatusDetails:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The position of a running job. `seconds_left` is None until it can be estimated."""
+    """The position of a running job. `seconds_left` is None until it can be estimated.
+
+    `reward` is the last step's mean, of a job that learns from rewards.
+    """
 
     step: int
     total_steps: int
@@ -365,6 +376,7 @@ class TrainingProgress:
     tokens_per_second: float | None
     seconds_left: float | None
     activity: str
+    reward: float | None = _EXTRA
 
 
 TRAINING_BEGAN = "trainingBegan"
@@ -403,6 +415,11 @@ class Metric:
 
     `validation_set` names one of several validation sets. A point of the split `validation` without
     it is of all validation data.
+
+    A job that learns from rewards has more: the mean `reward` of the step's answers (of a
+    validation: of one greedy answer to each prompt, and the loss is minus that), their mean length
+    in tokens and entropy in nats, the share of prompts whose answers all got the same reward
+    (`dead_groups`), the share of clipped tokens, and the divergence from the base (`kl`).
     """
 
     step: int
@@ -414,6 +431,12 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    reward: float | None = _EXTRA
+    kl: float | None = _EXTRA
+    response_length: float | None = _EXTRA
+    entropy: float | None = _EXTRA
+    dead_groups: float | None = _EXTRA
+    clip_fraction: float | None = _EXTRA
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,17 @@ class GraderRequest(TypedDict):
     memoryMb: int
 
 
+class ReinforcementRequest(TypedDict, total=False):
+    """How a reinforcement job learns, in job.json; by TRL's names."""
+
+    temperature: float
+    beta: float
+    epsilon: float
+    num_iterations: int
+    loss_type: str
+    scale_rewards: str
+
+
 class LaterKeys(TypedDict, total=False):
     """Keys of job.json that requests of earlier versions do not have."""
 
@@ -134,6 +145,7 @@ class LaterKeys(TypedDict, total=False):
     fsdp: bool | str
     packed: bool | str
     grader: GraderRequest
+    reinforcement: ReinforcementRequest
 
 
 class JobRequest(LaterKeys):

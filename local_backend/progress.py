@@ -13,9 +13,7 @@ Summary = dict[str, object]
 """What the run has chosen and found, by name; JSON-compatible."""
 
 
-class Progress(TypedDict):
-    """Where the run is, for `cloudft watch`. Times are in seconds."""
-
+class _Progress(TypedDict):
     step: int
     totalSteps: int
     epoch: int
@@ -23,6 +21,15 @@ class Progress(TypedDict):
     tokensPerSecond: float | None
     secondsLeft: float | None
     activity: str
+
+
+class Progress(_Progress, total=False):
+    """Where the run is, for `cloudft watch`. Times are in seconds.
+
+    `reward` is the last step's mean, of a run that learns from rewards.
+    """
+
+    reward: float
 
 
 class ProgressReporter:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.job_dir import JOB, JobDir, WeightSource
+from local_backend.job_dir import JOB, JobDir, JobRequest, WeightSource
 
 VERSION = 1
 
@@ -39,6 +39,34 @@ class DataFile:
     path: Path
     sha256: str
     records: int
+
+
+@dataclass(frozen=True)
+class GraderFile:
+    """The grader of a job: its file, the SHA-256 that it must have, and Lambda's two limits."""
+
+    path: Path
+    sha256: str
+    timeout_seconds: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Reinforcement:
+    """How answers are sampled and learned from: Bedrock's hyperparameters, and TRL's options.
+
+    `max_prompt_length` None allows every prompt that leaves room for an answer.
+    """
+
+    samples_per_prompt: int
+    max_new_tokens: int
+    max_prompt_length: int | None
+    temperature: float = 1.0
+    beta: float = 0.0
+    epsilon: float = 0.2
+    num_iterations: int = 1
+    loss_type: str = "dapo"
+    scale_rewards: str = "group"
 
 
 @dataclass(frozen=True)
@@ -72,6 +100,9 @@ class Settings:
     data: Mapping[str, DataFile]
     created_on: str
     """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
+    grader: GraderFile | None = None
+    reinforcement: Reinforcement | None = None
+    """Set for REINFORCEMENT_FINE_TUNING alone."""
 
 
 def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
@@ -82,6 +113,29 @@ def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
         lora["alpha"],
         lora["dropout"],
         targets if isinstance(targets, str) else tuple(targets),
+    )
+
+
+def read_grader(job_dir: JobDir) -> GraderFile | None:
+    """Return the grader in job.json, or None for a job without one."""
+    grader = job_dir.read_request().get("grader")
+    if grader is None:
+        return None
+    path = job_dir / grader["path"]
+    return GraderFile(path, grader["sha256"], grader["timeoutSeconds"], grader["memoryMb"])
+
+
+def read_reinforcement(job: JobRequest) -> Reinforcement | None:
+    """Return how a reinforcement job learns, or None for a job of another type."""
+    if job["customizationType"] != "REINFORCEMENT_FINE_TUNING":
+        return None
+    parameters = job["hyperParameters"]
+    longest = parameters.get("maxPromptLength")
+    return Reinforcement(
+        int(parameters["trainingSamplePerPrompt"]),
+        int(parameters["inferenceMaxTokens"]),
+        None if longest is None else int(longest),
+        **job.get("reinforcement", {}),
     )
 
 
@@ -122,6 +176,8 @@ def read_settings(job_dir: JobDir) -> Settings:
             for role, file in job["data"].items()
         },
         created_on=_day((job_dir / JOB).stat().st_mtime),
+        grader=read_grader(job_dir),
+        reinforcement=read_reinforcement(job),
     )
 
 

@@ -32,6 +32,7 @@ from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
 from local_backend.training.loss_curve import read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
+from local_backend.training.reinforcement.practice import compare_rewards, open_practice
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
 DISK_REMEDY = (
@@ -114,14 +115,14 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
     reporter.write_state()
     settings = read_settings(job_dir)
     reporter.set_phase("validationDetails", IN_PROGRESS)
-    for file in settings.data.values():
+    for file in (*settings.data.values(), *([settings.grader] if settings.grader else ())):
         verify_digest(file)
     reporter.set_phase("validationDetails", COMPLETED)
     reporter.set_phase("dataProcessingDetails", IN_PROGRESS)
     run = prepare_run(job_dir, settings, reporter)
     reporter.set_phase("dataProcessingDetails", COMPLETED)
     reporter.set_phase("trainingDetails", IN_PROGRESS)
-    with contextlib.closing(run.loss_curve):
+    with contextlib.closing(run.loss_curve), open_practice(run):
         evaluate_base_model(run)
         train_loop(run)
         weights = select_tuned_weights(run)
@@ -151,17 +152,16 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
         return checkpoint.gather_trained_weights(model, keep=group.is_rank_zero)
     if not group.is_rank_zero:
         return {}
-    tuned: dict[str, object] = {
-        "validationLoss": best,
-        **run.objective.metrics(best),
-        "step": run.position.best_step,
-    }
+    tuned = run.objective.validation_result(best) | {"step": run.position.best_step}
+    if run.practice is not None:
+        tuned |= compare_rewards(run.checkpoints, run.position.best_step)
     if run.validation_sets:
         points = read_curve(run.checkpoints.parent / METRICS)
         tuned["validationSets"] = set_losses_at(points, run.position.best_step)
     run.reporter.summary["tuned"] = tuned
     run.reporter.log(
-        f"tuned model: validation loss {best:.4f}, after step {run.position.best_step}"
+        f"tuned model: {run.objective.describe_validation(best)}, after step"
+        f" {run.position.best_step}"
     )
     if group.is_sharded:
         return checkpoint.read_best_weights(run.checkpoints)

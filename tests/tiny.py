@@ -148,7 +148,7 @@ def write_job_dir(
         "packed": "auto",
         "data": files,
     }
-    unknown = changes.keys() - job.keys()
+    unknown = changes.keys() - job.keys() - {"grader", "reinforcement"}
     assert not unknown, f"not a setting of job.json: {unknown}"
     (folder / "job.json").write_text(json.dumps(job | changes), encoding="utf-8")
     return folder

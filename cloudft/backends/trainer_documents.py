@@ -45,6 +45,7 @@ class ProgressDocument(msgspec.Struct, rename="camel"):
     tokens_per_second: float | None
     seconds_left: float | None
     activity: str
+    reward: float | None = None
 
     def to_training_progress(self) -> TrainingProgress:
         """Return the same as a value of types.py."""
@@ -52,10 +53,11 @@ class ProgressDocument(msgspec.Struct, rename="camel"):
 
 
 class ValidationResult(msgspec.Struct, rename="camel"):
-    """The validation loss of one model."""
+    """The validation of one model: its loss, or the reward of a job that learned from rewards."""
 
-    validation_loss: float
-    perplexity: float
+    validation_loss: float | None = None
+    perplexity: float | None = None
+    reward: float | None = None
 
 
 class TrainerSummary(msgspec.Struct, rename="camel"):
@@ -102,6 +104,15 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
+class _Reinforcement(msgspec.Struct):
+    temperature: float = 1.0
+    beta: float = 0.0
+    epsilon: float = 0.2
+    num_iterations: Annotated[int, msgspec.Meta(ge=1)] = 1
+    loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+
+
 class _Grader(msgspec.Struct, rename="camel"):
     path: FileName
     sha256: Sha256
@@ -128,6 +139,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
+    reinforcement: _Reinforcement | None = None
     grader: _Grader | None = None
 
 
@@ -164,6 +176,12 @@ class _Point(msgspec.Struct, rename="camel"):
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    reward: float | None = None
+    kl: float | None = None
+    response_length: float | None = None
+    entropy: float | None = None
+    dead_groups: float | None = None
+    clip_fraction: float | None = None
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:

@@ -41,11 +41,16 @@ def load_models() -> tuple[Model, ...]:
     return tuple(model for family in families for model in _load_family(family))
 
 
-@lru_cache(maxsize=1)
-def load_local_hyperparameters() -> Mapping[str, Hyperparameter]:
-    """Return the hyperparameters of the local trainer, whatever open weights it trains."""
+@lru_cache(maxsize=2)
+def load_local_hyperparameters(customization_type: str = "") -> Mapping[str, Hyperparameter]:
+    """Return the hyperparameters of the local trainer, whatever open weights it trains.
+
+    A customization type may have a table of its own.
+    """
     raw = read_yaml(OPEN_WEIGHT)
-    return _to_hyperparameters(raw["hyperparameters"][LOCAL_TABLE], read_sources(raw))
+    tables = raw["hyperparameters"]
+    table = tables.get(f"{LOCAL_TABLE}-{customization_type}", tables[LOCAL_TABLE])
+    return _to_hyperparameters(table, read_sources(raw))
 
 
 def read_yaml(path: Path) -> Yaml:

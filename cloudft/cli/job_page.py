@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
@@ -38,6 +38,7 @@ def job_page(job: Job) -> str:
         ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
         ("sets", _validation_sets_text(summary)),
+        ("warning", _hacking_text(summary)),
         ("cost", _cost_text(job)),
         ("created", format_local_time(record.created_at)),
         ("ended", format_local_time(state.ended_at)),
@@ -70,10 +71,10 @@ def _early_stop_text(state: JobState) -> str | None:
     progress = state.progress
     if not state.summary.get("stoppedEarly") or progress is None:
         return None
-    return (
-        f"early, after step {progress.step} of {progress.total_steps}: the validation loss no"
-        " longer improved (early_stopping in the job file)"
+    reason = state.summary.get("stopReason") or (
+        "the validation loss no longer improved (early_stopping in the job file)"
     )
+    return f"early, after step {progress.step} of {progress.total_steps}: {reason}"
 
 
 def _imported_model_text(summary: Mapping[str, Any]) -> str | None:
@@ -102,10 +103,35 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     base, tuned = summary.get("base"), summary.get("tuned")
     if not base:
         return None
+    if "reward" in base:
+        return _reward_text(base["reward"], tuned)
     text = f"loss {base['validationLoss']:.4f} (perplexity {base['perplexity']:.2f}) before"
     if tuned:
         text += f", {tuned['validationLoss']:.4f} ({tuned['perplexity']:.2f}) after"
     return text
+
+
+def _reward_text(before: float, tuned: Mapping[str, Any] | None) -> str:
+    """Return the mean reward on held-out prompts, with the interval of its gain."""
+    text = f"reward {before:.4f} before"
+    if tuned:
+        text += f", {tuned['reward']:.4f} after"
+        if "rewardGainInterval" in tuned:
+            low, high = tuned["rewardGainInterval"]
+            text += f" (gain {tuned['rewardGain']:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})"
+    return text
+
+
+def _hacking_text(summary: Mapping[str, Any]) -> str | None:
+    """Return the sign of reward hacking that a job has shown; None if it has shown none."""
+    found = summary.get("rewardHacking")
+    if not found:
+        return None
+    return (
+        f"sign of reward hacking: the reward rose {found['rewardBefore']:.3f} to"
+        f" {found['rewardAfter']:.3f} with the answers' length ({found['lengthBefore']:.0f} to"
+        f" {found['lengthAfter']:.0f} tokens, correlation {found['correlation']:.2f})"
+    )
 
 
 def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
@@ -122,10 +148,22 @@ def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
     return "; ".join(parts)
 
 
-def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[object, ...]]:
+METRIC_COLUMNS = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
+REWARD_COLUMNS = ("REWARD", "KL", "LENGTH", "ENTROPY", "DEAD", "CLIPPED")
+"""More columns of a job that learns from rewards."""
+
+
+def metric_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    """Return the columns of a table of these points."""
+    has_reward = any(point.reward is not None for point in metrics)
+    return METRIC_COLUMNS + (REWARD_COLUMNS if has_reward else ())
+
+
+def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
     """Yield the points of a loss curve as table rows."""
+    has_reward = any(point.reward is not None for point in metrics)
     for point in metrics:
-        yield (
+        row = (
             point.step,
             point.epoch,
             point.split if point.validation_set is None else validation_role(point.validation_set),
@@ -134,3 +172,16 @@ def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[object, ...]]:
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
             f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
         )
+        yield row + (_reward_values(point) if has_reward else ())
+
+
+def _reward_values(point: Metric) -> tuple[str, ...]:
+    values = (
+        (point.reward, ".4f"),
+        (point.kl, ".4f"),
+        (point.response_length, ".1f"),
+        (point.entropy, ".3f"),
+        (point.dead_groups, ".2f"),
+        (point.clip_fraction, ".3f"),
+    )
+    return tuple("" if value is None else format(value, form) for value, form in values)

@@ -63,7 +63,9 @@ def status_line(state: JobState) -> str:
     parts = [f"{state.id}: {state.status}", f"step {progress.step}/{progress.total_steps}"]
     if not state.has_ended:
         parts.insert(1, progress.activity)
-    if progress.loss is not None:
+    if progress.reward is not None:
+        parts.append(f"reward {progress.reward:.4f}")
+    elif progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:.0f} tokens/s")
@@ -124,7 +126,9 @@ def _bar_numbers(state: JobState) -> str:
     if progress is None:
         return "  ".join(_elapsed_parts(state))
     parts = [f"{progress.step}/{progress.total_steps}", f"epoch {progress.epoch + 1}"]
-    if progress.loss is not None:
+    if progress.reward is not None:
+        parts.append(f"reward {progress.reward:.4f}")
+    elif progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.tokens_per_second:
         parts.append(f"{progress.tokens_per_second:.0f} tok/s")

@@ -25,6 +25,7 @@ def save_loss_plot(points: Sequence[Metric], title: str, folder: Path) -> Path |
 def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     """Draw training and validation loss (nats per token) over steps into `to` (.png, .svg).
 
+    Of a job that learns from rewards, draw the reward instead: its loss says nothing.
     Raise UsageError without matplotlib, without points, or for a file that can't be written.
     """
     try:
@@ -38,15 +39,21 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
+    has_reward = any(point.reward is not None for point in points)
     for point in points:
         name = point.split
         label = name if point.validation_set is None else f"{name} {point.validation_set}"
-        curves.setdefault(label, []).append((point.step, point.loss))
+        value = point.reward if has_reward else point.loss
+        if value is not None:
+            curves.setdefault(label, []).append((point.step, value))
     for label, curve in curves.items():
         style = {"lw": 1.2} if label == "train" else {"lw": 1.2, "marker": "o"}
         if curve:
             axes.plot(*zip(*curve, strict=True), label=label, **style)
-    axes.set(title=title, xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    if has_reward:
+        axes.set(title=title, xlabel="step", ylabel="mean reward")
+    else:
+        axes.set(title=title, xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     try:

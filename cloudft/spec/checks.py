@@ -48,13 +48,15 @@ class CheckContext:
 
     base_dir: Path
     source_map: SourceMap
+    customization_type: str = ""
 
 
 def check_job(
     tree: JobTree, base_dir: Path, source_map: SourceMap
 ) -> tuple[Model | None, list[Finding]]:
     """Return the base model (None if there is none of that name), and every finding."""
-    context, findings = CheckContext(base_dir, source_map), list[Finding]()
+    kind = str(tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE))
+    context, findings = CheckContext(base_dir, source_map, kind), list[Finding]()
     model = find_named_model(("base_model",), tree.get("base_model"), context, findings)
     if model is not None:
         findings += _check_customization_type(tree, model, source_map)

@@ -16,7 +16,7 @@ import csv
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -103,6 +103,7 @@ def _points(path: Path, split: Split, column: str, validation_set: str | None) -
                     tokens_per_second=None,
                     timestamp="",
                     validation_set=validation_set,
+                    **_reward_values(row),
                 )
     except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
         why = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
@@ -112,6 +113,23 @@ def _points(path: Path, split: Split, column: str, validation_set: str | None) -
             line=reader.line_num if reader is not None else None,
             fix="remove the folder artifacts: what a job left on AWS is brought here again.",
         ) from error
+
+
+_GRAPHS = {
+    "critic/rewards/mean": "reward",
+    "val-score/rewards/mean@1": "reward",
+    "actor/kl_loss": "kl",
+    "response_length/mean": "response_length",
+    "actor/entropy": "entropy",
+    "dead_groups": "dead_groups",
+    "actor/pg_clipfrac": "clip_fraction",
+}
+"""Columns of a job that learned from rewards (local_backend/training/loss_curve.py), and the fields
+of a Metric that they are."""
+
+
+def _reward_values(row: Mapping[str, str]) -> dict[str, float]:
+    return {field: float(row[name]) for name, field in _GRAPHS.items() if row.get(name)}
 
 
 def is_complete(artifacts: Path) -> bool:

@@ -17,7 +17,7 @@ from local_backend.data.examples import EncodedData
 from local_backend.data.text_tokens import Segment, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.file_digest import sha256_file
-from local_backend.settings import DataFile, Settings
+from local_backend.settings import DataFile, GraderFile, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ Render = Callable[[Record], list[Segment]]
 """Makes the text of a record (Objective.render)."""
 
 
-def verify_digest(file: DataFile) -> None:
+def verify_digest(file: DataFile | GraderFile) -> None:
     """Raise TrainerError unless a staged file is exactly what the job was submitted with."""
     try:
         digest = sha256_file(file.path)

@@ -78,8 +78,8 @@ class FusedProjection:
         weight = self.fused_weight
         if weight is None:
             weight = self._concat_with_lora_columns()
-        if not self.lora_layers:
-            return run_function(FusedLinear, x, weight, bias)
+        if not self.lora_layers or not self.lora_layers[0].enabled:
+            return run_function(FusedLinear, x, weight[:, : self.in_features], bias)
         self._copy_lora_b(weight)
         pairs = [part for layer in self.lora_layers for part in (layer.lora_A, layer.lora_B)]
         scale = self.lora_layers[0].scaling  # one LoraSettings made them all

@@ -25,6 +25,9 @@ from local_backend.progress import Summary
 from local_backend.settings import Settings
 from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
 
+FILE_SETTINGS = ("data", "weights", "grader")
+"""Settings that are places on this machine: result.json has what follows from them."""
+
 
 def write_artifacts(
     job_dir: JobDir,
@@ -46,7 +49,7 @@ def write_artifacts(
     result = {
         "trainingMetrics": {"trainingLoss": last_loss},
         "validationMetrics": best,
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in FILE_SETTINGS},
         "summary": summary,
     }
     with atomic_folder(job_dir / ARTIFACTS, replace=True) as folder:
@@ -57,8 +60,12 @@ def write_artifacts(
 
 
 def _validation_metrics(tuned: Mapping[str, Any]) -> list[dict[str, object]]:
-    """Return the loss of the tuned weights: of all validation data, or of each of several sets."""
+    """Return the loss of the tuned weights: of all validation data, or of each of several sets.
+
+    A job that learned from rewards has its reward in place of the loss.
+    """
     sets = tuned.get("validationSets")
+    name = "validationLoss" if "validationLoss" in tuned else "reward"
     if not sets:
-        return [{"validationLoss": tuned["validationLoss"]}]
-    return [{"validationSet": name, "validationLoss": loss} for name, loss in sets.items()]
+        return [{name: tuned[name]}]
+    return [{"validationSet": key, name: value} for key, value in sets.items()]

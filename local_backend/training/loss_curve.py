@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -35,9 +35,42 @@ class CurvePoint(TypedDict):
 
 
 class SetPoint(CurvePoint, total=False):
-    """A point of one of several validation sets. The point of all of them has no such name."""
+    """A point of one of several validation sets. The point of all of them has no such name.
+
+    The other keys are those of a job that learns from rewards; of a validation, only some.
+    """
 
     validationSet: str
+    reward: float
+    rewardMin: float
+    rewardMax: float
+    responseLength: float
+    entropy: float
+    deadGroups: float
+    cutAnswers: float
+    clipFraction: float
+    kl: float
+    lengthCorrelation: float
+
+
+GRAPH_NAMES = {
+    "reward": "critic/rewards/mean",
+    "rewardMin": "critic/rewards/min",
+    "rewardMax": "critic/rewards/max",
+    "entropy": "actor/entropy",
+    "clipFraction": "actor/pg_clipfrac",
+    "kl": "actor/kl_loss",
+    "responseLength": "response_length/mean",
+    "cutAnswers": "response_length/clip_ratio",
+    "deadGroups": "dead_groups",
+}
+"""Columns of a job that learns from rewards: Bedrock's console names its graphs so, after verl.
+What Bedrock's own files have is not known. The last one is ours."""
+VALIDATION_GRAPH_NAMES = {
+    "reward": "val-score/rewards/mean@1",
+    "entropy": "actor/entropy",
+    "responseLength": "response_length/mean",
+}
 
 
 def perplexity(loss: float) -> float:
@@ -150,13 +183,18 @@ def write_csv_files(points: Sequence[SetPoint], artifacts: Path) -> None:
 
     Each of several validation sets has a file more, in a folder of its name.
     """
-    write_csv(artifacts / TRAINING_CSV, TRAINING_COLUMNS, csv_rows(points, TRAIN))
-    if rows := csv_rows(points, VALIDATION):
-        write_csv(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows)
+    has_reward = any("reward" in point for point in points)
+    graphs = GRAPH_NAMES if has_reward else {}
+    columns = (*TRAINING_COLUMNS, *graphs.values())
+    write_csv(artifacts / TRAINING_CSV, columns, csv_rows(points, TRAIN, graphs))
+    graphs = VALIDATION_GRAPH_NAMES if has_reward else {}
+    columns = (*VALIDATION_COLUMNS, *graphs.values())
+    if rows := csv_rows(points, VALIDATION, graphs):
+        write_csv(artifacts / VALIDATION_CSV, columns, rows)
     for name in sorted({p["validationSet"] for p in points if "validationSet" in p}):
         path = artifacts / VALIDATION_CSV
-        rows = csv_rows(points, VALIDATION, name)
-        write_csv(path.parent / name / path.name, VALIDATION_COLUMNS, rows)
+        rows = csv_rows(points, VALIDATION, graphs, name)
+        write_csv(path.parent / name / path.name, columns, rows)
 
 
 def set_losses_at(points: Sequence[SetPoint], step: int | None) -> dict[str, float]:
@@ -166,19 +204,20 @@ def set_losses_at(points: Sequence[SetPoint], step: int | None) -> dict[str, flo
 
 
 def csv_rows(
-    points: Sequence[SetPoint], split: str, validation_set: str | None = None
-) -> list[tuple[int, int, float, float]]:
-    """Return the rows of one curve."""
+    points: Sequence[SetPoint],
+    split: str,
+    graphs: Iterable[str],
+    validation_set: str | None = None,
+) -> list[tuple[object, ...]]:
+    """Return the rows of one curve; `graphs` are further keys, empty where a point lacks one."""
     return [
-        (p["step"], p["epoch"], p["loss"], p["perplexity"])
+        (p["step"], p["epoch"], p["loss"], p["perplexity"], *(p.get(name, "") for name in graphs))
         for p in points
         if p["split"] == split and p.get("validationSet") == validation_set
     ]
 
 
-def write_csv(
-    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, int, float, float]]
-) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> None:
     """Write one CSV file with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:

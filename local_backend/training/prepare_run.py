@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -27,6 +28,9 @@ from local_backend.training import checkpoint
 from local_backend.training.loss import LossFunction, make_loss
 from local_backend.training.loss_curve import LossCurve, NullLossCurve
 from local_backend.training.objectives import Objective, find_objective
+
+if TYPE_CHECKING:
+    from local_backend.training.reinforcement.practice import Practice
 
 VALIDATION = "validation"
 """Role of the validation data in job.json, where it is one set."""
@@ -56,6 +60,8 @@ class TrainingRun:
     position: checkpoint.Position
     loss_curve: LossCurve
     checkpoints: Path
+    practice: Practice | None = None
+    """Where examples come from that the model itself writes; None for those of records."""
     epoch_batches: list[list[int]] | None = None
     last_checkpoint_at: float = 0.0
     """When the last checkpoint was written (time.monotonic)."""

@@ -23,7 +23,7 @@ from typing import TypedDict
 import torch
 
 from local_backend.data.batches import MicroBatchLimit, epoch_batches
-from local_backend.data.examples import Example
+from local_backend.data.examples import EncodedData, Example
 from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
@@ -39,14 +39,18 @@ from local_backend.training.memory_estimate import (
     encode_training_data,
     loading_peak_bytes,
 )
+from local_backend.training.objectives import find_objective
 from local_backend.training.prepare_run import (
     TrainingRun,
     initial_micro_batch_limit,
     prepare_run,
 )
+from local_backend.training.reinforcement.memory import rollout_bytes
+from local_backend.training.reinforcement.practice import open_practice
 from local_backend.training.train_loop import (
-    compute_loss,
     compute_mean_loss,
+    measure,
+    practice_step,
     step_optimizer,
 )
 
@@ -81,17 +85,29 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
             run = prepare_run(scratch, settings, ProgressReporter(scratch))
             train = run.train
             with contextlib.closing(run.loss_curve):
-                timing = time_steps(run, steps, time.monotonic() - started, reply)
+                startup = time.monotonic() - started
+                with open_practice(run):
+                    timing = time_steps(run, steps, startup, reply)
         else:
             train = encode_training_data(settings)[1]
         per_epoch = math.ceil(len(train.examples) / settings.batch_size)
+        answers = answer_tokens(settings, train)
         counts = {
-            "tokens": train.tokens,
-            "learnedTokens": train.loss_tokens,
+            "tokens": train.tokens + answers,
+            "learnedTokens": train.loss_tokens + answers,
             "records": train.records,
             "steps": per_epoch * settings.epoch_count,
         }
         reply({"took": {**counts, **timing}})
+
+
+def answer_tokens(settings: Settings, train: EncodedData) -> int:
+    """Return the most tokens that a reinforcement job samples in an epoch; 0 for other jobs."""
+    reinforcement = settings.reinforcement
+    if reinforcement is None:
+        return 0
+    each = reinforcement.samples_per_prompt * reinforcement.max_new_tokens
+    return len(train.examples) * each
 
 
 def report_memory(settings: Settings, reply: Reply) -> bool:
@@ -102,8 +118,13 @@ def report_memory(settings: Settings, reply: Reply) -> bool:
     dtype = choose_dtype(settings.dtype, device)
     config, data = encode_training_data(settings)
     source = locate_weights(settings.model_name, settings.weights)
-    batch = sorted(data.examples, key=lambda e: len(e.ids))[-settings.batch_size :]
     limit, available = initial_micro_batch_limit(settings, device), free_memory_bytes(device)
+    objective = find_objective(settings.customization_type)
+    batch = objective.largest_batch(data.examples, settings, limit)
+    longest = max(len(example.ids) for example in data.examples)
+    sampling = (
+        rollout_bytes(config, settings, longest, dtype.itemsize) if settings.reinforcement else 0
+    )
     estimator = StepEstimator(config, settings, dtype, device)
 
     def peak_bytes(
@@ -113,7 +134,8 @@ def report_memory(settings: Settings, reply: Reply) -> bool:
             batch, limit, gradient_checkpointing=gradient_checkpointing
         )
         loading = loading_peak_bytes(source, estimate) if device.type == "cpu" else 0
-        return max(estimate.peak, loading)
+        # Sampling and learning follow each other: the greater one counts.
+        return max(estimate.peak, loading, estimate.persistent + sampling)
 
     needed = peak_bytes(settings.method, limit)
     if available is None:
@@ -150,9 +172,12 @@ def time_steps(run: TrainingRun, steps: int, startup_seconds: float, reply: Repl
     seconds = 0.0
     for number, batch in enumerate(batches):
         started = time.monotonic()
-        run.optimizer.zero_grad(set_to_none=True)
-        compute_mean_loss(run, batch, backward=True)
-        step_optimizer(run)
+        if run.practice is not None:
+            practice_step(run, run.practice, batch)
+        else:
+            run.optimizer.zero_grad(set_to_none=True)
+            compute_mean_loss(run, batch, backward=True)
+            step_optimizer(run)
         if number >= WARM_UP or len(batches) <= WARM_UP:
             seconds += time.monotonic() - started
         reply({"done": number + 1, "total": len(batches)})
@@ -183,7 +208,7 @@ def estimate_validation_seconds(run: TrainingRun) -> float:
     whole = run.validation
     part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
     started = time.monotonic()
-    compute_loss(run, part.examples)
+    measure(run, part.examples)
     seconds = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
     interval = run.settings.eval_steps
     extra = run.total_steps // interval if interval else 0

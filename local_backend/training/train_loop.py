@@ -6,6 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from local_backend.errors import StopRequested, TrainerError
 from local_backend.models.load_model import eval_mode, trainable_parameters
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
-from local_backend.training.loss_curve import TRAIN, VALIDATION
+from local_backend.training.loss_curve import TRAIN, VALIDATION, perplexity
 from local_backend.training.prepare_run import TrainingRun
+
+if TYPE_CHECKING:
+    from local_backend.training.reinforcement.practice import Practice
 
 MAX_CHECKPOINT_TIME_SHARE = 0.05
 """At most this share of the time is spent on writing checkpoints."""
@@ -34,12 +38,14 @@ def evaluate_base_model(run: TrainingRun) -> None:
         report_progress(run, None, None, "validating the base model")
         losses = compute_set_losses(run)
         run.position.base_loss = compute_validation_loss(run, losses)
+        if run.practice is not None:
+            run.practice.keep_rewards(run.checkpoints, 0)
     base = run.position.base_loss
-    result: dict[str, object] = {"validationLoss": base, **run.objective.metrics(base)}
-    run.reporter.log(f"base model: validation loss {base:.4f}")
+    result = run.objective.validation_result(base)
+    run.reporter.log(f"base model: {run.objective.describe_validation(base)}")
     if losses:  # a resumed run has only the loss of all: a checkpoint keeps no more
         result["validationSets"] = losses
-        run.reporter.log(f"base model: {describe_set_losses(losses)}")
+        run.reporter.log(f"base model: {describe_set_losses(run, losses)}")
     run.reporter.summary["base"] = result
 
 
@@ -58,6 +64,9 @@ def train_loop(run: TrainingRun) -> None:
                 validate(run)
                 if should_stop_early(run):
                     break
+            elif run.practice is not None and run.practice.has_ended(run):
+                validate_last(run)
+                break
             elif run.position.step < run.total_steps:
                 train_step(run)
             else:
@@ -66,6 +75,12 @@ def train_loop(run: TrainingRun) -> None:
     except StopRequested:
         save_checkpoint(run)
         raise
+
+
+def validate_last(run: TrainingRun) -> None:
+    """Validate the weights of a run that ends between two validations."""
+    if run.validation is not None and run.position.step != run.position.validated_step:
+        validate(run)
 
 
 def is_validation_due(run: TrainingRun) -> bool:
@@ -87,7 +102,7 @@ def next_batch(run: TrainingRun) -> tuple[int, list[Example]]:
 
 
 def train_step(run: TrainingRun) -> None:
-    """Take one optimizer step over the next batch and append its point to the loss curve.
+    """Take one step over the next batch and append its point to the loss curve.
 
     Raise TrainerError if the loss is not finite.
     """
@@ -97,6 +112,27 @@ def train_step(run: TrainingRun) -> None:
     rate = learning_rate_at(run.settings, step, run.total_steps)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
+    if run.practice is None:
+        loss = update_weights(run, examples)
+        values = {"loss": loss, **run.objective.metrics(loss)}
+        tokens = sum(len(e.ids) for e in examples)
+    else:
+        loss, values, tokens = practice_step(run, run.practice, examples)
+        run.practice.judge(run, values)
+    seconds = time.monotonic() - started
+    run.position.step += 1
+    run.position.tokens += tokens
+    run.position.seconds += seconds
+    run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
+    report_progress(run, epoch, loss, "training")
+
+
+def update_weights(run: TrainingRun, examples: Sequence[Example]) -> float:
+    """Take one optimizer step over these examples and return their mean loss before it.
+
+    Raise TrainerError if the loss is not finite.
+    """
+    step = run.position.step
 
     def forward_and_backward() -> float:
         # Called again after memory ran out, so it must start from zero gradients each time.
@@ -117,14 +153,28 @@ def train_step(run: TrainingRun) -> None:
             fix="lower the learningRate, or add warm-up steps.",
         )
     step_optimizer(run)
-    seconds = time.monotonic() - started
-    tokens = sum(len(e.ids) for e in examples)
-    run.position.step += 1
-    run.position.tokens += tokens
-    run.position.seconds += seconds
-    values = {"loss": loss, **run.objective.metrics(loss)}
-    run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
-    report_progress(run, epoch, loss, "training")
+    return loss
+
+
+def practice_step(
+    run: TrainingRun, practice: Practice, prompts: Sequence[Example]
+) -> tuple[float, dict[str, float], int]:
+    """Sample answers to the step's prompts and learn from their rewards.
+
+    Return the loss, the point's values, and how many tokens went through the model.
+    """
+    batch = practice.make_batch(run, run.position.step, prompts)
+    loss, clipped = 0.0, 0.0
+    # Without examples all answers to each prompt are equally good: there is no gradient.
+    for iteration in range(practice.settings.num_iterations if batch.examples else 0):
+        batch.begin_update()
+        loss += update_weights(run, batch.examples) / practice.settings.num_iterations
+        clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
+        if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
+            batch.values["kl"] = float(batch.statistics().kl) / batch.answer_tokens
+    values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
+    values["clipFraction"] = clipped / batch.answer_tokens
+    return loss, values, batch.tokens
 
 
 def step_optimizer(run: TrainingRun) -> None:
@@ -240,18 +290,19 @@ def validate(run: TrainingRun) -> None:
     """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
+    if run.practice is not None:
+        run.practice.held_out.clear()
     losses = compute_set_losses(run)
     loss = compute_validation_loss(run, losses)
     position, stopping = run.position, run.settings.early_stopping
-    values = {"loss": loss, **run.objective.metrics(loss)}
-    run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
-    run.reporter.log(f"step {position.step}: validation loss {loss:.4f}")
+    run.loss_curve.append(VALIDATION, position.step - 1, epoch, validation_values(run, loss))
+    run.reporter.log(f"step {position.step}: {run.objective.describe_validation(loss)}")
     for name, of_set in losses.items():
         named: dict[str, float | str] = {"validationSet": name}
-        named |= {"loss": of_set, **run.objective.metrics(of_set)}
+        named |= validation_values(run, of_set)
         run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
     if losses:
-        run.reporter.log(f"step {position.step}: {describe_set_losses(losses)}")
+        run.reporter.log(f"step {position.step}: {describe_set_losses(run, losses)}")
     threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
     # Patience counts gains below the threshold as none; the best weights count every gain.
@@ -259,6 +310,8 @@ def validate(run: TrainingRun) -> None:
     position.bad_validations = 0 if is_gain else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
+        if run.practice is not None:
+            run.practice.keep_rewards(run.checkpoints, position.step)
         if run.process_group.joins_weight_gather:
             checkpoint.write_best_weights(
                 run.checkpoints,
@@ -270,7 +323,14 @@ def validate(run: TrainingRun) -> None:
 
 def compute_set_losses(run: TrainingRun) -> dict[str, float]:
     """Return the mean loss on each of several validation sets; nothing where there is one."""
-    return {name: compute_loss(run, data.examples) for name, data in run.validation_sets.items()}
+    return {name: measure(run, data.examples) for name, data in run.validation_sets.items()}
+
+
+def measure(run: TrainingRun, examples: Sequence[Example]) -> float:
+    """Return what validation minimizes: the mean loss, or minus the mean reward."""
+    if run.practice is None:
+        return compute_loss(run, examples)
+    return -run.practice.measure(run, examples)
 
 
 def compute_validation_loss(run: TrainingRun, set_losses: Mapping[str, float]) -> float:
@@ -281,16 +341,25 @@ def compute_validation_loss(run: TrainingRun, set_losses: Mapping[str, float]) -
     """
     assert run.validation is not None
     if not set_losses:
-        return compute_loss(run, run.validation.examples)
+        return measure(run, run.validation.examples)
     weights = {
-        name: run.objective.count(data.examples) for name, data in run.validation_sets.items()
+        name: run.objective.validation_weight(data.examples)
+        for name, data in run.validation_sets.items()
     }
     return sum(set_losses[n] * weight for n, weight in weights.items()) / sum(weights.values())
 
 
-def describe_set_losses(losses: Mapping[str, float]) -> str:
+def validation_values(run: TrainingRun, loss: float) -> dict[str, float]:
+    """Return the values of a point of the validation curve."""
+    if run.practice is None:
+        return {"loss": loss, **run.objective.metrics(loss)}
+    return {"loss": loss, **run.practice.held_out.values(), "reward": -loss}
+
+
+def describe_set_losses(run: TrainingRun, losses: Mapping[str, float]) -> str:
     """Return the losses of the validation sets as one line of the log."""
-    return "validation loss of " + ", ".join(f"{n} {loss:.4f}" for n, loss in losses.items())
+    described = (f"{n}: {run.objective.describe_validation(x)}" for n, x in losses.items())
+    return ", ".join(described)
 
 
 def compute_loss(run: TrainingRun, examples: Sequence[Example]) -> float:
@@ -343,6 +412,8 @@ def report_progress(run: TrainingRun, epoch: int | None, loss: float | None, act
         "secondsLeft": step_seconds * (run.total_steps - position.step) if step_seconds else None,
         "activity": activity,
     }
+    if run.practice is not None and run.practice.history:
+        run.reporter.progress["reward"] = run.practice.history[-1]["reward"] or 0.0
     run.reporter.write_state()
 
 

@@ -42,6 +42,29 @@ class Lora(Section):
     )
 
 
+class LocalReinforcement(Section):
+    """How REINFORCEMENT_FINE_TUNING learns here, by the names of TRL's GRPOConfig."""
+
+    temperature: Float = Field(
+        default=1.0, gt=0, le=10, description="Temperature of the sampled answers."
+    )
+    beta: Float = Field(
+        default=0.0, ge=0, le=100, description="Weight of the divergence (KL) from the base model."
+    )
+    epsilon: Float = Field(
+        default=0.2, gt=0, lt=1, description="How far one batch may move a token's probability."
+    )
+    num_iterations: Annotated[int, Field(ge=1, le=100), READ_NUMBER] = Field(
+        default=1, description="Optimizer steps on each batch of answers."
+    )
+    loss_type: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field(
+        default="dapo", description="How tokens and answers are weighted."
+    )
+    scale_rewards: Literal["group", "batch", "none"] = Field(
+        default="group", description="Whose standard deviation divides the rewards."
+    )
+
+
 class LocalSpec(Section):
     """Settings of the local backend."""
 
@@ -54,6 +77,7 @@ class LocalSpec(Section):
     hyperparameters: dict[str, Number] = Field(
         default_factory=dict, description="Overrides for the stand-in, shown in every report."
     )
+    reinforcement: LocalReinforcement = section_field("For REINFORCEMENT_FINE_TUNING.")
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Early stopping of local runs, whatever the base model has."
     )
@@ -91,7 +115,7 @@ def check(values: JobTree, context: CheckContext) -> list[Finding]:
     findings += check_hyperparameters(
         ("local", "hyperparameters"),
         values.get("hyperparameters"),
-        load_local_hyperparameters(),
+        load_local_hyperparameters(context.customization_type),
         "the local trainer",
         context.source_map,
     )

@@ -14,6 +14,7 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.backends.local import environment, limits
 from cloudft.backends.local.embedding_rows import tokens_beyond_embedding
+from cloudft.backends.local.reinforcement import check_reinforcement
 from cloudft.backends.local.request import (
     build_targets_request,
     find_unsupported_hyperparameters,
@@ -51,6 +52,7 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
     yield from _check_trainer(job)
     yield from _check_model(job)
     yield from _check_hyperparameters(job)
+    yield from check_reinforcement(job)
     yield from _check_sharding(job)
     yield from _check_packed(job)
     yield from limits.check_limits(job)

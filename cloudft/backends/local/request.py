@@ -13,6 +13,11 @@ from cloudft import catalogue
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.job_folder import GRADER, START
 from cloudft.backends.local.job_section import Lora
+from cloudft.backends.local.reinforcement import (
+    build_settings,
+    given_hyperparameters,
+    is_reinforcement,
+)
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
@@ -20,31 +25,38 @@ from cloudft.types import Manifest
 
 VERSION = 1
 """Format version of job.json; the trainer refuses another one."""
-TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
-"""The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     """Return the trainer's hyperparameters: local, the job's, the model's, our defaults."""
-    values: dict[str, int | float] = {
-        name: parameter.default
-        for name, parameter in catalogue.load_local_hyperparameters().items()
-    }
+    table = catalogue.load_local_hyperparameters(job.spec.customization_type)
+    values: dict[str, int | float] = {name: parameter.default for name, parameter in table.items()}
     if job.spec.local.method == "full":
         values["learningRate"] = FULL_LEARNING_RATE
-    if not job.model.is_open_weight:
-        values |= {name: p.default for name, p in job.model.hyperparameters.items()}
-    values |= job.spec.hyperparameters
+    if is_reinforcement(job):
+        values |= given_hyperparameters(job)
+    else:
+        if not job.model.is_open_weight:
+            values |= {name: p.default for name, p in job.model.hyperparameters.items()}
+        values |= job.spec.hyperparameters
     values |= job.spec.local.hyperparameters
-    return {name: values[name] for name in TRAINER_HYPERPARAMETERS}
+    return {name: values[name] for name in table}
 
 
 def find_unsupported_hyperparameters(job: LoadedJob) -> list[str]:
     """Return hyperparameters that the job sets and the trainer does not support."""
     set_names = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
-    return [name for name in set_names if name not in TRAINER_HYPERPARAMETERS]
+    table = catalogue.load_local_hyperparameters(job.spec.customization_type)
+    return [name for name in set_names if name not in table]
+
+
+def resolve_eval_steps(job: LoadedJob) -> int | None:
+    """Return the steps between two evaluations; None for one at the end of each epoch alone."""
+    interval = resolve_hyperparameters(job).get("evalInterval")
+    named = job.spec.local.eval_steps
+    return named if named is not None or interval is None else int(interval)
 
 
 def build_request(staged: StagedJob) -> dict[str, Any]:
@@ -69,12 +81,13 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "dtype": spec.local.dtype,
         "maxLength": spec.local.max_length,
         "microBatchSize": spec.local.micro_batch_size,
-        "evalSteps": spec.local.eval_steps,
+        "evalSteps": resolve_eval_steps(staged.job),
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
+        **build_settings(staged.job),
         **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
     }

@@ -139,10 +139,12 @@ def _row(job: Job | UnreachableJob) -> tuple[str | None, ...]:
 
 
 def _loss_text(job: Job) -> str:
-    """Return the validation loss of a finished job, or the last training loss."""
+    """Return the validation loss (or reward) of a finished job, or the last training loss."""
     tuned, progress = job.state.summary.get("tuned"), job.state.progress
     if tuned and tuned.get("validationLoss") is not None:
         return f"{tuned['validationLoss']:.4f}"
+    if tuned and tuned.get("reward") is not None:
+        return f"reward {tuned['reward']:.3f}"
     return f"{progress.loss:.4f}" if progress and progress.loss is not None else ""
 
 

@@ -23,7 +23,7 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 @console_options
 def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
     """Print or plot a job's loss curves, also while it is running."""
-    from cloudft.cli.job_page import metric_rows
+    from cloudft.cli.job_page import metric_columns, metric_rows
     from cloudft.cli.output import format_table
 
     record, backend, _ = open_job(reference)
@@ -32,6 +32,5 @@ def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
         draw_loss_plot(points, record.id, plot)
         console.print_result(points, str(plot))
         return 0
-    columns = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
-    console.print_result(points, format_table(columns, metric_rows(points)))
+    console.print_result(points, format_table(metric_columns(points), metric_rows(points)))
     return 0

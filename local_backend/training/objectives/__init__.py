@@ -9,9 +9,11 @@ from local_backend.errors import TrainerError
 from local_backend.training.objectives.continued_pretraining import ContinuedPreTraining
 from local_backend.training.objectives.fine_tuning import FineTuning
 from local_backend.training.objectives.objective import Objective
+from local_backend.training.objectives.reinforcement import ReinforcementFineTuning
 
 OBJECTIVES: dict[str, Objective] = {
-    objective.customization_type: objective for objective in (FineTuning(), ContinuedPreTraining())
+    objective.customization_type: objective
+    for objective in (FineTuning(), ContinuedPreTraining(), ReinforcementFineTuning())
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from local_backend.data.batches import MicroBatchLimit
     from local_backend.models.token_losses import TokenLosses
 
 
@@ -99,6 +100,12 @@ class Objective(ABC):
         encoded.last_turn_only = record_format.last_turn_only - before
         return encoded
 
+    def largest_batch(
+        self, examples: Sequence[Example], settings: Settings, limit: MicroBatchLimit
+    ) -> Sequence[Example]:
+        """Return the step that takes the most memory. Default: the longest examples."""
+        return sorted(examples, key=lambda e: len(e.ids))[-settings.batch_size :]
+
     def count(self, examples: Sequence[Example]) -> int:
         """Return the denominator of the mean loss. Default: the number of loss tokens.
 
@@ -114,3 +121,15 @@ class Objective(ABC):
     def metrics(self, mean_loss: float) -> dict[str, float]:
         """Return what the loss curve shows beside the mean loss. It must include `perplexity`."""
         return {"perplexity": perplexity(mean_loss)}
+
+    def validation_weight(self, examples: Sequence[Example]) -> int:
+        """Return how much a validation set weighs beside others. Default: as in the mean loss."""
+        return self.count(examples)
+
+    def validation_result(self, loss: float) -> dict[str, object]:
+        """Return what the summary says of a model with this validation loss."""
+        return {"validationLoss": loss, **self.metrics(loss)}
+
+    def describe_validation(self, loss: float) -> str:
+        """Return a validation loss as words of the log."""
+        return f"validation loss {loss:.4f}"

@@ -55,13 +55,14 @@ class PolicyStatistics:
     """Sums over the tokens of a step, for its point of the curves."""
 
     tokens: int = 0
-    kl: float = 0.0
-    clipped: float = 0.0
+    kl: torch.Tensor | float = 0.0
+    clipped: torch.Tensor | float = 0.0
+    """Tensors, so that a GPU need not be waited for."""
 
     def means(self) -> dict[str, float]:
         """Return the mean divergence in nats, and the share of tokens that were clipped."""
         count = max(1, self.tokens)
-        return {"kl": self.kl / count, "clipFraction": self.clipped / count}
+        return {"kl": float(self.kl) / count, "clipFraction": float(self.clipped) / count}
 
 
 @dataclass
@@ -108,10 +109,10 @@ class PolicyLoss:
             (ratio > 1 + epsilon) & (advantage > 0)
         )
         self.statistics.tokens += len(losses)
-        self.statistics.clipped += float(is_clipped.sum())
+        self.statistics.clipped += is_clipped.sum()
         if self.settings.beta:
             distance = reference - log_probs
             divergence = distance.exp() - distance - 1
-            self.statistics.kl += float(divergence.detach().sum())
+            self.statistics.kl += divergence.detach().sum()
             result = result + self.settings.beta * ratio * divergence
         return weight * result

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from local_backend.grading import shapes
 from local_backend.grading.grader import Grade, Grader, GraderError, GraderSettings, Sample
 from local_backend.grading.redact import redact

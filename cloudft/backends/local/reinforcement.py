@@ -1,0 +1,101 @@
+"""What a reinforcement job is to the local trainer: its hyperparameters, and what is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cloudft import catalogue
+from cloudft.catalogue import Hyperparameter
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Finding, Severity
+
+REINFORCEMENT = "REINFORCEMENT_FINE_TUNING"
+NOT_LOCAL = ("reasoningEffort",)
+"""Hyperparameters of Bedrock that no open-weight model has: without effect here, and no error, so
+that the same job file runs on both."""
+
+
+def is_reinforcement(job: LoadedJob) -> bool:
+    """Return whether the job learns from rewards."""
+    return job.spec.customization_type == REINFORCEMENT
+
+
+def given_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
+    """Return what `reinforcement.hyperparameters` sets of the trainer's, as numbers."""
+    section = job.spec.reinforcement
+    given = {} if section is None else section.hyperparameters
+    return {
+        name: value
+        for name, value in given.items()
+        if not isinstance(value, str) and name in table()
+    }
+
+
+def table() -> Mapping[str, Hyperparameter]:
+    """Return the hyperparameters of the trainer for such jobs."""
+    return catalogue.load_local_hyperparameters(REINFORCEMENT)
+
+
+def build_settings(job: LoadedJob) -> dict[str, Any]:
+    """Return the part of job.json that only such a job has. Defaults are left out."""
+    if not is_reinforcement(job):
+        return {}
+    return {"reinforcement": job.spec.local.reinforcement.model_dump(exclude_defaults=True)}
+
+
+def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
+    """Yield what prevents a reinforcement job from running here, with its field."""
+    if not is_reinforcement(job):
+        return
+    local, section = job.spec.local, job.spec.reinforcement
+    if section is None:
+        message, fix = "the job has no grader", "name its file: `reinforcement: {grader: FILE.py}`."
+        yield _finding(job, "error", "MissingValue", "reinforcement", message, fix)
+        return
+    yield from _check_hyperparameters(job, section.hyperparameters)
+    if local.processes not in (1, "auto") or local.fsdp is True:
+        field = "local.fsdp" if local.fsdp is True else "local.processes"
+        message = f"{REINFORCEMENT} trains in one process here: it samples answers and learns"
+        fix = "set local.processes: 1, and leave local.fsdp out."
+        yield _finding(job, "error", "OneProcess", field, f"{message} from them in turn", fix)
+    if local.method == "full" and local.reinforcement.beta > 0:
+        message = (
+            "local.reinforcement.beta compares with the base model, which local.method: full does"
+            " not keep"
+        )
+        fix = "set beta: 0, or use `method: lora`, whose base is the model without adapters."
+        field = "local.reinforcement.beta"
+        yield _finding(job, "error", "NoReference", field, message, fix)
+
+
+def _check_hyperparameters(job: LoadedJob, given: Mapping[str, object]) -> Iterator[Finding]:
+    for name, value in given.items():
+        field, row = f"reinforcement.hyperparameters.{name}", table().get(name)
+        if name in NOT_LOCAL:
+            message = f"{name} has no effect here: open-weight models have no such setting"
+            yield _finding(
+                job, "warning", "UnusedValue", field, message, "remove it for a local job."
+            )
+        elif row is None:
+            known = ", ".join(table())
+            message = f"the local trainer has no hyperparameter {name!r} (it has {known})"
+            yield _finding(job, "error", "HyperparameterNotLocal", field, message, "remove it.")
+        elif not _fits(value, row):
+            whole = "a whole number" if row.type == "int" else "a number"
+            message = f"{name} is {value}; the local trainer takes {whole} from {row.min:g} to"
+            fix = f"give a value of {row.min:g} to {row.max:g}."
+            yield _finding(job, "error", "OutOfRange", field, f"{message} {row.max:g}", fix)
+
+
+def _fits(value: object, row: Hyperparameter) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return (row.type != "int" or isinstance(value, int)) and row.min <= value <= row.max
+
+
+def _finding(
+    job: LoadedJob, severity: Severity, code: str, field: str, message: str, fix: str
+) -> Finding:
+    path = str(job.path) if job.path else None
+    return Finding(severity, code, message, fix, path, job.line_of(field), field)
