@@ -9,6 +9,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import load_service_model, validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.findings import FindingFactory, serverless_hint
+from cloudft.backends.local.reinforcement import check_reinforcement, is_reinforcement
 from cloudft.backends.sagemaker import (
     account_checks,
     images,
@@ -48,6 +49,7 @@ def check_job(
     findings = [f for f in trainer_findings if f.code in TRAINER_FINDINGS]
     findings += [
         *_customization_type(job, finding),
+        *_check_reinforcement(job, finding, findings),
         *_check_settings(job, finding),
         *_check_instance(job, finding),
         *_check_weights(job, finding),
@@ -123,6 +125,26 @@ def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         fix += " `local: {model: smollm2-135m}`."
         yield finding("NoLocalModel", "local.model", message, fix)
         yield from serverless_hint(job, "base_model", finding)
+
+
+def _check_reinforcement(
+    job: LoadedJob, finding: FindingFactory, reported: list[Finding]
+) -> Iterator[Finding]:
+    """Check what a reinforcement job needs: its grader's file, which goes with it, one machine."""
+    yield from (one for one in check_reinforcement(job) if one not in reported)
+    section = job.spec.reinforcement
+    if not is_reinforcement(job) or section is None:
+        return
+    if section.grader is None:
+        message = (
+            "the container has no grader: the function of reinforcement.lambda_arn is not called"
+        )
+        fix = "set reinforcement.grader to its file."
+        yield finding("MissingValue", "reinforcement.grader", message, fix)
+    if job.spec.sagemaker.instance_count > 1:
+        message = f"{job.spec.customization_type} trains on one machine here"
+        fix = "set sagemaker.instance_count: 1."
+        yield finding("OneProcess", "sagemaker.instance_count", message, fix)
 
 
 def _check_settings(  # a list of independent checks, one branch each

@@ -21,6 +21,8 @@ from cloudft.backends.aws_base.api_call import (
     put_generated,
 )
 from cloudft.backends.base import StagedJob
+from cloudft.backends.local.backend import GRADER_ROLE
+from cloudft.backends.local.job_folder import GRADER
 from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
 from cloudft.backends.sagemaker.weights import WeightFile
@@ -272,6 +274,10 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
         for role, key, file in files
     ]
     folder = f"{prefix}jobs/{name}/"
+    if (grader := inputs.staged.grader) is not None:
+        content = (grader.sha256, len(grader.content))
+        call = put_file(bucket, f"{folder}input/{GRADER}", GRADER, content, settings)
+        uploads.append(msgspec.structs.replace(call, file=GRADER_ROLE))
     generated = {
         "code": f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}",
         "job": f"{folder}input/job.json",
@@ -310,4 +316,13 @@ def parameters_from_description(
 def plan_files(inputs: TrainingJobInputs) -> dict[str, Path]:
     """Return the plan's files: those that are uploaded, by role."""
     staged = {role: inputs.staged.folder / file.name for role, file in inputs.files.items()}
-    return staged | {file.role: file.path for file in inputs.weights}
+    grader = inputs.staged.grader
+    own = {} if grader is None else {GRADER_ROLE: grader.path}
+    return staged | own | {file.role: file.path for file in inputs.weights}
+
+
+def file_digests(inputs: TrainingJobInputs) -> dict[str, str]:
+    """Return the digests of the plan's files that are not in its manifest, by role."""
+    grader = inputs.staged.grader
+    own = {} if grader is None else {GRADER_ROLE: grader.sha256}
+    return own | {file.role: file.sha256 for file in inputs.weights}
