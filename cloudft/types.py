@@ -68,7 +68,9 @@ OMITTED_IF_NONE = "omittedIfNone"
 """Metadata of a field that JSON has only with a value: most values of its class have none."""
 
 
-_EXTRA: Any = dataclasses.field(default=None, metadata={OMITTED_IF_NONE: True})
+def _extra() -> Any:
+    """Return a field that is None, and then not in JSON, unless it is set."""
+    return dataclasses.field(default=None, metadata={OMITTED_IF_NONE: True})
 
 
 def to_json(value: Any) -> Any:
@@ -376,7 +378,7 @@ class TrainingProgress:
     tokens_per_second: float | None
     seconds_left: float | None
     activity: str
-    reward: float | None = _EXTRA
+    reward: float | None = _extra()
 
 
 TRAINING_BEGAN = "trainingBegan"
@@ -431,12 +433,12 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
-    reward: float | None = _EXTRA
-    kl: float | None = _EXTRA
-    response_length: float | None = _EXTRA
-    entropy: float | None = _EXTRA
-    dead_groups: float | None = _EXTRA
-    clip_fraction: float | None = _EXTRA
+    reward: float | None = _extra()
+    kl: float | None = _extra()
+    response_length: float | None = _extra()
+    entropy: float | None = _extra()
+    dead_groups: float | None = _extra()
+    clip_fraction: float | None = _extra()
 
 
 @dataclass(frozen=True)
