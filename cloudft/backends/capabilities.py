@@ -341,6 +341,17 @@ class SupportsChatTemplate(ABC):
         """
 
 
+class SupportsGraderInvocation(ABC):
+    """A backend whose jobs are graded by a function elsewhere, which can be invoked for a test."""
+
+    @abstractmethod
+    def invoke_grader(self, job: LoadedJob, samples: Sequence[GradingSample]) -> list[Finding]:
+        """Return what is wrong with the function's reply to one event with these answers.
+
+        Where the job names the grader's file, its rewards here must be the same.
+        """
+
+
 class SupportsServing(ABC):
     """A backend whose tuned models need a deployment before they answer."""
 
