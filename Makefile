@@ -11,7 +11,7 @@ OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
 SPACE := $() $()
 OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
-.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train clean help
+.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train bench-reinforcement clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -71,6 +71,10 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
 	$(PIP) 'trl==1.16.0'
 	$(BIN)/python benchmarks/train
+
+bench-reinforcement: $(VENV)/.dev  ## A step of reinforcement against TRL's; some 15 minutes.
+	$(PIP) 'trl==1.16.0'
+	$(BIN)/python benchmarks/reinforcement.py
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients .venv-container .venv-matrix $(OLD_TRANSFORMERS) .demo

@@ -47,6 +47,10 @@ class Prompt:
     tool_config: Mapping[str, Any] | None = None
 
 
+FILTERED = "filtered"
+"""Finish reason of an answer that a content filter or guardrail has replaced or cut."""
+
+
 @dataclass(frozen=True)
 class GenerationConfig:
     """Decoding parameters. `temperature` 0 is greedy decoding."""

@@ -416,7 +416,8 @@ class Metric:
     """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0.
 
     `validation_set` names one of several validation sets. A point of the split `validation` without
-    it is of all validation data.
+    it is of all validation data. Four are of pairs of answers: mean rewards, and how often the
+    chosen answer has the higher one.
 
     A job that learns from rewards has more: the mean `reward` of the step's answers (of a
     validation: of one greedy answer to each prompt, and the loss is minus that), their mean length
@@ -433,6 +434,10 @@ class Metric:
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = _extra()
+    rejected_reward: float | None = _extra()
+    reward_margin: float | None = _extra()
+    preference_accuracy: float | None = _extra()
     reward: float | None = _extra()
     kl: float | None = _extra()
     response_length: float | None = _extra()

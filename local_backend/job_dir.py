@@ -2,6 +2,7 @@
 
     job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
+    teacher/            answers of a teacher, and the data with them
     grader.py           the code that gives rewards, for reinforcement
     start/              models of the jobs that this one starts from, by job
     lock                held (flock) by the trainer's processes as long as one of them lives
@@ -47,6 +48,7 @@ METRICS = "metrics.jsonl"
 STOP = "stop"
 MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
+REFERENCE = "reference"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
@@ -118,6 +120,23 @@ class FileRequest(TypedDict):
     records: int
 
 
+class DistillationRequest(TypedDict):
+    """A teacher on this machine in job.json: its model, and how it answers."""
+
+    teacher: ModelRequest
+    maxResponseLength: int
+    temperature: float
+
+
+class PreferenceRequest(TypedDict):
+    """`preference` of job.json, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class GraderRequest(TypedDict):
     """The grader in job.json. `path` is relative to the job's folder."""
 
@@ -144,6 +163,8 @@ class LaterKeys(TypedDict, total=False):
     processes: int | str
     fsdp: bool | str
     packed: bool | str
+    distillation: DistillationRequest
+    preference: PreferenceRequest
     grader: GraderRequest
     reinforcement: ReinforcementRequest
 

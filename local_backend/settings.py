@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.job_dir import JOB, JobDir, JobRequest, WeightSource
+from local_backend.job_dir import JOB, DistillationRequest, JobDir, JobRequest, WeightSource
 
 VERSION = 1
 
@@ -30,6 +30,16 @@ class LoraSettings:
     alpha: float
     dropout: float
     target_modules: str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreferenceSettings:
+    """How pairs of answers are learned, with TRL's names."""
+
+    method: str
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,16 @@ class Reinforcement:
 
 
 @dataclass(frozen=True)
+class DistillationSettings:
+    """The teacher's name, where its weights may be, and how it answers."""
+
+    teacher: str
+    weights: tuple[WeightSource, ...]
+    max_response_length: int
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """One job, as its folder describes it.
 
@@ -98,11 +118,14 @@ class Settings:
     fsdp: bool | str
     packed: bool | str
     data: Mapping[str, DataFile]
+    preference: PreferenceSettings | None
     created_on: str
     """The day on which the job was written, in UTC, as ISO 8601: today for a chat template."""
     grader: GraderFile | None = None
     reinforcement: Reinforcement | None = None
     """Set for REINFORCEMENT_FINE_TUNING alone."""
+    distillation: DistillationSettings | None = None
+    """The teacher of a distillation, if it is a model on this machine."""
 
 
 def read_lora(lora: Mapping[str, Any]) -> LoraSettings:
@@ -175,9 +198,24 @@ def read_settings(job_dir: JobDir) -> Settings:
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()
         },
+        preference=PreferenceSettings(**job["preference"]) if "preference" in job else None,
         created_on=_day((job_dir / JOB).stat().st_mtime),
         grader=read_grader(job_dir),
         reinforcement=read_reinforcement(job),
+        distillation=_read_distillation(job_dir, job.get("distillation")),
+    )
+
+
+def _read_distillation(
+    job_dir: JobDir, request: DistillationRequest | None
+) -> DistillationSettings | None:
+    if request is None:
+        return None
+    return DistillationSettings(
+        teacher=request["teacher"]["name"],
+        weights=tuple(_absolute(weights, job_dir) for weights in request["teacher"]["weights"]),
+        max_response_length=request["maxResponseLength"],
+        temperature=request["temperature"],
     )
 
 

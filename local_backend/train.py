@@ -30,9 +30,10 @@ from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
 from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
-from local_backend.training.loss_curve import read_curve, set_losses_at
+from local_backend.training.loss_curve import measures_at, read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
 from local_backend.training.reinforcement.practice import compare_rewards, open_practice
+from local_backend.training.teacher import complete_records
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
 DISK_REMEDY = (
@@ -119,6 +120,7 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
         verify_digest(file)
     reporter.set_phase("validationDetails", COMPLETED)
     reporter.set_phase("dataProcessingDetails", IN_PROGRESS)
+    settings = complete_records(job_dir, settings, reporter)
     run = prepare_run(job_dir, settings, reporter)
     reporter.set_phase("dataProcessingDetails", COMPLETED)
     reporter.set_phase("trainingDetails", IN_PROGRESS)
@@ -153,10 +155,11 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
     if not group.is_rank_zero:
         return {}
     tuned = run.objective.validation_result(best) | {"step": run.position.best_step}
+    points = read_curve(run.checkpoints.parent / METRICS)
+    tuned |= measures_at(points, run.position.best_step)
     if run.practice is not None:
         tuned |= compare_rewards(run.checkpoints, run.position.best_step)
     if run.validation_sets:
-        points = read_curve(run.checkpoints.parent / METRICS)
         tuned["validationSets"] = set_losses_at(points, run.position.best_step)
     run.reporter.summary["tuned"] = tuned
     run.reporter.log(

@@ -346,7 +346,7 @@ EDITS: dict[str, Edit] = {
             *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
-            *("SecretsInTexts",),
+            *("SecretsInTexts", "EqualAnswers", "NoPrompt", "TwoPrompts", "WrongLabel"),
         ),
         take_out,
     ),

@@ -17,6 +17,8 @@ CHATML = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CONTEXT = 256
+OPTIONAL_SETTINGS = {"preference", "grader", "reinforcement"}
+"""Keys of job.json that most jobs leave out."""
 CITIES = ("Lyon", "Oslo", "Quito", "Cairo", "Lima", "Bonn", "Rome", "Kyiv")
 SENTENCES = [
     *(f"Where is the parcel for {city}? It is in {city}." for city in CITIES),
@@ -92,6 +94,21 @@ def pairs(count: int) -> list[dict[str, str]]:
     ]
 
 
+def preferences(count: int) -> list[dict[str, Any]]:
+    """Return `count` pairs of answers in the canonical format: short ones are preferred."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": [{"text": record["prompt"]}]}],
+            "chosen": [{"role": "assistant", "content": [{"text": city}]}],
+            "rejected": [
+                {"role": "assistant", "content": [{"text": f"The last line. It is in {city}."}]}
+            ],
+        }
+        for number, record in enumerate(pairs(count))
+        for city in [CITIES[number % len(CITIES)]]
+    ]
+
+
 def texts(count: int) -> list[dict[str, str]]:
     """Return `count` unlabeled records."""
     return [{"input": f"Parcel {n} is in {CITIES[n % len(CITIES)]}."} for n in range(count)]
@@ -148,7 +165,7 @@ def write_job_dir(
         "packed": "auto",
         "data": files,
     }
-    unknown = changes.keys() - job.keys() - {"grader", "reinforcement"}
+    unknown = changes.keys() - job.keys() - OPTIONAL_SETTINGS
     assert not unknown, f"not a setting of job.json: {unknown}"
     (folder / "job.json").write_text(json.dumps(job | changes), encoding="utf-8")
     return folder

@@ -40,6 +40,8 @@ RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""
 RUNNING_KINDS = {"evaluation-job", "training-job"}
 """Kinds that are running: they are listed with their cost, and are never garbage."""
+UNREMOVABLE_KINDS = {"fine-tuned-model"}
+"""Kinds that are listed with their cost, and that no documented call removes."""
 MODEL_KINDS = {"custom-model", "imported-model"}
 
 
@@ -161,7 +163,7 @@ def find_garbage(listing: Listing[CloudResource], home: Home, criteria: GarbageC
     for resource in listing.items:
         if (
             resource.job is None
-            or resource.kind in RUNNING_KINDS
+            or resource.kind in RUNNING_KINDS | UNREMOVABLE_KINDS
             or not _matches(resource, criteria)
         ):
             continue
@@ -239,6 +241,9 @@ def _check_names(listing: Listing[CloudResource], names: Collection[str]) -> Non
                 raise not_owned_error(resource)
             if resource.kind in RUNNING_KINDS:
                 raise JobStateConflict(f"{resource.name} is running", fix=_stop_remedy(resource))
+            if resource.kind in UNREMOVABLE_KINDS:
+                message = f"{resource.name} can't be removed: no call for it is documented"
+                raise JobStateConflict(message, fix="remove it in Bedrock's console.")
             if resource.is_committed():
                 raise committed_error(resource)
         if not resources:

@@ -88,6 +88,8 @@ class Backend(ABC):
     """Whether training costs money."""
     inference_is_billed: bool = False
     """Whether prompting a job's models costs money."""
+    calls_teacher: bool = False
+    """Whether the service itself lets the teacher of a distillation answer."""
     keeps_job_id: bool = False
     """Whether the backend's own id of a job is cloudft's."""
 

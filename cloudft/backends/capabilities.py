@@ -24,6 +24,7 @@ from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import DamagedJob
+from cloudft.grading import GraderConfig, GradingSample, GradingSession
 from cloudft.inference import (
     Answer,
     GenerationConfig,
@@ -339,6 +340,14 @@ class SupportsChatTemplate(ABC):
         each line `tokens`, `learned` and perhaps `lastTurnOnly`, or `problem` and `fix` for one
         that the template refuses. Raise TrainerError.
         """
+
+
+class SupportsGrading(ABC):
+    """A backend that runs a grader's file on this machine, within its limits on AWS."""
+
+    @abstractmethod
+    def open_grader(self, config: GraderConfig) -> GradingSession:
+        """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""
 
 
 class SupportsGraderInvocation(ABC):

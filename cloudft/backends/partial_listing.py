@@ -36,6 +36,10 @@ class ListingBuilder:
             self.add_unavailable(what, error)
         return found
 
+    def is_partial(self, what: str) -> bool:
+        """Return whether a part could not be read to its end."""
+        return any(part.what == what for part in self._unavailable)
+
     def add_unavailable(self, what: str, error: CloudRefused | CloudUnreachable) -> None:
         """Record that a part can't be read."""
         self._unavailable.append(unavailable_part(what, error))

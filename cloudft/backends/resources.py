@@ -24,7 +24,8 @@ class CloudResource:
     """A billable resource in the backend's account.
 
     `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model`,
-    `evaluation-job` (one that runs) or `data`; on SageMaker `training-job`, `warm-pool` or `data`.
+    `evaluation-job` (one that runs), `uploaded-file`, `fine-tuned-model` or `data`; on SageMaker
+    `training-job`, `warm-pool` or `data`.
     `backend` names the backend that listed it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft
     created it; `model` is the ARN of the model that a deployment serves; `expires_at` is its time

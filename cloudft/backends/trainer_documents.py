@@ -104,6 +104,15 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
+class _Preference(msgspec.Struct):
+    """The settings of PREFERENCE_OPTIMIZATION (local/job_section.py)."""
+
+    method: Literal["dpo", "simpo", "orpo"]
+    beta: float
+    label_smoothing: float
+    simpo_gamma: float
+
+
 class _Reinforcement(msgspec.Struct):
     temperature: float = 1.0
     beta: float = 0.0
@@ -139,6 +148,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
     packed: bool | Literal["auto"] = "auto"
+    preference: _Preference | None = None
     reinforcement: _Reinforcement | None = None
     grader: _Grader | None = None
 
@@ -176,6 +186,10 @@ class _Point(msgspec.Struct, rename="camel"):
     tokens_per_second: float | None
     timestamp: str
     validation_set: str | None = None
+    chosen_reward: float | None = None
+    rejected_reward: float | None = None
+    reward_margin: float | None = None
+    preference_accuracy: float | None = None
     reward: float | None = None
     kl: float | None = None
     response_length: float | None = None

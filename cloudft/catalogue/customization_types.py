@@ -15,10 +15,11 @@ from typing import Literal
 class CustomizationType:
     """A customization type by Bedrock's name of it.
 
-    `data` is what a record has: a prompt with its answer (`labeled`), text alone (`text`), or a
-    prompt alone (`prompts`). `formats` are the record formats that a model may want its training
-    data in; `open_weight_format` is that of an open-weight model, which the local trainer trains,
-    and `open_weight_content` is what its records may have besides texts.
+    `data` is what a record has: a prompt with its answer (`labeled`), text alone (`text`), a prompt
+    alone (`prompts`), or a prompt with a better and a worse answer (`preferences`). `formats` are
+    the record formats that a model may want its training data in; `open_weight_format` is that of
+    an open-weight model, which the local trainer trains, and `open_weight_content` is what its
+    records may have besides texts.
     `trains_on` names backends. `section` is the job-file section that the type needs and no other
     type may have; `section_fix` says what to write there. `has_own_hyperparameters` is True where
     the hyperparameters are in that section too. `is_listed` is True where ListFoundationModels can
@@ -27,7 +28,7 @@ class CustomizationType:
     """
 
     name: str
-    data: Literal["labeled", "text", "prompts"]
+    data: Literal["labeled", "text", "prompts", "preferences"]
     formats: tuple[str, ...]
     trains_on: frozenset[str]
     open_weight_format: str | None = None
@@ -40,6 +41,7 @@ class CustomizationType:
 
 
 EVERYWHERE = frozenset({"local", "sagemaker", "bedrock"})
+NOT_BEDROCK = frozenset({"local", "sagemaker"})
 BEDROCK_ALONE = frozenset({"bedrock"})
 _TYPES = (
     CustomizationType(
@@ -62,7 +64,8 @@ _TYPES = (
         name="DISTILLATION",
         data="prompts",
         formats=("distillation",),
-        trains_on=BEDROCK_ALONE,
+        trains_on=EVERYWHERE,
+        open_weight_format="distillation",
         section="distillation",
         section_fix="name the teacher model.",
     ),
@@ -79,6 +82,17 @@ _TYPES = (
         # `customizationsSupported` has no name for it (botocore 1.44.5).
         is_listed=False,
         sagemaker_techniques=("RLVR", "RLAIF"),
+    ),
+    CustomizationType(
+        name="PREFERENCE_OPTIMIZATION",
+        data="preferences",
+        formats=("preference",),
+        trains_on=NOT_BEDROCK,
+        open_weight_format="preference",
+        open_weight_content=("tools", "reasoning"),
+        # No name of Bedrock's: its API has no such type (botocore 1.44.5, CustomizationType).
+        is_listed=False,
+        sagemaker_techniques=("DPO",),
     ),
 )
 CUSTOMIZATION_TYPES: dict[str, CustomizationType] = {row.name: row for row in _TYPES}
@@ -98,7 +112,7 @@ def is_text_only(customization_type: str) -> bool:
 
 def is_labeled(customization_type: str) -> bool:
     """Return whether its records have a prompt and an answer; False for a type not known."""
-    return _data_of(customization_type) == "labeled"
+    return _data_of(customization_type) in ("labeled", "preferences")
 
 
 def _data_of(customization_type: str) -> str | None:

@@ -181,7 +181,7 @@ class Model:
     when this one is retired.
 
     `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
-    `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
+    `openai` is Bedrock's OpenAI-compatible endpoint.
     """
 
     alias: str

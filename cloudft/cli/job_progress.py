@@ -60,9 +60,12 @@ def status_line(state: JobState) -> str:
         return f"{state.id}: {state.status}"
     if progress is None:
         return ", ".join([f"{state.id}: {state.status}", *_elapsed_parts(state)])
-    parts = [f"{state.id}: {state.status}", f"step {progress.step}/{progress.total_steps}"]
+    parts = [f"{state.id}: {state.status}"]
     if not state.has_ended:
-        parts.insert(1, progress.activity)
+        parts.append(progress.activity)
+    if not progress.total_steps:  # a teacher answers before the first step
+        return ", ".join([*parts, *_elapsed_parts(state)])
+    parts.append(f"step {progress.step}/{progress.total_steps}")
     if progress.reward is not None:
         parts.append(f"reward {progress.reward:.4f}")
     elif progress.loss is not None:
@@ -113,7 +116,7 @@ def _show_bar(states: Iterator[JobState]) -> JobState:
             bar.update(
                 task,
                 description=state.status if state.has_ended or not progress else progress.activity,
-                total=progress.total_steps if progress else None,
+                total=(progress.total_steps or None) if progress else None,
                 completed=progress.step if progress else 0,
                 numbers=_bar_numbers(state),
             )
@@ -123,7 +126,7 @@ def _show_bar(states: Iterator[JobState]) -> JobState:
 
 def _bar_numbers(state: JobState) -> str:
     progress = state.progress
-    if progress is None:
+    if progress is None or not progress.total_steps:
         return "  ".join(_elapsed_parts(state))
     parts = [f"{progress.step}/{progress.total_steps}", f"epoch {progress.epoch + 1}"]
     if progress.reward is not None:

@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Data": {"data": "Inspect and prepare data: stats, preview, convert, split, ..."},
     "Train": {
         "check": "Find every problem of a job before anything is sent.",
+        "grader": "Measure a grader before reinforcement is paid for.",
         "estimate": "Estimate tokens, time and cost on each backend.",
         "plan": "Print the exact request that submit would send.",
         "submit": "Start a job.",

@@ -16,7 +16,7 @@ from cloudft.backends.capabilities import (
 )
 from cloudft.catalogue import is_text_only
 from cloudft.errors import UsageError
-from cloudft.evaluate import language_modeling, supervised
+from cloudft.evaluate import language_modeling, reward_scores, supervised
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
 from cloudft.evaluate.diagnostics.run import (
     DiagnosticOptions,
@@ -44,7 +44,9 @@ from cloudft.evaluate.results import (
     InferenceFields,
     ScoredAnswer,
 )
+from cloudft.grading import GraderConfig
 from cloudft.inference import GenerationConfig, InferenceSession
+from cloudft.spec import JobSpec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 
@@ -107,7 +109,24 @@ def job_generation_config(
     """Return greedy decoding, the same for both models."""
     spec = spec_from_record(record)
     limit = max_new_tokens or (spec.evaluate.max_new_tokens if spec else None)
+    if limit is None and spec is not None and spec.reinforcement is not None:
+        limit = _rollout_length(spec)
     return supervised.default_generation_config(held_out.examples, limit)
+
+
+def _rollout_length(spec: JobSpec) -> int | None:
+    """Return how many tokens the answers had in training, as far as an evaluation samples."""
+    assert spec.reinforcement is not None
+    given = {**spec.reinforcement.hyperparameters, **spec.local.hyperparameters}
+    named = given.get("inferenceMaxTokens")
+    return min(int(named), supervised.MAX_NEW_TOKENS) if isinstance(named, int | float) else None
+
+
+def find_grader(record: JobRecord, requested: str | None) -> GraderConfig | None:
+    """Return the grader that the answers are scored by; None where a task is requested instead."""
+    spec = spec_from_record(record)
+    named = requested or (spec.evaluate.task if spec else "auto")
+    return reward_scores.job_grader(record) if named == "auto" else None
 
 
 def count_missing_answers(
@@ -144,12 +163,16 @@ def evaluate_job(
     inference: InferenceFields
     diagnostics: dict[str, DiagnosticResult] = {}
     if options.answers is not None:
-        scores = _score_external_answers(record, held_out, options.answers, options.task)
+        scores = _score_external_answers(record, held_out, home, options)
         inference = {"identities": dict.fromkeys(VARIANTS), "decoding": None}
     else:
         session = open_session(record, backend, batches=options.batches)
         with open_cached_inference(session, home, progress) as models:
-            scores, inference = _run_models(record, held_out, models, options)
+            grader = find_grader(record, options.task)
+            if grader is None:
+                scores, inference = _run_models(record, held_out, models, options)
+            else:
+                scores, inference = _run_graded(record, held_out, models, options, (grader, home))
         diagnostics = diagnostics_to_json(run_curve_diagnostics(record, backend))
     diagnostics |= inference.get("pitfalls", {})
     return {
@@ -169,17 +192,45 @@ def evaluate_job(
 
 
 def _score_external_answers(
-    record: JobRecord, held_out: HeldOutData, path: Path, task: str | None
+    record: JobRecord, held_out: HeldOutData, home: Home, options: EvaluationOptions
 ) -> EvaluationScores:
+    assert options.answers is not None
     if is_text_only(record.customization_type):
         raise UsageError(
             "answers can't evaluate a model after continued pre-training",
             fix="omit --answers.",
         )
-    answers = load_external_answers(path, len(held_out.examples))
-    return supervised.evaluate_supervised(
-        detect_job_task(record, held_out, task), held_out, answers, {}
-    )
+    answers = load_external_answers(options.answers, len(held_out.examples))
+    grader = find_grader(record, options.task)
+    if grader is not None:
+        return reward_scores.evaluate_rewards(
+            held_out, answers, grader, home, lambda label, done, total: None
+        )
+    task = detect_job_task(record, held_out, options.task)
+    return supervised.evaluate_supervised(task, held_out, answers, {})
+
+
+def _run_graded(
+    record: JobRecord,
+    held_out: HeldOutData,
+    models: CachedInference,
+    options: EvaluationOptions,
+    grading: tuple[GraderConfig, Home],
+) -> tuple[EvaluationScores, InferenceFields]:
+    """Run both models, have the job's grader score their answers, and run the diagnostics."""
+    config = job_generation_config(record, held_out, options.max_new_tokens)
+    prompts = [example.prompt for example in held_out.examples]
+    answers = {name: models.generate_answers("answers", prompts, name, config) for name in VARIANTS}
+    scores = reward_scores.evaluate_rewards(held_out, answers, *grading, models.progress)
+    spec = spec_from_record(record)
+    # Without a task: what an answer should be is the grader's to say.
+    found = run_answer_diagnostics(models, held_out, None, spec, options.diagnostics, None)
+    return scores, {
+        "identities": {**models.identities},
+        "decoding": _config_to_json(config),
+        "asked": dict(models.generated_counts),
+        "pitfalls": diagnostics_to_json(dict(found)),
+    }
 
 
 def _run_models(

@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudft.backends.answer_cache import cache_key, prompt_to_json
 from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
+from cloudft.data.formats import reinforcement
+from cloudft.data.formats.record import Document, PromptWithReference
 from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.inference.answer_cache import cache_key, prompt_to_json
+from cloudft.evaluate.rewards.prompts import GradedPrompt, prompt_for_grader
 from cloudft.inference import Message, Prompt, ScoringRequest, message_text
 from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec, parse_spec
@@ -45,6 +48,8 @@ class EvalExample:
     input_text: str
     reference: str
     reply: Message | None = None
+    for_grader: GradedPrompt | None = None
+    """The prompt as a grader gets it, of a reinforcement job."""
 
     @property
     def has_plain_question(self) -> bool:
@@ -108,7 +113,7 @@ def load_held_out_data(
     role, base_dir, patterns = _resolve_source(record, home, data)
     spec = spec_from_record(record)
     columns = {str(k): v for k, v in spec.data.columns.items()} if spec else {}
-    records = _load_records(base_dir, patterns, columns)
+    records = _load_records(base_dir, patterns, columns, _target(record))
     if not records:
         raise UsageError(f"no records in {', '.join(patterns)}", fix="name another file.")
     if limit and limit < len(records):
@@ -179,15 +184,32 @@ def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord
     if path is not None:
         ignored = Findings()
         sources = SourceResolver(Path("/"), ignored).resolve("train", [str(path)])
-        yield from read_records(sources, ignored, {})
+        target = _target(record)
+        for located in read_records(sources, ignored, {}, target=target):
+            yield _for_target(located, target)
+
+
+def _target(record: JobRecord) -> str:
+    """Return the format that prompts without answers are read for, of a reinforcement job."""
+    name = str(record.manifest.get("format", ""))
+    return name if name == reinforcement.NAME else ""
+
+
+def _for_target(located: LocatedRecord, target: str) -> LocatedRecord:
+    """Return a record for a grader as a prompt: the answer of a labeled one is the reference."""
+    if not target or isinstance(located.record, Document):
+        return located
+    return replace(located, record=reinforcement.to_prompt_with_reference(located.record))
 
 
 def _load_records(
-    base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
+    base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str], target: str
 ) -> list[LocatedRecord]:
     findings = Findings()
     sources = SourceResolver(base_dir, findings).resolve("--data", patterns, "test")
-    records = list(read_records(sources, findings, columns))
+    records = [
+        _for_target(x, target) for x in read_records(sources, findings, columns, None, target)
+    ]
     if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
@@ -208,4 +230,13 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
     prompt = converted.prompt
     key = cache_key(prompt_to_json(prompt), reference)
     place = (located.file, located.line)
-    return EvalExample(key, *place, prompt, converted.shown, reference, converted.reply)
+    is_for_grader = isinstance(located.record, PromptWithReference)
+    return EvalExample(
+        key,
+        *place,
+        prompt,
+        converted.shown,
+        reference,
+        converted.reply,
+        prompt_for_grader(located) if is_for_grader else None,
+    )

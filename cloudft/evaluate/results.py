@@ -22,6 +22,8 @@ from cloudft.storage.store import as_damaged_job
 
 EVALUATIONS_FOLDER = "evaluations"
 FORMAT_VERSION = 1
+REWARD_TASK = "reward"
+"""The task whose score is a grader's reward."""
 LANGUAGE_MODELING_TASK = "language-modelling"
 """The task whose records have no answers. Spelled as in the files."""
 

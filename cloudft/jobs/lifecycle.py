@@ -31,7 +31,8 @@ from cloudft.errors import (
     QuotaExceeded,
     UsageError,
 )
-from cloudft.jobs.prepare import check_budget
+from cloudft.jobs import teacher_answers
+from cloudft.jobs.prepare import check_budget, enforce_budget
 from cloudft.storage.home import Home
 from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import (
@@ -107,6 +108,12 @@ def submit(
     alone, and another one is started.
     """
     is_announced = False
+    if teacher_answers.count_missing(staged, backend):
+        estimate = backend.plan(staged).estimate
+        observer.on_estimate(estimate)
+        is_announced = True
+        enforce_budget(staged.job, estimate)
+        staged = teacher_answers.collect_answers(staged, Home(store.jobs.parent), observer)
     for attempt in itertools.count():
         plan = _plan(dataclasses.replace(staged, attempt=attempt), backend, store)
         if not is_announced and not _was_submitted_here(plan, store):

@@ -40,6 +40,7 @@ from cloudft.errors import (
     OverBudget,
     TrainerError,
 )
+from cloudft.jobs import teacher_answers
 from cloudft.jobs.rendering import Rendering, render_data, unrendered_finding
 from cloudft.spec.grader_file import GraderFile, check_grader, read_grader
 from cloudft.spec.load import LoadedJob
@@ -109,7 +110,9 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     if volumes and not _has_errors(report.findings):
         rendering = _render_data(job, backend, observer)
         volumes = rendering.count(volumes)
-    findings = (*job.findings, *data.findings, *rendering.findings, *report.findings, *media)
+    given = teacher_answers.check_given_answers(job)
+    findings = (*job.findings, *data.findings, *given)
+    findings = (*findings, *rendering.findings, *report.findings, *media)
     estimate = None
     if volumes:
         estimate = _counted_estimate(job, backend, volumes, bool(rendering.tokens))
@@ -190,7 +193,8 @@ def prepare(
     logged = logs.volumes["train"] if logs is not None and logs.volumes else None
     grader = _stage_grader(report.job, staged.folder)
     staged_job = StagedJob(report.job, staged.manifest, staged.folder, logged=logged, grader=grader)
-    return staged_job, warnings
+    staged_job = teacher_answers.use_given_answers(staged_job, home)
+    return teacher_answers.use_cached_answers(staged_job, backend, home), warnings
 
 
 def _stage_grader(job: LoadedJob, folder: Path) -> GraderFile | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
 from cloudft.data.formats.chat_writers import converse_block, converse_tool_config
 from cloudft.data.formats.recognizer import parse_record
-from cloudft.data.formats.record import BadRecord, Conversation, Document, Turn
+from cloudft.data.formats.record import BadRecord, Conversation, Document, PromptWithReference, Turn
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
@@ -113,7 +114,24 @@ def prompt_of_record(record: Conversation | Document, *, raw: bool) -> Generatio
     if raw:
         fix = 'use {"text": ...} records'
         raise BadRecord("WrongTask", "labeled records for a model that continues text", fix)
+    if isinstance(record, PromptWithReference):
+        return _prompt_for_grader(record)
     return _prompt_of_conversation(record)
+
+
+def _prompt_for_grader(record: PromptWithReference) -> GenerationPrompt:
+    """Return all turns as the prompt; the reference is what the grader gets, as a text."""
+    turns = [_to_message(turn) for turn in record.turns]
+    reference = record.reference
+    if reference is not None and not isinstance(reference, str):
+        reference = json.dumps(reference, ensure_ascii=False)
+    tools = converse_tool_config(record.tools) if record.tools else None
+    prompt = Prompt([*_system_messages(record), *turns], tool_config=tools)
+    return GenerationPrompt(prompt, message_text(turns[-1]), reference)
+
+
+def _system_messages(record: Conversation) -> list[Message]:
+    return [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
 
 
 def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
@@ -124,10 +142,9 @@ def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
     *turns, reply = map(_to_message, record.turns)
     reference = _without_reasoning(record.answer)
     is_plain = isinstance(reply["content"], str) and reference == record.answer
-    system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
     tools = converse_tool_config(record.tools) if record.tools else None
     return GenerationPrompt(
-        Prompt([*system, *turns], tool_config=tools),
+        Prompt([*_system_messages(record), *turns], tool_config=tools),
         message_text(turns[-1]),
         reference,
         None if is_plain else reply,

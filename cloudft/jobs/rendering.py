@@ -148,9 +148,10 @@ class _RoleRendering:
             return 0
         tokens: int = reply["tokens"]
         self._last_turn_only += bool(reply.get("lastTurnOnly"))
-        if self._limit is not None and tokens > self._limit:
+        longest: int = reply.get("longest", tokens)  # each of several sequences is cut by itself
+        if self._limit is not None and longest > self._limit:
             self._cut += 1
-            self._longest = max(self._longest, (number, tokens), key=lambda one: one[1])
+            self._longest = max(self._longest, (number, longest), key=lambda one: one[1])
         return tokens
 
     def _note_facts(self, facts: Mapping[str, Any]) -> None:

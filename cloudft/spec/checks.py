@@ -69,6 +69,7 @@ def check_job(
             values = tree.get(section.name)
             given = values if isinstance(values, Mapping) else {}
             findings += section.check(given, context)
+    findings += _check_preference(tree, source_map)
     findings += _check_tags(tree.get("tags"), source_map)
     return model, findings
 
@@ -105,7 +106,7 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     message += _lost_teachers(model) if requested == "DISTILLATION" else ""
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = f"take {_name_models(requested)}"
-    if requested in trains_on("sagemaker"):
+    if requested in trains_on("sagemaker") and CUSTOMIZATION_TYPES[str(requested)].section is None:
         command = "cloudft submit --backend sagemaker --wait --import"
         fix = (
             "take an open-weight base_model such as smollm2-135m and run"
@@ -116,6 +117,16 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     path = ("customization_type",) if "customization_type" in tree else ("base_model",)
     refused = source_map.make_finding("UnsupportedCustomizationType", path, message, fix)
     return [refused, *_serverless_offer(str(requested), model, path, source_map)]
+
+
+def _check_preference(tree: JobTree, source_map: SourceMap) -> list[Finding]:
+    """Refuse the section `preference` for another customization type."""
+    requested = tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE)
+    if tree.get("preference") is None or requested == "PREFERENCE_OPTIMIZATION":
+        return []
+    message = f"the section preference has no meaning for {requested}"
+    fix = "set customization_type: PREFERENCE_OPTIMIZATION, or remove the section"
+    return [source_map.make_finding("UnusedValue", ("preference",), message, fix)]
 
 
 def _serverless_offer(

@@ -55,7 +55,7 @@ from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.backends.bedrock.job_section import BedrockSpec, Distillation, Reinforcement
-    from cloudft.backends.local.job_section import LocalSpec
+    from cloudft.backends.local.job_section import LocalSpec, Preference
     from cloudft.backends.sagemaker.job_section import SageMakerSpec
 
 Column = Literal[
@@ -281,7 +281,7 @@ class JobSpec(JobSpecBase):
     customization_type: CUSTOMIZATION_TYPE = Field(
         default=DEFAULT_CUSTOMIZATION_TYPE,
         description="FINE_TUNING, CONTINUED_PRE_TRAINING; on Bedrock also DISTILLATION"
-        " and REINFORCEMENT_FINE_TUNING.",
+        " and REINFORCEMENT_FINE_TUNING; here and on SageMaker also PREFERENCE_OPTIMIZATION.",
     )
     base_model: str = Field(
         min_length=1,
@@ -317,6 +317,7 @@ class JobSpec(JobSpecBase):
         bedrock: BedrockSpec
         distillation: Distillation | None
         local: LocalSpec
+        preference: Preference | None
         reinforcement: Reinforcement | None
         sagemaker: SageMakerSpec
 

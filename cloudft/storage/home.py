@@ -6,6 +6,7 @@
     bases/      base models that answer prompts, each as the folder of a job that is never trained
     answers/    answers of models, by their identity (evaluate/inference); may be removed
     reviews/    people's judgments, one folder a review (evaluate/human_review)
+    openai/     the Regions in which Bedrock's OpenAI-compatible API was used, an empty file each
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
     models/     converted weights and kept tokenizers (the trainer's cache); may be removed any time

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Render = Callable[[Record], list[Segment]]
 """Makes the text of a record (Objective.render)."""
+Rendered = TypeVar("Rendered")
 
 
 def verify_digest(file: DataFile | GraderFile) -> None:
@@ -61,13 +62,13 @@ def encode_records(
     `max_truncated_share` allows.
     """
     encoded = EncodedData([], file.records)
-    for ids, loss_mask in tokenize_segments(_render_all(file.path, render), tokenizer):
+    for ids, loss_mask in tokenize_segments(render_records(file.path, render), tokenizer):
         encoded.add(ids, loss_mask, max_length)
     check_truncation(encoded, file.path.name, settings, max_length)
     return encoded
 
 
-def _render_all(path: Path, render: Render) -> Iterator[list[Segment]]:
+def render_records(path: Path, render: Callable[[Record], Rendered]) -> Iterator[Rendered]:
     """Yield the text of each record. Raise TrainerError with the line of one that is refused."""
     for line, record in enumerate(read_records(path), start=1):
         try:

@@ -14,11 +14,14 @@ class Example:
 
     An example of several sequences, such as a better and a worse answer, has them one after
     another in `ids`, and their lengths in `row_lengths`. No micro-batch separates them.
+    `reference` has each sequence's log-probability under the model that training starts from, for
+    objectives that compare with it.
     """
 
     ids: np.ndarray
     loss_mask: np.ndarray
     row_lengths: tuple[int, ...] = field(default=(), kw_only=True)
+    reference: tuple[float, ...] = field(default=(), kw_only=True)
 
     @property
     def row_count(self) -> int:
@@ -66,6 +69,29 @@ class EncodedData:
             self.masked += 1
             return
         self._append(Example(np.array(ids, dtype=np.int32), mask))
+
+    def add_rows(self, rows: Sequence[tuple[list[int], list[bool]]], max_length: int) -> None:
+        """Count one record of several sequences and keep it, each sequence cut to `max_length`.
+
+        It is left out if a sequence has no answer left, or if what is left of all is equal.
+        """
+        longest = max(len(ids) for ids, _ in rows)
+        self.longest = max(self.longest, longest)
+        self.truncated += longest > max_length
+        parts = [
+            (np.array(ids[:max_length], dtype=np.int32), np.array(mask[:max_length], dtype=bool))
+            for ids, mask in rows
+        ]
+        for _, mask in parts:
+            mask[:1] = False  # nothing before the first token predicts it
+        first = parts[0][0]
+        if not all(mask.any() for _, mask in parts) or all(
+            np.array_equal(ids, first) for ids, _ in parts
+        ):
+            self.masked += 1
+            return
+        ids, masks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        self._append(Example(ids, masks, row_lengths=tuple(len(ids) for ids, _ in parts)))
 
     def add_packed_sequence(self, ids: np.ndarray) -> None:
         """Add one packed sequence: every token except the first is predicted."""

@@ -8,11 +8,12 @@ The first line of standard input is a request as JSON:
 Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate": "plain"
 | "the model's own", "writesDate": bool}`, with `features` also what the template renders of tools
 and reasoning (template_support.py), then one line for each record, in order: `{"tokens": N,
-"learned": N}`, with `"lastTurnOnly": true` if earlier answers are not learned, or `{"problem",
-"fix"}` for a record that the template refuses; with `preview` `{"pieces": [{"id", "text",
-"learned"}, ...]}`, one piece for each token. The texts of the pieces, concatenated, are what the
-model is given. On failure `{"error", "fix"}`. Records are rendered and tokenized by the functions
-that training uses; no weights are loaded.
+"learned": N}`, with `"longest": N` for a record of several sequences, and `"lastTurnOnly": true` if
+earlier answers are not learned, or `{"problem", "fix"}` for a record that the template refuses;
+with `preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, one piece for each token, and
+`{"rows": [PIECES, ...]}` with those of each sequence where there are several. The texts of the
+pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
+rendered and tokenized by the functions that training uses; no weights are loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.data.prepared_tokenizer import keep_prepared, read_prepared
 from local_backend.data.template_date import writes_date
 from local_backend.data.template_support import supported_features
-from local_backend.data.text_tokens import Segment, text_tokenizer, tokenize_segments
+from local_backend.data.text_tokens import Segment, Tokens, text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
 from local_backend.libraries import hide_torch, silence_libraries
@@ -125,14 +126,15 @@ class RecordRenderer:
         self.last_turn_only: set[int] = set()
 
     def render(self, lines: Iterable[bytes]) -> Iterator[list[Segment]]:
-        """Yield each record as text segments, with and without loss; none if it is refused."""
+        """Yield each sequence of each record as segments, with and without loss."""
         for number, line in enumerate(lines):
             before = self._format.last_turn_only
             try:
-                yield self._objective.render(json.loads(line), self._format)
+                rows = self._objective.render_rows(json.loads(line), self._format)
             except TrainerError as problem:
                 self.problems[number] = problem
-                yield []
+                rows = [[]] * self._objective.rows_per_record
+            yield from rows
             if self._format.last_turn_only > before:
                 self.last_turn_only.add(number)
 
@@ -147,19 +149,33 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
     record_format = RecordFormat(request["format"], tokenizer, stop_texts)
     if request["preview"]:
         for line in lines:
-            segments = objective.render(json.loads(line), record_format)
-            reply({"pieces": preview_tokens(tokenizer, segments, objective)})
+            previews = [
+                preview_tokens(tokenizer, segments, objective)
+                for segments in objective.render_rows(json.loads(line), record_format)
+            ]
+            several = {"rows": previews} if len(previews) > 1 else {}
+            reply({"pieces": previews[0], **several})
         return
     renderer = RecordRenderer(objective, record_format)
     encoded = tokenize_segments(renderer.render(lines), tokenizer)
-    for number, (ids, loss_mask) in enumerate(encoded):
+    for number, rows in enumerate(_in_groups(encoded, objective.rows_per_record)):
         problem = renderer.problems.pop(number, None)
         if problem is not None:
             reply({"problem": problem.message, "fix": problem.fix})
             continue
-        ids, loss_mask = objective.complete(ids, loss_mask, tokenizer)
-        counted: dict[str, object] = {"tokens": len(ids), "learned": sum(loss_mask)}
+        completed = [objective.complete(ids, mask, tokenizer) for ids, mask in rows]
+        lengths = [len(ids) for ids, _ in completed]
+        counted: dict[str, object] = {
+            "tokens": sum(lengths),
+            "learned": sum(sum(mask) for _, mask in completed),
+        }
+        counted |= {"longest": max(lengths)} if len(lengths) > 1 else {}
         reply(counted | ({"lastTurnOnly": True} if number in renderer.last_turn_only else {}))
+
+
+def _in_groups(rows: Iterator[Tokens], size: int) -> Iterator[tuple[Tokens, ...]]:
+    """Yield the sequences of each record."""
+    return zip(*[rows] * size, strict=True)
 
 
 def describe(facts: TokenizerFacts, *, with_features: bool) -> dict[str, object]:

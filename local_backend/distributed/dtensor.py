@@ -21,3 +21,8 @@ def shard_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return value
     placed = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return placed.clone()  # else the part would keep all of `value` in memory
+
+
+def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a sharded tensor that this rank has; another tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -19,7 +19,9 @@ from typing import Any
 GRADER_MODULE = "grader"
 """The module that a zip for SageMaker has the user's file as."""
 SAMPLE_KEYS = ("id", "messages", "metadata")
-REFERENCE_KEY = "reference_answer"
+NOT_METADATA = ("id", "messages", "system", "tools", "schemaVersion")
+"""Keys of a record that are no metadata for the grader: its id, and what the model is prompted
+with."""
 
 
 def to_event(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from local_backend.progress import Summary
 from local_backend.settings import Settings
 from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
 
-FILE_SETTINGS = ("data", "weights", "grader")
+FILE_SETTINGS = ("data", "weights", "grader", "distillation")
 """Settings that are places on this machine: result.json has what follows from them."""
 
 

@@ -63,6 +63,7 @@ class Position:
     step: int = 0
     metrics_bytes: int = 0
     base_loss: float | None = None
+    base_measures: dict[str, float] = field(default_factory=dict)
     best_loss: float | None = None
     best_step: int | None = None
     bad_validations: int = 0
@@ -78,6 +79,8 @@ class Position:
         Raise KeyError, TypeError or ValueError.
         """
         # Checked value by value: a position that is damaged, but still JSON, must not be resumed.
+        # Jobs that were written before `base_measures` existed have none.
+        value = {"base_measures": {}, **value}
         read = {f.name: value[f.name] for f in fields(cls)}
         for name in ("step", "metrics_bytes", "bad_validations", "validated_step", "tokens"):
             _require_number(name, read[name], int)
@@ -87,6 +90,8 @@ class Position:
         _require_number("seconds", read["seconds"], (int, float))
         if read["best_step"] is not None and read["best_loss"] is None:
             raise ValueError("best_step is set and best_loss is not")
+        for name, number in dict(read["base_measures"]).items():
+            _require_number(name, number, (int, float))
         if not isinstance(read["micro"], list) or len(read["micro"]) not in (0, 2):
             raise TypeError("micro is not a pair")
         for number in read["micro"]:
@@ -95,7 +100,10 @@ class Position:
 
     def digest(self) -> str:
         """Return the SHA-256 of the position in hex."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        content = asdict(self)
+        if not self.base_measures:  # as it was before that existed
+            del content["base_measures"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _require_number(

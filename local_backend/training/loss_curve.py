@@ -203,6 +203,19 @@ def set_losses_at(points: Sequence[SetPoint], step: int | None) -> dict[str, flo
     return {p["validationSet"]: p["loss"] for p in at}
 
 
+def measures_at(points: Sequence[SetPoint], step: int | None) -> dict[str, float]:
+    """Return what an objective has measured of the validation data after `step` steps.
+
+    That is every value of the point that is none of a CurvePoint's, and the perplexity.
+    """
+    for point in points:
+        is_whole = point["split"] == VALIDATION and "validationSet" not in point
+        if is_whole and point["step"] + 1 == step:
+            common = CurvePoint.__annotations__.keys() - {"perplexity"}
+            return {k: float(v) for k, v in point.items() if k not in common}  # type: ignore[arg-type]
+    return {}
+
+
 def csv_rows(
     points: Sequence[SetPoint],
     split: str,

@@ -28,7 +28,7 @@ from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 from local_backend.training.loss import make_loss
-from local_backend.training.objectives import find_objective
+from local_backend.training.objectives import make_objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -79,7 +79,7 @@ class StepEstimator:
 
         Raise RuntimeError for a step whose operations depend on the content of tensors.
         """
-        objective = find_objective(self.settings.customization_type)
+        objective = make_objective(self.settings)
         # Fake tensors report shape, format and device (CUDA included, even where there is none),
         # and run no kernel. Indices that come from numpy are real, hence allow_non_fake_inputs.
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -149,7 +149,7 @@ def encode_training_data(settings: Settings) -> tuple[PreTrainedConfig, EncodedD
     config = AutoConfig.from_pretrained(source)
     model = cast("PreTrainedModel", _ConfigOnlyModel(config))
     loaded = LoadedModel(model, tokenizer, source, find_stop_tokens(tokenizer, None), is_plain)
-    objective = find_objective(settings.customization_type)
+    objective = make_objective(settings)
     max_length = objective.resolve_max_length(settings, loaded.context_length)
     data = objective.encode(
         settings.data["train"], settings, loaded.record_format(settings.format), max_length

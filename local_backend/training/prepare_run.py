@@ -27,7 +27,8 @@ from local_backend.settings import Settings
 from local_backend.training import checkpoint
 from local_backend.training.loss import LossFunction, make_loss
 from local_backend.training.loss_curve import LossCurve, NullLossCurve
-from local_backend.training.objectives import Objective, find_objective
+from local_backend.training.objectives import Objective, make_objective
+from local_backend.training.reference import ReferenceModel, attach_reference
 
 if TYPE_CHECKING:
     from local_backend.training.reinforcement.practice import Practice
@@ -79,10 +80,20 @@ class TrainingRun:
         return self.steps_per_epoch * self.settings.epoch_count
 
 
-def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter) -> TrainingRun:
-    """Return the run with model, data, optimizer and the position to continue from."""
+def prepare_run(
+    job_dir: JobDir,
+    settings: Settings,
+    reporter: ProgressReporter,
+    *,
+    with_reference: bool = True,
+) -> TrainingRun:
+    """Return the run with model, data, optimizer and the position to continue from.
+
+    Without `with_reference`, what an objective compares with is not computed: a probe takes steps
+    whose result does not matter.
+    """
     silence_libraries()
-    objective = find_objective(settings.customization_type)
+    objective = make_objective(settings)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     torch.manual_seed(settings.seed)
@@ -91,12 +102,12 @@ def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter)
     loaded, loss = load_model_and_loss(settings, objective, reporter, device, dtype)
     reporter.raise_if_stopped()
     train, held_out, max_length = encode_data(settings, objective, loaded)
-    optimizer = torch.optim.AdamW(
-        trainable_parameters(loaded.model).values(),
-        lr=settings.learning_rate,
-        weight_decay=0.0,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    if objective.needs_reference and with_reference:
+        # Before a checkpoint is restored: the model is still the one that training starts from.
+        limit = initial_micro_batch_limit(settings, device)
+        start = ReferenceModel(loaded.model, loss, dtype, limit, reporter)
+        attach_reference([train, *held_out.values()], start, job_dir)
+    optimizer = make_optimizer(settings, loaded, device)
     folder = job_dir / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     curve = job_dir / METRICS
@@ -115,11 +126,7 @@ def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter)
         dtype=dtype,
         train=train,
         validation=merge_data(held_out.values()) if held_out else None,
-        validation_sets={
-            role.removeprefix(VALIDATION_ROLE_PREFIX): data
-            for role, data in held_out.items()
-            if role != VALIDATION
-        },
+        validation_sets=name_validation_sets(held_out),
         optimizer=optimizer,
         # What an interrupted run found to fit is kept: finding it again would cost a failed step.
         micro_batch_limit=MicroBatchLimit(*position.micro)
@@ -131,6 +138,27 @@ def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter)
     )
     log_settings(run, max_length)
     return run
+
+
+def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:
+    """Return the data of several validation sets by name, of those by role."""
+    return {
+        role.removeprefix(VALIDATION_ROLE_PREFIX): data
+        for role, data in held_out.items()
+        if role != VALIDATION
+    }
+
+
+def make_optimizer(
+    settings: Settings, loaded: LoadedModel, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the weights that are trained."""
+    return torch.optim.AdamW(
+        trainable_parameters(loaded.model).values(),
+        lr=settings.learning_rate,
+        weight_decay=0.0,
+        fused=device.type in ("cpu", "cuda"),
+    )
 
 
 def load_model_and_loss(

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -82,7 +81,8 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
         if steps and fits:
             # In a folder of its own: nothing of the probe may be left in the job's.
             scratch = JobDir(Path(folder))
-            run = prepare_run(scratch, settings, ProgressReporter(scratch))
+            reporter = ProgressReporter(scratch)
+            run = prepare_run(scratch, settings, reporter, with_reference=False)
             train = run.train
             with contextlib.closing(run.loss_curve):
                 startup = time.monotonic() - started
@@ -183,7 +183,8 @@ def time_steps(run: TrainingRun, steps: int, startup_seconds: float, reply: Repl
         reply({"done": number + 1, "total": len(batches)})
     measured = len(batches) - (WARM_UP if len(batches) > WARM_UP else 0)
     step_seconds = seconds / measured
-    total = step_seconds * run.total_steps + startup_seconds + estimate_validation_seconds(run)
+    passes = estimate_validation_seconds(run) + estimate_reference_seconds(run)
+    total = step_seconds * run.total_steps + startup_seconds + passes
     return {"measuredSteps": measured, "secondsPerStep": step_seconds, "seconds": total}
 
 
@@ -201,15 +202,27 @@ def choose_batches(run: TrainingRun, count: int) -> list[list[Example]]:
     return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in indices]
 
 
+def estimate_reference_seconds(run: TrainingRun) -> float:
+    """Return the seconds of the one pass over all data that some objectives begin with."""
+    if not run.objective.needs_reference:
+        return 0.0
+    examples = [*run.train.examples, *(run.validation.examples if run.validation else ())]
+    return _forward_seconds(run, examples)
+
+
+def _forward_seconds(run: TrainingRun, examples: Sequence[Example]) -> float:
+    """Return the seconds of a pass over these examples, extrapolated from some."""
+    part = examples[: 4 * run.settings.batch_size]
+    started = time.monotonic()
+    measure(run, part)
+    return (time.monotonic() - started) * len(examples) / len(part)
+
+
 def estimate_validation_seconds(run: TrainingRun) -> float:
     """Return the seconds that all validations of the job take, extrapolated from some records."""
     if run.validation is None:
         return 0.0
-    whole = run.validation
-    part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
-    started = time.monotonic()
-    measure(run, part.examples)
-    seconds = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
+    seconds = _forward_seconds(run, run.validation.examples)
     interval = run.settings.eval_steps
     extra = run.total_steps // interval if interval else 0
     # The base model's, one after each epoch, and those of eval_steps.

@@ -6,6 +6,9 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,19 +36,21 @@ def evaluate_base_model(run: TrainingRun) -> None:
     """Measure the validation loss before the first step, which is the base model's."""
     if run.validation is None:
         return
-    losses: dict[str, float] = {}
+    sets: dict[str, LossSums] = {}
     if run.position.base_loss is None:
         report_progress(run, None, None, "validating the base model")
-        losses = compute_set_losses(run)
-        run.position.base_loss = compute_validation_loss(run, losses)
+        sets = sum_set_losses(run)
+        sums = sum_validation_losses(run, sets)
+        run.position.base_loss = sums.mean
+        run.position.base_measures = run.objective.describe_sums(sums.measured)
         if run.practice is not None:
             run.practice.keep_rewards(run.checkpoints, 0)
     base = run.position.base_loss
-    result = run.objective.validation_result(base)
+    result = {**run.objective.validation_result(base), **run.position.base_measures}
     run.reporter.log(f"base model: {run.objective.describe_validation(base)}")
-    if losses:  # a resumed run has only the loss of all: a checkpoint keeps no more
-        result["validationSets"] = losses
-        run.reporter.log(f"base model: {describe_set_losses(run, losses)}")
+    if sets:  # a resumed run has only the loss of all: a checkpoint keeps no more
+        result["validationSets"] = {name: of_set.mean for name, of_set in sets.items()}
+        run.reporter.log(f"base model: {describe_set_losses(run, sets)}")
     run.reporter.summary["base"] = result
 
 
@@ -113,8 +118,8 @@ def train_step(run: TrainingRun) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     if run.practice is None:
-        loss = update_weights(run, examples)
-        values = {"loss": loss, **run.objective.metrics(loss)}
+        loss, measured = update_weights(run, examples)
+        values = curve_values(run, loss, measured)
         tokens = sum(len(e.ids) for e in examples)
     else:
         loss, values, tokens = practice_step(run, run.practice, examples)
@@ -127,8 +132,10 @@ def train_step(run: TrainingRun) -> None:
     report_progress(run, epoch, loss, "training")
 
 
-def update_weights(run: TrainingRun, examples: Sequence[Example]) -> float:
-    """Take one optimizer step over these examples and return their mean loss before it.
+def update_weights(run: TrainingRun, examples: Sequence[Example]) -> tuple[float, Sequence[float]]:
+    """Take one optimizer step over these examples.
+
+    Return their mean loss before it, and the sums of what the objective has measured of them.
 
     Raise TrainerError if the loss is not finite.
     """
@@ -140,20 +147,16 @@ def update_weights(run: TrainingRun, examples: Sequence[Example]) -> float:
         # A seed for each step: a repeated step (after a crash, or with less memory) drops the same
         # units. The rank is in the high bits, so that ranks drop different ones.
         torch.manual_seed(run.settings.seed * 1_000_003 + step + (run.process_group.rank << 40))
+        run.objective.take_sums()
         return compute_mean_loss(run, examples, backward=True)
 
-    [loss] = run.process_group.all_reduce_sum(
-        retry_with_smaller_micro_batches(run, forward_and_backward)
-    )
+    own_loss = retry_with_smaller_micro_batches(run, forward_and_backward)
+    loss, *measured = run.process_group.all_reduce_sum(own_loss, *run.objective.take_sums())
     run.process_group.all_reduce_grads(trainable_parameters(run.loaded.model).values())
     # Checked before the weights change: a checkpoint of the step before is still good.
-    if not math.isfinite(loss):
-        raise TrainerError(
-            f"The loss became {loss} at step {step}: training has diverged.",
-            fix="lower the learningRate, or add warm-up steps.",
-        )
+    check_finite(loss, step)
     step_optimizer(run)
-    return loss
+    return loss, measured
 
 
 def practice_step(
@@ -168,13 +171,22 @@ def practice_step(
     # Without examples all answers to each prompt are equally good: there is no gradient.
     for iteration in range(practice.settings.num_iterations if batch.examples else 0):
         batch.begin_update()
-        loss += update_weights(run, batch.examples) / practice.settings.num_iterations
+        loss += update_weights(run, batch.examples)[0] / practice.settings.num_iterations
         clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
         if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
             batch.values["kl"] = float(batch.statistics().kl) / batch.answer_tokens
     values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
     values["clipFraction"] = clipped / batch.answer_tokens
     return loss, values, batch.tokens
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raise TrainerError for a loss that is not finite."""
+    if not math.isfinite(loss):
+        raise TrainerError(
+            f"The loss became {loss} at step {step}: training has diverged.",
+            fix="lower the learningRate, or add warm-up steps.",
+        )
 
 
 def step_optimizer(run: TrainingRun) -> None:
@@ -292,17 +304,18 @@ def validate(run: TrainingRun) -> None:
     report_progress(run, epoch, None, "validating")
     if run.practice is not None:
         run.practice.held_out.clear()
-    losses = compute_set_losses(run)
-    loss = compute_validation_loss(run, losses)
+    sets = sum_set_losses(run)
+    sums = sum_validation_losses(run, sets)
+    loss = sums.mean
     position, stopping = run.position, run.settings.early_stopping
-    run.loss_curve.append(VALIDATION, position.step - 1, epoch, validation_values(run, loss))
+    run.loss_curve.append(VALIDATION, position.step - 1, epoch, validation_values(run, sums))
     run.reporter.log(f"step {position.step}: {run.objective.describe_validation(loss)}")
-    for name, of_set in losses.items():
+    for name, of_set in sets.items():
         named: dict[str, float | str] = {"validationSet": name}
         named |= validation_values(run, of_set)
         run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
-    if losses:
-        run.reporter.log(f"step {position.step}: {describe_set_losses(run, losses)}")
+    if sets:
+        run.reporter.log(f"step {position.step}: {describe_set_losses(run, sets)}")
     threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
     # Patience counts gains below the threshold as none; the best weights count every gain.
@@ -321,64 +334,86 @@ def validate(run: TrainingRun) -> None:
             )
 
 
-def compute_set_losses(run: TrainingRun) -> dict[str, float]:
-    """Return the mean loss on each of several validation sets; nothing where there is one."""
+@dataclass(frozen=True)
+class LossSums:
+    """A loss summed over `count` terms, and what the objective has measured beside it."""
+
+    total: float
+    count: int
+    measured: tuple[float, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Return the mean loss."""
+        return self.total / self.count
+
+    def __add__(self, other: LossSums) -> LossSums:
+        """Return the sums over both."""
+        measured = map(add, self.measured, other.measured)
+        return LossSums(self.total + other.total, self.count + other.count, tuple(measured))
+
+
+def sum_set_losses(run: TrainingRun) -> dict[str, LossSums]:
+    """Return the loss on each of several validation sets; nothing where there is one."""
     return {name: measure(run, data.examples) for name, data in run.validation_sets.items()}
 
 
-def measure(run: TrainingRun, examples: Sequence[Example]) -> float:
-    """Return what validation minimizes: the mean loss, or minus the mean reward."""
-    if run.practice is None:
-        return compute_loss(run, examples)
-    return -run.practice.measure(run, examples)
+def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> LossSums:
+    """Return the loss on all of the validation data, without dropout.
 
-
-def compute_validation_loss(run: TrainingRun, set_losses: Mapping[str, float]) -> float:
-    """Return the mean loss on all of the validation data, without dropout.
-
-    `set_losses` are those of its sets, so that nothing is computed twice: each weighs as much as
-    the number of terms that its mean is over.
+    `sets` are those of its sets, so that nothing is computed twice.
     """
     assert run.validation is not None
-    if not set_losses:
-        return measure(run, run.validation.examples)
-    weights = {
-        name: run.objective.validation_weight(data.examples)
-        for name, data in run.validation_sets.items()
-    }
-    return sum(set_losses[n] * weight for n, weight in weights.items()) / sum(weights.values())
+    return reduce(add, sets.values()) if sets else measure(run, run.validation.examples)
 
 
-def validation_values(run: TrainingRun, loss: float) -> dict[str, float]:
+def measure(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
+    """Return the sums of what validation minimizes: the loss, or minus the rewards."""
+    if run.practice is None:
+        return sum_losses(run, examples)
+    return LossSums(-run.practice.measure(run, examples) * len(examples), len(examples))
+
+
+def validation_values(run: TrainingRun, sums: LossSums) -> dict[str, float]:
     """Return the values of a point of the validation curve."""
     if run.practice is None:
-        return {"loss": loss, **run.objective.metrics(loss)}
-    return {"loss": loss, **run.practice.held_out.values(), "reward": -loss}
+        return curve_values(run, sums.mean, sums.measured)
+    return {"loss": sums.mean, **run.practice.held_out.values(), "reward": -sums.mean}
 
 
-def describe_set_losses(run: TrainingRun, losses: Mapping[str, float]) -> str:
+def describe_set_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> str:
     """Return the losses of the validation sets as one line of the log."""
-    described = (f"{n}: {run.objective.describe_validation(x)}" for n, x in losses.items())
+    described = (
+        f"{name}: {run.objective.describe_validation(of_set.mean)}" for name, of_set in sets.items()
+    )
     return ", ".join(described)
 
 
-def compute_loss(run: TrainingRun, examples: Sequence[Example]) -> float:
-    """Return the mean loss on these examples, without dropout."""
+def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> dict[str, float]:
+    """Return a point's values: the loss, and what the objective shows beside it."""
+    metrics, measures = run.objective.metrics(loss), run.objective.describe_sums(measured)
+    return {"loss": loss, **metrics, **measures}
+
+
+def sum_losses(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
+    """Return the loss on these examples, without dropout."""
+    count = run.objective.count(examples)
 
     def measure() -> float:
+        run.objective.take_sums()
         with eval_mode(run.loaded.model, sharded=run.process_group.is_sharded):
-            total, count = 0.0, 0
+            total = 0.0
             for at in range(0, len(examples), run.settings.batch_size):
                 if run.process_group.world_size == 1:  # several ranks stop between steps, together
                     run.reporter.raise_if_stopped()
                 part = examples[at : at + run.settings.batch_size]
                 weight = run.objective.count(part)
                 total += compute_mean_loss(run, part, backward=False) * weight
-                count += weight
-            return total / count
+            return total
 
-    [loss] = run.process_group.all_reduce_sum(retry_with_smaller_micro_batches(run, measure))
-    return loss
+    own = retry_with_smaller_micro_batches(run, measure)
+    total, *measured = run.process_group.all_reduce_sum(own, *run.objective.take_sums())
+    return LossSums(total, count, tuple(measured))
 
 
 def should_stop_early(run: TrainingRun) -> bool:

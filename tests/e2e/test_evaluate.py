@@ -424,6 +424,13 @@ def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile)
     again = cli("advise", path)
     assert "advice: fine-tune" in again.stdout and "cached" in again.stdout
     assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
+    grader = path.parent / "grader.py"
+    grader.write_text(
+        "def lambda_handler(event, context):\n    return [{'id': s['id'], 'aggregate_reward_score':"
+        " float(len(s['messages'][-1]['content']) % 2)} for s in event]\n"
+    )
+    graded = json.loads(cli("advise", path, "--grader", grader, "--output", "json").stdout)
+    assert graded["advice"] == "fine-tune" and graded["rewards"]["answers"] == 64
     done = cli("advise", path, "--set", "evaluate.documents=nowhere")
     assert done.returncode == 2 and "fix:" in done.stderr and "Traceback" not in done.stderr
 

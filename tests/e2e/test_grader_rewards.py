@@ -23,11 +23,12 @@ from local_backend.grading.grader import Grader, GraderSettings, Sample
 from local_backend.grading.reply_checks import read_grades
 
 JSON = ("--output", "json")
-NAMED, SLOW, FAULTY, MISSING = (
+NAMED, SLOW, FAULTY, WRONG, MISSING = (
     f"arn:aws:lambda:{REGION}:123456789012:function:{name}"
-    for name in ("tickets", "slow", "faulty", "missing")
+    for name in ("tickets", "slow", "faulty", "wrong", "missing")
 )
 SLOW_GRADER = "import time\n\n\ndef lambda_handler(event, context):\n    time.sleep(60)\n"
+WRONG_GRADER = "def lambda_handler(event, context):\n    return [0.5 for _ in event]\n"
 HYPERPARAMETERS: dict[str, Any] = {
     "epochCount": 1,
     "batchSize": 16,
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(folder: Path, tiny_model: Path) -> Iterator[Endpoint]:
     """Yield an endpoint that grades by files, and keeps its jobs in `folder`."""
-    files = {NAMED: EXACT_GRADER, SLOW: SLOW_GRADER, FAULTY: FAULTY_GRADER}
+    files = {NAMED: EXACT_GRADER, SLOW: SLOW_GRADER, FAULTY: FAULTY_GRADER, WRONG: WRONG_GRADER}
     words = ["--state", str(folder / "state"), "--stand-in", str(tiny_model)]
     for arn, code in files.items():
         path = folder / f"{arn.rpartition(':')[2]}.py"
@@ -185,6 +186,37 @@ def test_a_grader_that_can_t_grade_fails_the_job_with_its_reason(endpoint: Endpo
     reply = endpoint.client("lambda").invoke(FunctionName=FAULTY, Payload=b"[]")
     assert reply["FunctionError"] == "Unhandled"
     assert json.loads(reply["Payload"].read())["errorType"] == "KeyError"
+
+
+INVOKED = {
+    NAMED: set(),
+    FAULTY: {"GraderFailed"},
+    WRONG: {"GraderReply"},
+    MISSING: {"GraderNotThere"},
+}
+
+
+def test_a_check_invokes_the_function_once_and_compares_its_rewards(
+    cli: Cli, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    path = write_grader_job(tmp_path / "job", bedrock=endpoint.bedrock_section)
+    words = ("check", path, "--backend", "bedrock", "--invoke-grader", *JSON)
+
+    def codes(arn: str) -> set[str]:
+        done = cli(*words, "--set", f"reinforcement.lambda_arn={arn}")
+        assert "say 0" not in done.stdout + done.stderr, "no prompt is quoted"
+        return {one["code"] for one in json.loads(done.stdout)["findings"]}
+
+    calls = len(endpoint.calls("Invoke"))
+    for arn, expected in sorted(INVOKED.items()):
+        if arn not in (NAMED, MISSING):  # the deployed code is compared before it is invoked
+            code = FAULTY_GRADER if arn == FAULTY else WRONG_GRADER
+            (path.parent / "graders" / "tickets.py").write_text(code, encoding="utf-8")
+        assert codes(arn) - {"GraderInOtherAccount"} == expected, arn
+        (path.parent / "graders" / "tickets.py").write_text(EXACT_GRADER, encoding="utf-8")
+    assert len(endpoint.calls("Invoke")) == calls + 3, "a function that is missing is not invoked"
+    local = cli("check", path, "--invoke-grader", *JSON)
+    assert local.returncode == 2 and "--invoke-grader" in local.stderr
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -9,8 +9,10 @@ import pytest
 
 from cloudft import types
 from cloudft.backends.local import job_folder, request
+from cloudft.evaluate.rewards import prompts
 from cloudft.storage import artifacts
 from local_backend import job_dir, settings
+from local_backend.grading import shapes
 
 
 def constants(module: Any) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def test_file_names_and_columns_are_the_trainers_own(module: Any) -> None:
 
 
 def test_no_file_name_of_the_trainer_is_unknown_outside() -> None:
-    private = {"COMPLETED", "FAILED", "STOPPED", "IN_PROGRESS", "PHASES", "MEETING"}
+    private = {"COMPLETED", "FAILED", "STOPPED", "IN_PROGRESS", "PHASES", "MEETING", "REFERENCE"}
     assert constants(job_dir).keys() - private == (
         constants(job_folder).keys() | constants(artifacts).keys()
     )
@@ -43,6 +45,10 @@ def test_no_file_name_of_the_trainer_is_unknown_outside() -> None:
 
 def test_a_request_has_the_version_that_the_trainer_reads() -> None:
     assert request.VERSION == settings.VERSION
+
+
+def test_a_grader_gets_the_same_metadata_from_the_trainer() -> None:
+    assert prompts.NOT_METADATA == shapes.NOT_METADATA
 
 
 def test_statuses_are_bedrocks_word_for_word(bedrock: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from cloudft.aws import tags as tag_names
 from cloudft.aws.arn import parse_arn
@@ -21,7 +21,12 @@ from cloudft.backends.aws_base.api_call import (
     planned_request,
     recorded_request,
 )
-from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
+from cloudft.backends.aws_base.backend import (
+    AwsBackend,
+    encode_plan,
+    job_not_found,
+    to_aws_location,
+)
 from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
@@ -52,6 +57,8 @@ from cloudft.backends.bedrock.inference_profiles import (
     choose_model_id,
     requested_profile,
 )
+from cloudft.backends.bedrock.openai_api import inventory as openai_inventory
+from cloudft.backends.bedrock.openai_api import request as openai_request
 from cloudft.backends.bedrock.serving_state import PENDING_STATUSES
 from cloudft.backends.bedrock.sharing import SharesBedrockModels
 from cloudft.backends.capabilities import (
@@ -125,6 +132,7 @@ from cloudft.types import (
 )
 
 ARTIFACTS = "artifacts"
+Self = TypeVar("Self", bound="BedrockBackend")
 
 
 class BedrockBackend(
@@ -149,6 +157,7 @@ class BedrockBackend(
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
+    calls_teacher = True
     inference_is_billed = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
@@ -158,8 +167,22 @@ class BedrockBackend(
         self._completed_jobs: Sequence[CustomizationJob] | None = None
 
     def location_of(self, job: LoadedJob) -> Location:
-        """Return Region, profile and endpoint of the job file."""
+        """Return Region, profile and endpoint of the job file, and the API that is not this one."""
+        if job.model.customization_api == "openai":
+            return openai_request.location_of(job)
         return request.location_of(job)
+
+    def bind(self: Self, location: Location) -> Self:
+        """Return this backend bound to a location.
+
+        For one of the OpenAI-compatible API it is the backend of that API's jobs, which are jobs on
+        Bedrock too.
+        """
+        if location.get("api") == openai_request.API:
+            from cloudft.backends.bedrock.openai_api.backend import OpenAIFineTuningBackend
+
+            return cast("Self", OpenAIFineTuningBackend(self.home, Aws(to_aws_location(location))))
+        return super().bind(location)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """Return the job with the outputs of its stack, where it names one."""
@@ -632,11 +655,15 @@ class BedrockBackend(
 
     def list_resources(self) -> Listing[CloudResource]:
         """Return every billable resource of this account and Region."""
-        return inventory.list_resources(self.aws)
+        listing = inventory.list_resources(self.aws)
+        return openai_inventory.with_openai_resources(listing, self.home, self.aws)
 
     def remove_resource(self, resource: CloudResource) -> None:
         """Delete a resource and wait until it is gone."""
-        inventory.delete_resource(self.aws, resource)
+        if resource.kind == openai_inventory.FILE_KIND:
+            openai_inventory.delete_file(self.aws, resource)
+        else:
+            inventory.delete_resource(self.aws, resource)
 
     def _require_completed(self, job_id: str) -> CustomizationJob:
         job = self._get_job(job_id)

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from cloudft.data.formats.record import ToolCall, join_answer
-from cloudft.inference import Answer, GenerationConfig, Prompt
+from cloudft.inference import FILTERED, Answer, GenerationConfig, Prompt
 from cloudft.inference import Message as PromptMessage
 
-FINISH_REASONS = {"max_tokens": "length"}
+FINISH_REASONS = {
+    "max_tokens": "length",
+    "content_filtered": FILTERED,
+    "guardrail_intervened": FILTERED,
+}
 """Finish reason by Converse's stopReason; `stop` for all others."""
 
 

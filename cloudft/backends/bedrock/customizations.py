@@ -15,6 +15,7 @@ from cloudft.aws.permissions import ArnContext, RequiredPermission
 from cloudft.backends.bedrock.inference_profiles import invoke_permissions
 from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import CUSTOMIZATION_TYPES, CustomizationType
+from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -110,14 +111,22 @@ def _lacks_section(job: LoadedJob, job_type: CustomizationType) -> bool:
     """Return whether the type's section is missing, and `bedrock.request` does not replace it."""
     if job_type.section is None or "customizationConfig" in job.spec.bedrock.request:
         return False
-    return getattr(job.spec, job_type.section) is None
+    section = getattr(job.spec, job_type.section)
+    return section is None or _lacks_teacher(job)
+
+
+def _lacks_teacher(job: LoadedJob) -> bool:
+    """Return whether a distillation names no teacher, which the trainer's own may do."""
+    section = job.spec.distillation
+    is_distilled = job.spec.customization_type == "DISTILLATION"
+    return is_distilled and section is not None and section.teacher is None
 
 
 def _customization(job: LoadedJob) -> Customization | None:
     """Return the row of the job's type, where the job has the section that it reads."""
     name = job.spec.customization_type
     section = CUSTOMIZATION_TYPES[name].section
-    if section is None or getattr(job.spec, section) is None:
+    if section is None or getattr(job.spec, section) is None or _lacks_teacher(job):
         return None
     return CUSTOMIZATIONS.get(name)
 
@@ -128,8 +137,9 @@ def teacher_id(job: LoadedJob) -> str:
     Of a model that is named by its alias it is the id that answers in the job's Region, which is a
     profile's for a model that needs one.
     """
-    assert job.spec.distillation is not None
-    name = job.spec.distillation.teacher
+    section = job.spec.distillation
+    assert section is not None and section.teacher is not None
+    name = section.teacher
     model = catalogue.find_catalogue_model(name)
     if model is None or name != model.alias or model.bedrock_id is None:
         return name
@@ -157,6 +167,11 @@ def _check_teacher(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
     warning.
     """
     student, identifier = job.model, teacher_id(job)
+    if _is_on_this_machine(job, identifier):
+        message = f"{identifier} is a model of this machine: Bedrock can't call it"
+        fix = f"set distillation.teacher to {_teacher_names(job) or 'a model of Bedrock'}, or"
+        yield finding("TeacherUnsupported", "distillation.teacher", message, f"{fix} train here.")
+        return
     profile = catalogue.parse_profile(identifier)
     if profile is not None and profile.is_application:
         message = f"{identifier} is an application inference profile: none can be a teacher"
@@ -176,6 +191,13 @@ def _check_teacher(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
         yield finding("TeacherUnknown", "distillation.teacher", message, fix, "warning")
     elif teacher is not None:
         yield from _check_teacher_region(job, teacher, profile, finding)
+
+
+def _is_on_this_machine(job: LoadedJob, name: str) -> bool:
+    try:
+        return catalogue.find_model(name, base_dir=job.base_dir).is_open_weight
+    except UnknownModel:
+        return False
 
 
 def _check_teacher_region(

@@ -175,7 +175,7 @@ def _distillation_parts(
 def find_teacher(job: LoadedJob) -> Model | None:
     """Return the teacher of a distillation, where the catalogue knows it."""
     section = job.spec.distillation
-    if section is None:
+    if section is None or section.teacher is None:
         return None
     known = catalogue.find_catalogue_model(section.teacher)
     return None if known is None else catalogue.find_model(known.alias)

@@ -20,6 +20,7 @@ from cloudft.spec.fields import (
     URL,
     Bool,
     GraderSetting,
+    Paths,
 )
 from cloudft.spec.sections import (
     MAX_TOKENS,
@@ -86,11 +87,22 @@ class BedrockSpec(Section):
 class Distillation(Section):
     """The teacher, for DISTILLATION."""
 
-    teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
-        description="The teacher: an alias, a Bedrock id or ARN, or those of an inference profile."
+    teacher: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
+        default=None,
+        description="The teacher: an alias, a Bedrock id or ARN, or those of an inference profile;"
+        " on this machine also a model folder, a hub id or job:NAME. Required without answers.",
     )
     max_response_length: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Maximum tokens of a teacher's answer."
+    )
+    answers: Paths = Field(
+        default=(),
+        description="Answers that the teacher gave already: prompts with answers, in any form that"
+        " data.train may have. Only for the other prompts the teacher is called.",
+    )
+    temperature: Annotated[float, Field(ge=0, le=2), READ_NUMBER] = Field(
+        default=0.0,
+        description="Temperature of a teacher that cloudft calls; 0 takes the most likely tokens.",
     )
 
 
@@ -135,7 +147,13 @@ register_section(
 )
 register_section(
     JobSection(
-        "distillation", Distillation, "For DISTILLATION.", is_nullable=True, after="early_stopping"
+        "distillation",
+        Distillation,
+        "For DISTILLATION.",
+        is_nullable=True,
+        after="early_stopping",
+        model_fields=("teacher",),
+        path_fields=("answers",),
     )
 )
 register_section(

@@ -71,6 +71,8 @@ def check_offline(job: LoadedJob) -> list[Finding]:
     """Return the findings from the job file alone. Without an error, a request can be built."""
     finding = FindingFactory(job)
     region = job.spec.bedrock.region
+    if "bedrock" not in catalogue.CUSTOMIZATION_TYPES[job.spec.customization_type].trains_on:
+        return [_type_not_on_bedrock(job, finding)]
     return [
         *_check_settings(job, finding),
         *request_checks.check_arn_regions(_regional_arns(job), region, finding),
@@ -79,6 +81,18 @@ def check_offline(job: LoadedJob) -> list[Finding]:
         *customizations.check_customization(job, finding),
         *invocation_logs.check_type(job, finding),
     ]
+
+
+def _type_not_on_bedrock(job: LoadedJob, finding: FindingFactory) -> Finding:
+    """Return the one finding about a type that Bedrock does not have: the route to it."""
+    kind = job.spec.customization_type
+    message = f"Bedrock has no {kind}: it serves models that were trained so elsewhere"
+    fix = (
+        "train here (--backend local) or on SageMaker (--backend sagemaker), then `cloudft import"
+        " JOB` makes the result a Bedrock model; `cloudft submit --backend sagemaker --wait"
+        " --import` does both."
+    )
+    return finding("NotOnBedrock", "customization_type", message, fix)
 
 
 def _regional_arns(job: LoadedJob) -> dict[str, str | None]:
@@ -122,10 +136,6 @@ def _check_model(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     elif model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
         message = f"Bedrock does not customize {model.alias}, an open-weight model"
         yield finding("NotOnBedrock", "base_model", message, IMPORT_ROUTE)
-        yield from serverless_hint(job, "base_model", finding)
-    elif model.customization_api != "bedrock":
-        message = f"{model.alias} is customized through another API (OpenAI's form), not this one"
-        yield finding("NotOnBedrock", "base_model", message, "choose another base_model.")
         yield from serverless_hint(job, "base_model", finding)
     region = job.spec.bedrock.region
     if region and model.regions and region not in model.regions:

@@ -176,7 +176,8 @@ def profiles_in_use(job: LoadedJob) -> Mapping[str, str]:
     if base_profile(job) is not None and job.model.bedrock_id is not None:
         field = "bedrock.inference_profile" if job.spec.bedrock.inference_profile else "base_model"
         used[base_inference_id(job)] = field
-    if job.spec.customization_type == "DISTILLATION" and job.spec.distillation is not None:
+    section = job.spec.distillation
+    if job.spec.customization_type == "DISTILLATION" and section is not None and section.teacher:
         used[customizations.teacher_id(job)] = "distillation.teacher"
     return {name: field for name, field in used.items() if catalogue.parse_profile(name)}
 

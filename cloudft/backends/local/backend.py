@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from cloudft.backends.capabilities import (
     SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
+    SupportsGrading,
     SupportsInference,
     SupportsLmEval,
     SupportsProbe,
@@ -37,9 +39,13 @@ from cloudft.backends.local import (
 )
 from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
+from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.observer import SILENT, RunObserver
+from cloudft.backends.teacher import with_teacher
+from cloudft.data.staging.answered import unanswered_records
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.grading import GraderConfig
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
@@ -89,6 +95,7 @@ class LocalBackend(
     SupportsInference,
     SupportsLmEval,
     SupportsProbe,
+    SupportsGrading,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
 
@@ -115,7 +122,13 @@ class LocalBackend(
         return findings
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Return the tokens of the job: this machine has no price; the time is unknown."""
+        """Return the tokens of the job: this machine has no price; the time is unknown.
+
+        A teacher of Bedrock has a price.
+        """
+        return with_teacher(self._estimate_training(job, volumes), job, volumes)
+
+    def _estimate_training(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         epochs = int(request.resolve_hyperparameters(job)["epochCount"])
         return Estimate(
             backend=self.name,
@@ -160,9 +173,15 @@ class LocalBackend(
             request={"id": id_of(name, token), **job_json},
             files=files | {"manifest": staged.folder / "manifest.json"} | _grader_file(staged),
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest.files),
+            estimate=self._estimate_plan(staged),
             spec=to_portable_values(staged.job),
         )
+
+    def _estimate_plan(self, staged: StagedJob) -> Estimate:
+        """Return the estimate; without the teacher where all of its answers are there."""
+        if unanswered_records(staged.folder, staged.manifest):
+            return self.estimate(staged.job, staged.manifest.files)
+        return self._estimate_training(staged.job, staged.manifest.files)
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Write the job's folder and start the trainer, unless that was done before."""
@@ -254,6 +273,10 @@ class LocalBackend(
         """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))
+
+    def open_grader(self, config: GraderConfig) -> GraderProcess:
+        """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""
+        return GraderProcess(config, self._trainer_environment(hub=False))
 
     def run_lm_eval(
         self,
@@ -377,7 +400,10 @@ class LocalBackend(
 
         A job that started from others has their models in its own folder.
         """
-        for weights in plan.request["model"]["weights"]:
+        models = [plan.request["model"]]
+        if "distillation" in plan.request:
+            models.append(plan.request["distillation"]["teacher"])
+        for weights in itertools.chain.from_iterable(model["weights"] for model in models):
             if weights["kind"] == "job":
                 earlier = self._existing_folder(weights["job"]).path
                 model = earlier / names.ARTIFACTS / layout.MODEL
@@ -404,8 +430,7 @@ class LocalBackend(
 
     def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
         """Return the environment of the trainer's programs for the job in that folder."""
-        weights = environment.read_weight_locations(job / names.JOB)
-        return self._trainer_environment(hub=hub or environment.needs_download(weights))
+        return self._trainer_environment(hub=hub or environment.job_needs_download(job / names.JOB))
 
     def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
         kept = environment.filter_environment(os.environ, hub=hub)

@@ -59,8 +59,13 @@ class _Model(msgspec.Struct):
     weights: list[WeightLocation] = []
 
 
+class _Distillation(msgspec.Struct):
+    teacher: _Model
+
+
 class _Job(msgspec.Struct):
     model: _Model
+    distillation: _Distillation | None = None
 
 
 def filter_environment(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:
@@ -74,12 +79,17 @@ def _is_allowed(name: str, hub: bool) -> bool:
     return name.startswith(ALLOWED_PREFIXES) and not SECRET_NAME.search(name)
 
 
-def read_weight_locations(job_file: Path) -> list[WeightLocation]:
-    """Return the weight locations of a job; none where its job.json can't be read."""
+def job_needs_download(job_file: Path) -> bool:
+    """Return whether only the model hub has a job's model or its teacher.
+
+    False where its job.json can't be read: the trainer reports that.
+    """
     try:
-        return decode(job_file.read_bytes(), _Job, file=job_file).model.weights
-    except (OSError, BadDocument):  # the trainer reports it
-        return []
+        job = decode(job_file.read_bytes(), _Job, file=job_file)
+    except (OSError, BadDocument):
+        return False
+    models = [job.model] if job.distillation is None else [job.model, job.distillation.teacher]
+    return any(needs_download(model.weights) for model in models)
 
 
 def needs_download(weights: Iterable[WeightLocation]) -> bool:

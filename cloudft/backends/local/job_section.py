@@ -109,6 +109,46 @@ class LocalSpec(Section):
     )
 
 
+class Preference(Section):
+    """How pairs of answers are learned, for PREFERENCE_OPTIMIZATION. Names and defaults are TRL's.
+
+    `label_smoothing` and `simpo_gamma` are None if they are not given: a method may have none.
+    """
+
+    method: Literal["dpo", "simpo", "orpo"] = Field(
+        default="dpo",
+        description="dpo compares with the model before training; simpo and orpo do not.",
+    )
+    beta: Float = Field(
+        default=0.1,
+        gt=0,
+        le=100,
+        description="Weight of the difference between the answers; simpo usually takes 2 to 2.5.",
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5), READ_NUMBER] | None = Field(
+        default=None, description="Share of pairs that may be the wrong way round; 0 if unset."
+    )
+    simpo_gamma: Annotated[float, Field(ge=0, le=100), READ_NUMBER] | None = Field(
+        default=None, description="Margin that SimPO aims at; 0.5 if unset."
+    )
+
+
+def check_preference(values: JobTree, context: CheckContext) -> list[Finding]:
+    """Return an error for each parameter that the method has not."""
+    method = values.get("method", "dpo")
+    lacking = {"dpo": ("simpo_gamma",), "orpo": ("label_smoothing", "simpo_gamma")}
+    return [
+        context.source_map.make_finding(
+            "UnusedValue",
+            ("preference", name),
+            f"preference.{name} has no meaning for the method {method}",
+            "remove it, or set preference.method: simpo",
+        )
+        for name in lacking.get(str(method), ())
+        if values.get(name) is not None
+    ]
+
+
 def check(values: JobTree, context: CheckContext) -> list[Finding]:
     """Return what is wrong with the stand-in, its hyperparameters and the LoRA settings."""
     findings = _check_stand_in(values, context)
@@ -148,5 +188,15 @@ register_section(
         check=check,
         has_hyperparameters=True,
         model_fields=("model",),
+    )
+)
+register_section(
+    JobSection(
+        "preference",
+        Preference,
+        "For PREFERENCE_OPTIMIZATION.",
+        is_nullable=True,
+        after="early_stopping",
+        check=check_preference,
     )
 )

@@ -21,6 +21,7 @@ from cloudft.backends.local.request import (
     resolve_hyperparameters,
 )
 from cloudft.backends.local.trainer_program import run_trainer_program
+from cloudft.backends.teacher import check_teacher
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
@@ -51,6 +52,7 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
         return
     yield from _check_trainer(job)
     yield from _check_model(job)
+    yield from check_teacher(job, trains_here=True)
     yield from _check_hyperparameters(job)
     yield from check_reinforcement(job)
     yield from _check_sharding(job)

@@ -12,21 +12,28 @@ import orjson
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.job_folder import GRADER, START
-from cloudft.backends.local.job_section import Lora
+from cloudft.backends.local.job_section import Lora, Preference
 from cloudft.backends.local.reinforcement import (
     build_settings,
     given_hyperparameters,
     is_reinforcement,
 )
+from cloudft.backends.teacher import find_teacher, response_length
 from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.model import JobSpec
 from cloudft.types import Manifest
 
 VERSION = 1
 """Format version of job.json; the trainer refuses another one."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
+PREFERENCE_LEARNING_RATES = {"full": 1e-6, "lora": 5e-5, "qlora": 5e-5}
+"""Defaults for pairs of answers, by method: TRL's for all weights (DPOConfig), and for an adapter
+some ten times that of its examples. Pairs move a model faster than answers do."""
+SIMPO_GAMMA = 0.5
+"""TRL's default (CPOConfig.simpo_gamma)."""
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
@@ -35,6 +42,8 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     values: dict[str, int | float] = {name: parameter.default for name, parameter in table.items()}
     if job.spec.local.method == "full":
         values["learningRate"] = FULL_LEARNING_RATE
+    if job.spec.customization_type == "PREFERENCE_OPTIMIZATION":
+        values["learningRate"] = PREFERENCE_LEARNING_RATES[job.spec.local.method]
     if is_reinforcement(job):
         values |= given_hyperparameters(job)
     else:
@@ -87,9 +96,28 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "fsdp": spec.local.fsdp,
         # Omitted when it is the default: such a job keeps the token it had before this key.
         **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
+        **_distillation(staged.job),
+        **_objective_settings(spec),
         **build_settings(staged.job),
         **({"grader": _grader(staged)} if staged.grader else {}),
         "data": _data(staged.manifest),
+    }
+
+
+def _objective_settings(spec: JobSpec) -> dict[str, Any]:
+    """Return what only some customization types have; the token of another job has none of it."""
+    if spec.customization_type != "PREFERENCE_OPTIMIZATION":
+        return {}
+    preference = spec.preference or Preference()
+    return {
+        "preference": {
+            "method": preference.method,
+            "beta": preference.beta,
+            "label_smoothing": preference.label_smoothing or 0.0,
+            "simpo_gamma": SIMPO_GAMMA
+            if preference.simpo_gamma is None
+            else preference.simpo_gamma,
+        }
     }
 
 
@@ -109,6 +137,7 @@ def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
     request = build_request(StagedJob(job, nothing, Path()))
+    request.pop("distillation", None)
     return request | {"model": build_tokenize_request(job, preview=False)["model"]}
 
 
@@ -147,6 +176,21 @@ def _lora(lora: Lora) -> dict[str, Any]:
         "alpha": lora.alpha,
         "dropout": lora.dropout,
         "target_modules": targets if isinstance(targets, str) else list(targets),
+    }
+
+
+def _distillation(job: LoadedJob) -> dict[str, Any]:
+    """Return the teacher that the trainer lets answer: a model on this machine, or none."""
+    teacher, section = find_teacher(job), job.spec.distillation
+    if teacher is None or section is None or not teacher.is_open_weight:
+        return {}
+    weights = [_in_job_folder(one) for one in teacher.weights]
+    return {
+        "distillation": {
+            "teacher": {"name": teacher.alias, "weights": weights},
+            "maxResponseLength": response_length(job),
+            "temperature": section.temperature,
+        }
     }
 
 

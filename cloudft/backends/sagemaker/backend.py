@@ -58,6 +58,7 @@ from cloudft.backends.sagemaker.serverless import preflight as serverless_prefli
 from cloudft.backends.sagemaker.serverless.metrics import read_curve
 from cloudft.backends.sagemaker.serverless.records import write_messages
 from cloudft.backends.sagemaker.serverless.request import CONVERTED
+from cloudft.backends.teacher import with_teacher
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -152,10 +153,12 @@ class SageMakerBackend(
         )
         if price is None:
             source = f"{what}, {cost.NO_PRICE_KNOWN}"
-            return replace(cost.with_parts(quoted, [part]), price_source=source)
-        own = cost.to_unit_price(price.usd, price.source, price.certainty, price.region)
-        source = f"{what}; {price.origin(instances.region_of(job))}"
-        return replace(cost.with_parts(quoted, [cost.priced(part, own)]), price_source=source)
+            estimate = cost.with_parts(quoted, [part])
+        else:
+            own = cost.to_unit_price(price.usd, price.source, price.certainty, price.region)
+            source = f"{what}; {price.origin(instances.region_of(job))}"
+            estimate = cost.with_parts(quoted, [cost.priced(part, own)])
+        return replace(with_teacher(estimate, job, volumes), price_source=source)
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List, where there is one: a self-hosted endpoint has none."""

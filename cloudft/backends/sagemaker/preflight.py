@@ -19,6 +19,7 @@ from cloudft.backends.sagemaker import (
     required_values,
     weights,
 )
+from cloudft.backends.teacher import check_teacher
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import UsageError
@@ -53,6 +54,7 @@ def check_job(
         *_check_settings(job, finding),
         *_check_instance(job, finding),
         *_check_weights(job, finding),
+        *check_teacher(job, trains_here=False),
     ]
     named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
     findings += [

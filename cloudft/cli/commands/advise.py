@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     help="Number of held-out records to answer.",
 )
 @click.option(
+    "--grader",
+    "grader_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File with lambda_handler(event, context): is reinforcement by it worth trying?",
+)
+@click.option(
     "--input-price",
     type=USD,
     help="USD per million input tokens: prints after how many requests tuning pays off.",
@@ -54,6 +61,7 @@ def advise_command(
     flags: dict[str, str],
     backend_name: str,
     limit: int,
+    grader_file: Path | None,
     input_price: float | None,
     inference_profile: str | None,
     console: Console,
@@ -62,6 +70,7 @@ def advise_command(
 
     The base model is prompted plainly, with retrieved examples, and (evaluate.documents) with
     retrieved passages; the job is trained on this machine; all answer the same held-out records.
+    --grader also grades the base model's own answers, sampled several times each.
     With --backend bedrock the prompts go to the model on Bedrock, which bills the answers.
     """
     from cloudft.backends import DEFAULT_BACKEND, make_backend
@@ -69,7 +78,8 @@ def advise_command(
     from cloudft.cli.jobs import follow_job, use_inference_profile
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer, task_progress
-    from cloudft.evaluate.advise.run import run_advice
+    from cloudft.evaluate.advise.run import AdviceOptions, run_advice
+    from cloudft.grading import GraderConfig
     from cloudft.jobs import prepare
 
     home = Home.from_environ()
@@ -86,7 +96,7 @@ def advise_command(
             base_backend,
             local_backend,
             home,
-            limit=limit,
+            options=AdviceOptions(limit, GraderConfig(grader_file) if grader_file else None),
             progress=counted,
             wait=lambda started: follow_job(started, local_backend, None, console),
         )
@@ -117,6 +127,7 @@ def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any
         "facts": vars(study.facts) if study.facts else None,
         "training": {"seconds": study.training_seconds, "usd": study.training_usd},
         "corpus": study.corpus,
+        "rewards": vars(study.rewards.figures) if study.rewards else None,
         "breakEven": None,
     }
     # Of a model that should not be trained, what it would save means nothing.

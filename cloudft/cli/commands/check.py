@@ -23,8 +23,8 @@ from cloudft.storage.home import Home
 from cloudft.types import ManifestSource
 
 if TYPE_CHECKING:
-    from cloudft.data.sources.turn_edits import TurnEdit
     from cloudft.backends.base import Backend
+    from cloudft.data.sources.turn_edits import TurnEdit
     from cloudft.jobs.prepare import CheckReport
     from cloudft.spec.load import LoadedJob
     from cloudft.types import Finding

@@ -33,7 +33,11 @@ class Piece(TypedDict):
 
 
 class Preview(TypedDict):
-    """A record as tokens, as JSON. `cutAt` is None when all of it fits."""
+    """A record as tokens, as JSON. `cutAt` is None when all of it fits.
+
+    `rows` has the tokens of both answers of a pair, each after its prompt, the chosen one's first;
+    `pieces` are then those of the chosen one. Other records have one row.
+    """
 
     file: str
     line: int
@@ -41,6 +45,7 @@ class Preview(TypedDict):
     readAs: str
     leftOut: list[str]
     pieces: list[Piece]
+    rows: list[list[Piece]]
     length: int
     learned: int
     cutAt: int | None
@@ -85,7 +90,9 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview
     from cloudft.data.formats.registry import format_title
 
     facts, replies = tokenize(job, [line], preview=True)
-    pieces = next(replies)["pieces"]
+    reply = next(replies)
+    rows = reply.get("rows", [reply["pieces"]])
+    longest = max(map(len, rows))
     limit = max_record_length(job, facts["context"])
     return {
         "file": located.file,
@@ -93,10 +100,11 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview
         "format": located.record.format,
         "readAs": format_title(located.record.format),
         "leftOut": list(located.record.left_out),
-        "pieces": pieces,
-        "length": len(pieces),
-        "learned": sum(piece["learned"] for piece in pieces[:limit]),
-        "cutAt": limit if limit is not None and len(pieces) > limit else None,
+        "pieces": rows[0],
+        "rows": rows,
+        "length": sum(map(len, rows)),
+        "learned": sum(piece["learned"] for pieces in rows for piece in pieces[:limit]),
+        "cutAt": limit if limit is not None and longest > limit else None,
         "template": None if limit is None else facts["chatTemplate"],
     }
 
@@ -115,12 +123,19 @@ def preview_note(value: Preview) -> str:
 
 
 def preview_text(value: Preview) -> str:
-    """Return the tokens as text, with a line where the record is cut."""
-    cut = value["cutAt"]
-    text = mark_trained_tokens(value["pieces"][:cut])
-    if cut is None:
+    """Return the tokens as text, with a line where the record is cut; both answers of a pair."""
+    texts = [_row_text(pieces, value["cutAt"]) for pieces in value["rows"]]
+    if len(texts) == 1:
+        return texts[0]
+    titles = ("chosen", "rejected")
+    return "\n".join(f"--- {t} ---\n{text}" for t, text in zip(titles, texts, strict=True))
+
+
+def _row_text(pieces: list[Piece], cut: int | None) -> str:
+    text = mark_trained_tokens(pieces[:cut])
+    if cut is None or len(pieces) <= cut:
         return text
-    rest = "".join(piece["text"] for piece in value["pieces"][cut:])
+    rest = "".join(piece["text"] for piece in pieces[cut:])
     return f"{text}\n--- cut here, after {cut} tokens (local.max_length) ---\n{rest}"
 
 

@@ -53,17 +53,24 @@ def policy_command(
     from cloudft.backends.bedrock import preflight
     from cloudft.backends.bedrock.backend import BedrockBackend
     from cloudft.backends.bedrock.caller_policy import caller_policy
+    from cloudft.backends.bedrock.openai_api import caller_policy as openai_policy
+    from cloudft.backends.bedrock.openai_api import preflight as openai_preflight
     from cloudft.cli.job_file import load_job_file
     from cloudft.cli.output import json_text
     from cloudft.errors import CheckFailed
 
     job = load_job_file(path, flags)
     backend = make_backend("bedrock", Home.from_environ()).for_job(job)
-    assert isinstance(backend, BedrockBackend)
     job = backend.with_stack_defaults(job)
-    errors = [finding for finding in preflight.check_offline(job) if finding.severity == "error"]
+    is_bedrock = isinstance(backend, BedrockBackend)
+    findings = (preflight if is_bedrock else openai_preflight).check_offline(job)
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, errors)
+    if not isinstance(backend, BedrockBackend):  # that of Bedrock's OpenAI-compatible API
+        document = openai_policy.caller_policy(job, with_inference=inference)
+        console.print_result(document, json_text(document))
+        return 0
     models = _read_profile_models(job, backend.aws, console) if inference else {}
     document = caller_policy(
         with_placeholder_data(job), with_inference=inference, profile_models=models

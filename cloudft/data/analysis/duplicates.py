@@ -59,7 +59,7 @@ def record_text(record: Record) -> str:
     """Return all texts of a record as one, with separators between them."""
     if isinstance(record, Document):
         return record.text
-    return "\x1e".join([_context_text(record), *map(_turn_text, record.turns)])
+    return "\x1e".join([_context_text(record), *map(_turn_text, record.all_turns)])
 
 
 def _context_text(record: Conversation) -> str:

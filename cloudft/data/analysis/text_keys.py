@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from cloudft.data.formats.record import Conversation, Document, Record
+from cloudft.data.formats.record import Conversation, Document, PreferencePair, Record
 
 SEPARATOR = "\0"
 """Between the texts of one prompt, as in the batches of fast_path.py: no text has it as such."""
@@ -14,10 +14,16 @@ def split_record(record: Record) -> tuple[str, str]:
     """Return a record's prompt and its answer, each as one text.
 
     The prompt is all that a model reads before the last answer: system prompt, tools and turns. A
-    record without an answer, and a document, is all prompt.
+    record without an answer, and a document, is all prompt. Of a pair both answers are part of the
+    prompt, and which one is preferred is the answer: another pair of the prompt is another record.
     """
     if isinstance(record, Document):
         return record.text, ""
+    if isinstance(record, PreferencePair):
+        prompt = [t for turn in record.turns[: record.prompt_length] for t in turn.all_texts]
+        answers = record.answers()
+        texts = [*record.system, *_tool_texts(record), *prompt, *sorted(answers)]
+        return SEPARATOR.join(texts), answers[0]
     last = record.turns[-1]
     is_answered = last.role == "assistant"
     before = record.turns[:-1] if is_answered else record.turns

@@ -67,7 +67,10 @@ class SecretDetector:
         if isinstance(record, Document):
             texts = [record.text]
         else:
-            texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
+            texts = [
+                *record.system,
+                *(text for turn in record.all_turns for text in turn.all_texts),
+            ]
         raw = "\0".join(texts).encode("utf-8", "surrogatepass")
         self.left -= len(raw)
         if _may_hold_secrets(raw):

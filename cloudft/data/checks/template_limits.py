@@ -36,7 +36,7 @@ LoadFeatures = Callable[[], Mapping[str, Sequence[str]] | None]
 def find_template_needs(record: Conversation) -> set[str]:
     """Return what a template must render so that nothing of a record is lost."""
     needs = {"tools"} if record.tools else set()
-    for turn in record.turns:
+    for turn in record.all_turns:
         if not all(isinstance(block, str) for block in turn.content):
             needs |= _turn_needs(turn)
     return needs
@@ -79,7 +79,9 @@ class TemplateLimits:
 
     def check_record(self, record: Conversation) -> Iterator[LimitViolation]:
         """Yield what the template would leave out of a record."""
-        if not record.tools and all(isinstance(b, str) for t in record.turns for b in t.content):
+        if not record.tools and all(
+            isinstance(b, str) for t in record.all_turns for b in t.content
+        ):
             return
         needs = frozenset(find_template_needs(record))
         self.needs.add(needs)

@@ -1,7 +1,8 @@
-"""Preference data, and other records that no customization type here trains on: named, refused.
+"""Preference data where one answer is to be learned, and records that no type trains on: refused.
 
-Which answer is the better one is never guessed. Where a record says it (`chosen`), the remedy
-trains on that answer alone; where it does not, a person decides.
+Which answer is the better one is never guessed. Where a record says it (`chosen`), the remedies
+train on both answers (preference_pairs.py) or on that one alone; where it does not, a person
+decides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ PROMPT_KEYS = ("prompt", "question", "instruction", "query", "input", "messages"
 FURTHER_KEYS = (*PROMPT_KEYS, "system", "context", "score", "history", "tools", "margin")
 
 
+PAIR_TYPE = "to learn from both answers, set customization_type: PREFERENCE_OPTIMIZATION"
 KTO_KEYS = ("label", "kto_tag")
 """Keys of a mark: trl's and LLaMA-Factory's."""
 
@@ -72,8 +74,21 @@ def _make_format(pair: _PairKeys) -> RecordFormat:
 
 def _refuse_pair(pair: _PairKeys, value: RawRecord) -> Conversation:
     names = " and ".join(map(repr, pair.keys))
-    message = f"preference pairs ({names}): no customization type here trains on them yet"
-    raise BadRecord("PreferencePairs", message, _pair_fix(pair, value), pair.keys[0])
+    if pair.better is None:
+        message = f"preference pairs ({names}), which do not say which answer is the better one"
+        fix = f"{_pair_fix(pair, value)}; or write them as 'chosen' and 'rejected', for pairs"
+    else:
+        message = f"preference pairs ({names}): two answers, where one is to be learned"
+        fix = f"{PAIR_TYPE}; {_pair_fix(pair, value)}"
+    raise BadRecord("PreferencePairs", message, fix, pair.keys[0])
+
+
+def _refuse_candidates(value: RawRecord) -> Conversation:
+    message = (
+        "preference pairs (Amazon Nova's 'candidates'): two answers, where one is to be learned"
+    )
+    fix = f"{PAIR_TYPE}; to learn the better answers alone, write chats that end with them"
+    raise BadRecord("PreferencePairs", message, fix, "messages")
 
 
 def _pair_fix(pair: _PairKeys, value: RawRecord) -> str:
@@ -106,6 +121,13 @@ def _columns_with(answer_key: str, value: RawRecord) -> dict[str, str] | None:
         return {"prompt": prompt, "completion": answer_key}
     names = pair_columns(prompt, answer_key)
     return {name: key for key, name in names.items() if key in value}
+
+
+def has_candidates(value: RawRecord) -> bool:
+    """Return whether a record is Amazon Nova's pair: its last message has candidates."""
+    messages = value.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and "candidates" in last
 
 
 def _items(answer: object) -> Sequence[object]:
@@ -151,6 +173,17 @@ def _holds_numbers(key: str, value: Mapping[str, object]) -> bool:
     return isinstance(item, list) and bool(item) and all(isinstance(i, int) for i in item[:5])
 
 
+CANDIDATES_FORMAT = RecordFormat(
+    name="preference-candidates",
+    title="preference pairs",
+    keys=Keys(("messages",), ("system", "tools", "toolConfig", "schemaVersion")),
+    parse=_refuse_candidates,
+    recognizes=has_candidates,
+    describe=describe_keys("messages"),
+    rewrite_as="messages",
+    is_trained_on=False,
+)
+"""Registered before the chats, whose keys it has."""
 FORMATS = (
     *map(_make_format, _PAIRS),
     _make_kto(("prompt", "completion", "label"), "unpaired-preferences"),

@@ -176,10 +176,15 @@ class Conversation:
         turn = self.turns[-1]
         return join_answer(turn.text, [b for b in turn.content if isinstance(b, ToolCall)])
 
+    @property
+    def all_turns(self) -> tuple[Turn, ...]:
+        """Return every turn of the record, a worse answer's as well."""
+        return self.turns
+
     def features(self) -> set[Feature]:
         """Return what the conversation has besides texts."""
         found: set[Feature] = {"tools"} if self.tools else set()
-        for _, content, is_learned in self.turns:
+        for _, content, is_learned in self.all_turns:
             if not is_learned:
                 found.add("weights")
             for block in content:
@@ -200,6 +205,31 @@ class PromptWithReference(Conversation):
 
     reference: object
     extra_fields: RawRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencePair(Conversation):
+    """A conversation that ends with the better answer, and the turns of the worse one.
+
+    The first `prompt_length` turns are what both answer.
+    """
+
+    rejected: tuple[Turn, ...]
+    prompt_length: int
+
+    @property
+    def all_turns(self) -> tuple[Turn, ...]:
+        """Return the turns of the prompt, of the better answer and of the worse one."""
+        return (*self.turns, *self.rejected)
+
+    def answers(self) -> tuple[str, str]:
+        """Return the better and the worse answer, each as one text."""
+        better = self.turns[self.prompt_length :]
+        return _join_turns(better), _join_turns(self.rejected)
+
+
+def _join_turns(turns: Sequence[Turn]) -> str:
+    return "\n".join([text for turn in turns for text in turn.all_texts])
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cloudft.data.formats import (
     messages,
     pairs,
     plain_text,
+    preference_pairs,
     preferences,
     reinforcement,
 )
@@ -31,6 +32,7 @@ _BUILT_IN = (
     # Media first: a record with pictures has all keys of one without.
     *media.FORMATS,
     invocation_log.FORMAT,
+    preferences.CANDIDATES_FORMAT,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
@@ -41,6 +43,7 @@ _BUILT_IN = (
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
     reinforcement.PROMPT_FORMAT,
+    *preference_pairs.FORMATS,
     *preferences.FORMATS,
     *label_studio.FORMATS,
     *argilla.FORMATS,
@@ -141,7 +144,7 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 
 def _count_characters(record: Conversation) -> int:
-    texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
+    texts = [*record.system, *(text for turn in record.all_turns for text in turn.all_texts)]
     # Tools are read, and billed, like any text of the prompt.
     return sum(map(len, texts)) + sum(map(_count_tool_characters, record.tools))
 

@@ -28,7 +28,7 @@ from cloudft.types import Finding, Manifest
 if TYPE_CHECKING:
     from cloudft.spec.model import DataSpec
 
-__all__ = ["StagedData", "load_manifest", "stage_data"]
+__all__ = ["StagedData", "load_manifest", "publish_files", "stage_data"]
 
 TEMP_PREFIX = ".staging-"
 ABANDONED_AFTER_S = 24 * 3600
@@ -73,6 +73,17 @@ def stage_data(  # noqa: PLR0913  # what determines the staged bytes, by name
             raise _check_failed(findings)
         _seal(folder, manifest)
         return StagedData(_publish(folder, root, manifest.sha256), manifest, findings)
+
+
+def publish_files(root: Path, write: Callable[[Path], Manifest]) -> tuple[Path, Manifest]:
+    """Stage the files that `write` puts into the folder that it gets; return folder and manifest.
+
+    Raises StoreError when `root` can't be written.
+    """
+    with as_store_error("the data can't be staged", root), _temporary(root) as folder:
+        manifest = write(folder)
+        _seal(folder, manifest)
+        return _publish(folder, root, manifest.sha256), manifest
 
 
 def _collect(

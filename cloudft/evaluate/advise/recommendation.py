@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloudft.evaluate.metrics.significance import ALPHA, PairedDifference
+from cloudft.evaluate.rewards.figures import RewardFigures, judge_rewards
 
-Advice = Literal["prompt", "retrieve", "fine-tune", "continue pre-training", "more data first"]
+Advice = Literal[
+    "prompt", "retrieve", "fine-tune", "reinforce", "continue pre-training", "more data first"
+]
 GOOD_SCORE = 0.7
 """A score from which a method without training is good enough to start with."""
 FEW_RECORDS = 200
@@ -67,12 +70,14 @@ def recommend(
     methods: Mapping[str, MethodResult],
     facts: DataFacts,
     differences: Mapping[str, PairedDifference],
+    rewards: RewardFigures | None = None,
 ) -> Recommendation:
     """Return the advice for labeled data.
 
     `methods` has `zero-shot` and `few-shot` and, where measured, `retrieval` and `fine-tuned`.
     `differences` compares `fine-tuned` and `retrieval` with the best prompt, and with
-    `fine-tuned/retrieval` the two with each other.
+    `fine-tuned/retrieval` the two with each other. `rewards` are a grader's, of the base model's
+    answers.
     """
     prompts = [methods[name] for name in ("zero-shot", "few-shot") if name in methods]
     prompt = max(prompts, key=lambda method: method.score)
@@ -82,6 +87,7 @@ def recommend(
         _advise_retrieval(methods, facts, differences, prompt, reasons)
         or _advise_cleaning(facts, prompt, reasons)
         or _advise_tuning(facts, differences, prompt, reasons)
+        or _advise_reinforcement(rewards, prompt, reasons)
         or _advise_prompting(facts, prompt, reasons)
     )
     return Recommendation(advice, tuple(reasons))
@@ -138,6 +144,27 @@ def _advise_tuning(
         f" (95 % interval {low:+.2f} to {high:+.2f})"
     )
     return "fine-tune"
+
+
+def _advise_reinforcement(
+    rewards: RewardFigures | None, prompt: MethodResult, reasons: list[str]
+) -> Advice | None:
+    """Return `reinforce` where most groups of answers have different rewards.
+
+    Tuning on labels has measured no better: that is decided before.
+    """
+    if rewards is None:
+        return None
+    verdict, sentence = judge_rewards(rewards)
+    reasons.append(f"by the grader, {sentence}")
+    differing = rewards.groups - rewards.equal_groups
+    if verdict != "ready" or 2 * differing <= rewards.groups or prompt.score >= GOOD_SCORE:
+        return None
+    reasons.append(
+        "tuning on labels is not better than a prompt, and the grader tells the model's own answers"
+        " apart: they are what reinforcement learns from"
+    )
+    return "reinforce"
 
 
 def _advise_prompting(facts: DataFacts, prompt: MethodResult, reasons: list[str]) -> Advice:

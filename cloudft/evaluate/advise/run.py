@@ -42,7 +42,10 @@ from cloudft.evaluate.metrics.scores import answer_value, score_record
 from cloudft.evaluate.metrics.significance import PairedDifference, compare_paired
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.results import Delta, Significance
+from cloudft.evaluate.rewards.prompts import read_prompts
+from cloudft.evaluate.rewards.run import RewardReport, grade_answers, sample_answers
 from cloudft.evaluate.supervised import default_generation_config
+from cloudft.grading import GraderConfig
 from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import lifecycle
 from cloudft.spec.load import LoadedJob
@@ -51,6 +54,18 @@ from cloudft.storage.store import JobRecord, Store
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, approximately; used only for the cost of a request."""
+
+
+GRADED_PROMPTS, GRADED_SAMPLES = 8, 8
+"""Prompts, and answers to each, that show whether a grader gives different rewards."""
+
+
+@dataclass(frozen=True)
+class AdviceOptions:
+    """How many held-out records are answered, and the grader of a possible reinforcement."""
+
+    limit: int = 100
+    grader: GraderConfig | None = None
 
 
 class CorpusResult(TypedDict):
@@ -78,6 +93,7 @@ class AdviceReport:
     training_seconds: float | None
     training_usd: float | None
     corpus: CorpusResult | None = None
+    rewards: RewardReport | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ def run_advice(
     training_backend: Backend,
     home: Home,
     *,
-    limit: int,
+    options: AdviceOptions,
     progress: ProgressCallback,
     wait: WaitForJob,
 ) -> AdviceReport:
@@ -110,7 +126,7 @@ def run_advice(
         raise UsageError("this backend has no inference", fix="use --backend local.")
     # The very job that `submit` would start; one that is already trained is found.
     job = require_completed(wait(lifecycle.submit(staged, training_backend, Store(home.jobs))))
-    held_out = load_held_out_data(job.record, home, None, limit)
+    held_out = load_held_out_data(job.record, home, None, options.limit)
     spec = staged.job.spec
     if is_text_only(spec.customization_type):
         return _advise_on_corpus(job, training_backend, home, held_out, progress)
@@ -134,8 +150,11 @@ def run_advice(
         questions = [example.prompt for example in held_out.examples]
         methods["fine-tuned"] = _measure("fine-tuned", tuned, TUNED, questions, measurement)
     facts = measure_data_facts(held_out, measurement.task)
+    rewards = _grade_base_model(staged.job, training_backend, options.grader, measurement, progress)
+    figures = rewards.figures if rewards else None
     return AdviceReport(
-        recommendation=recommend(methods, facts, compare_methods(methods)),
+        recommendation=recommend(methods, facts, compare_methods(methods), figures),
+        rewards=rewards,
         task=measurement.task.name,
         n=len(references),
         methods=methods,
@@ -144,6 +163,22 @@ def run_advice(
         training_seconds=_training_seconds(job),
         training_usd=base_backend.estimate(staged.job, staged.manifest.files).usd["training"],
     )
+
+
+def _grade_base_model(
+    job: LoadedJob,
+    backend: Backend,
+    config: GraderConfig | None,
+    measurement: _Measurement,
+    progress: ProgressCallback,
+) -> RewardReport | None:
+    """Return a grader's rewards of the base model's sampled answers; None without a grader."""
+    if config is None:
+        return None
+    prompts, _ = read_prompts(job, GRADED_PROMPTS)
+    decoding = GenerationConfig(measurement.config.max_new_tokens, 1.0, 1.0, job.spec.seed)
+    answers = sample_answers(job, backend, prompts, GRADED_SAMPLES, decoding, progress)
+    return grade_answers(answers, backend, config, progress)
 
 
 def _training_seconds(job: lifecycle.Job) -> float | None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from cloudft.backends.capabilities import ProgressCallback
-from cloudft.errors import JobStateConflict
-from cloudft.evaluate.inference.answer_cache import (
+from cloudft.backends.answer_cache import (
     AnswerCache,
     CachedResult,
     cache_key,
     prompt_to_json,
 )
+from cloudft.backends.capabilities import ProgressCallback
+from cloudft.errors import JobStateConflict
 from cloudft.inference import (
     GenerationConfig,
     InferenceSession,

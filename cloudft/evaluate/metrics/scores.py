@@ -28,6 +28,7 @@ HEADLINE_METRIC: Mapping[str, str] = {
     "json": "fieldF1",
     "text": "chrf",
     "language-modelling": "bitsPerByte",
+    "reward": "reward",
 }
 """The headline metric of each task."""
 LOWER_IS_BETTER = frozenset(

@@ -32,10 +32,30 @@ class Objective(ABC):
 
     customization_type: str
     """Bedrock's name for it, as in job.json."""
+    rows_per_record = 1
+    """How many sequences `render_rows` makes of a record."""
+    sum_count = 0
+    """How many numbers `loss` adds to the sums that `describe_sums` gets."""
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def for_job(self, settings: Settings) -> Objective:
+        """Return the objective with the settings of a job. Default: there are none, so itself."""
+        return self
+
+    @property
+    def needs_reference(self) -> bool:
+        """Return whether `loss` reads the examples' `reference`. Default: False."""
+        return False
 
     @abstractmethod
     def render(self, record: Record, record_format: RecordFormat) -> list[Segment]:
         """Return a canonical record as text segments, each with or without loss."""
+
+    def render_rows(self, record: Record, record_format: RecordFormat) -> list[list[Segment]]:
+        """Return each sequence of the record's example. Default: the one that `render` returns."""
+        return [self.render(record, record_format)]
 
     @abstractmethod
     def render_prompt(self, record: Record, record_format: RecordFormat) -> str:
@@ -119,12 +139,28 @@ class Objective(ABC):
         return losses.sum()
 
     def metrics(self, mean_loss: float) -> dict[str, float]:
-        """Return what the loss curve shows beside the mean loss. It must include `perplexity`."""
+        """Return what the loss curve shows that follows from the mean loss.
+
+        This or `describe_sums` must include `perplexity`.
+        """
         return {"perplexity": perplexity(mean_loss)}
 
-    def validation_weight(self, examples: Sequence[Example]) -> int:
-        """Return how much a validation set weighs beside others. Default: as in the mean loss."""
-        return self.count(examples)
+    def add_to_sums(self, values: torch.Tensor) -> None:
+        """Add what `loss` has measured of its examples: `sum_count` numbers."""
+        self._sums = values if self._sums is None else self._sums + values
+
+    def take_sums(self) -> list[float]:
+        """Return what was added since the last call, and begin again from zero."""
+        sums, self._sums = self._sums, None
+        # A rank that had no share of a batch has zeros.
+        return [0.0] * self.sum_count if sums is None else sums.tolist()
+
+    def describe_sums(self, sums: Sequence[float]) -> dict[str, float]:
+        """Return what the loss curve shows beside `metrics`, of the sums over all examples.
+
+        Default: nothing, as `loss` measures nothing besides.
+        """
+        return {}
 
     def validation_result(self, loss: float) -> dict[str, object]:
         """Return what the summary says of a model with this validation loss."""

@@ -94,10 +94,6 @@ class ReinforcementFineTuning(Objective):
         """Return nothing: the curve shows what is known of the answers."""
         return {}
 
-    def validation_weight(self, examples: Sequence[Example]) -> int:
-        """Return the number of prompts."""
-        return len(examples)
-
     def validation_result(self, loss: float) -> dict[str, object]:
         """Return the mean reward on held-out prompts, which is minus the loss."""
         return {"reward": -loss}

@@ -16,7 +16,9 @@ from cloudft.cli.main import SECTIONS, cloudft
 from cloudft.errors import UsageError
 
 LOCAL = {"init", "schema", "completion", "endpoint"}
-"""Commands that never call AWS, besides those of data."""
+"""Commands that never call AWS, besides those that only read data."""
+READERS = {"data", "grader"}
+"""Groups of commands that call AWS only to read `s3://` paths."""
 RENAMED = {"--force-new": "--again", "--via-state-machine": "--via-stack"}
 
 
@@ -43,11 +45,11 @@ def test_every_option_has_a_help_text(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", COMMAND_PATHS, ids=" ".join)
 def test_the_options_of_aws_are_shown_where_aws_is_called(words: tuple[str, ...]) -> None:
     page = help_page(*words)
-    is_local = words[0] in LOCAL | {"data"} or words == ("infra", "synth")
+    is_local = words[0] in LOCAL | READERS or words == ("infra", "synth")
     assert ("AWS options:" in page) != is_local
     assert ("--profile" in page) != is_local
     options = [p for p in find_command(words).params if isinstance(p, AwsOption)]
-    assert len(options) == (0 if is_local and words[0] != "data" else 3)
+    assert len(options) == (0 if is_local and words[0] not in READERS else 3)
 
 
 def renamed_options() -> Iterator[tuple[tuple[str, ...], RenamedOption]]:

@@ -17,6 +17,12 @@ from cloudft.evaluate.advise.run import compare_methods, measure_data_facts
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.metrics.significance import compare_paired
 from cloudft.evaluate.metrics.tasks import Task
+from cloudft.evaluate.rewards.figures import (
+    GradedAnswer,
+    RewardFigures,
+    RewardGroup,
+    summarize_rewards,
+)
 from cloudft.inference import Prompt
 
 PLENTY = DataFacts(train_records=500, noise=0.0, stale=0.0)
@@ -73,6 +79,34 @@ def test_the_word_follows_from_what_was_measured(
     word = recommend(found, facts, compare_methods(found))
     assert word.advice == advice
     assert len(word.reasons) > len(found)
+
+
+def figures(differing: int, groups: int) -> RewardFigures:
+    """Return those of groups of two answers, of which so many have different rewards."""
+    found = [
+        RewardGroup("f", n, (GradedAnswer(1, 1), GradedAnswer(0, 2))) for n in range(differing)
+    ]
+    equal = [RewardGroup("f", n, (GradedAnswer(0.5, 1),) * 2) for n in range(groups - differing)]
+    return summarize_rewards([*found, *equal])
+
+
+@pytest.mark.parametrize(
+    ("fine_tuned", "prompt", "differing", "advice"),
+    [
+        (0.3, 0.3, 6, "reinforce"),
+        (0.3, 0.3, 4, "prompt"),  # half of the groups teach nothing
+        (0.3, 0.3, 0, "prompt"),
+        (0.9, 0.3, 6, "fine-tune"),  # labels teach it
+        (0.8, 0.8, 6, "prompt"),  # good already
+    ],
+)
+def test_reinforcement_is_named_where_labels_teach_nothing_and_rewards_differ(
+    fine_tuned: float, prompt: float, differing: int, advice: str
+) -> None:
+    found = measured(zero_shot=0.2, few_shot=prompt, fine_tuned=fine_tuned)
+    word = recommend(found, PLENTY, compare_methods(found), figures(differing, 8))
+    assert word.advice == advice
+    assert any("by the grader" in reason for reason in word.reasons) == (advice != "fine-tune")
 
 
 def test_tuning_is_never_named_where_a_prompt_is_as_good() -> None:

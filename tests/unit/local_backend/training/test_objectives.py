@@ -98,5 +98,5 @@ def test_the_memory_estimate_and_the_probe_take_it(tmp_path: Path, tiny_model: P
 
 
 def test_an_unknown_customization_type_is_an_error_with_the_known_ones() -> None:
-    with pytest.raises(TrainerError, match=r"no objective for DISTILLATION.*FINE_TUNING or"):
-        find_objective("DISTILLATION")
+    with pytest.raises(TrainerError, match=r"no objective for IMPORTED.*FINE_TUNING or"):
+        find_objective("IMPORTED")

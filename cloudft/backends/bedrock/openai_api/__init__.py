@@ -1,0 +1,1 @@
+"""Jobs of Bedrock's OpenAI-compatible fine-tuning API: gpt-oss, Qwen3."""

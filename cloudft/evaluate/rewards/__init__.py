@@ -1,0 +1,1 @@
+"""Measure a grader: what its rewards say about whether reinforcement can work."""

@@ -1,0 +1,187 @@
+"""Preference optimization: learn the better of two answers, by DPO, SimPO or ORPO.
+
+A pair is one example of two sequences, the chosen answer's before the rejected one's. Names,
+defaults and formulas are those of TRL 1.16 (DPOConfig with the loss `sigmoid`; CPOConfig with the
+loss `simpo` and without its term of the likelihood; ORPOConfig), with one difference: the
+likelihood term of ORPO is of the chosen answer alone, as in its paper, where TRL takes the prompt's
+tokens as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+
+from local_backend.data.chat_messages import Conversation, Record, Turn, to_chat
+from local_backend.data.chat_template import RecordFormat, render_prompt, split_turns
+from local_backend.data.encode import check_truncation, render_records
+from local_backend.data.examples import EncodedData, Example
+from local_backend.data.text_tokens import Segment, tokenize_segments
+from local_backend.errors import TrainerError
+from local_backend.models.token_losses import TokenLosses
+from local_backend.settings import DataFile, PreferenceSettings, Settings
+from local_backend.training.objectives.objective import Objective
+
+DEFAULTS = PreferenceSettings("dpo", beta=0.1, label_smoothing=0.0, simpo_gamma=0.5)
+ROWS = 2
+"""Sequences of a pair."""
+MAX_MEAN_LOG_PROBABILITY = -1e-6
+"""Where the odds of an answer that is certain are cut: they have no bound."""
+
+
+class PreferenceOptimization(Objective):
+    """Learn pairs of answers. The loss is a mean over pairs, however long their answers are."""
+
+    customization_type = "PREFERENCE_OPTIMIZATION"
+    rows_per_record = ROWS
+    sum_count = 6
+
+    def __init__(self, settings: PreferenceSettings = DEFAULTS) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def for_job(self, settings: Settings) -> PreferenceOptimization:
+        """Return the objective with a job's method and its parameters. Raise TrainerError."""
+        chosen = settings.preference or DEFAULTS
+        if chosen.method not in _LOSSES:
+            raise TrainerError(
+                f"The trainer has no preference method {chosen.method!r}.",
+                fix=f"set preference.method to {' or '.join(_LOSSES)}.",
+            )
+        return PreferenceOptimization(chosen)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Return whether the loss compares with the model that training starts from."""
+        return self.settings.method == "dpo"
+
+    def render(self, record: Record, record_format: RecordFormat) -> list[Segment]:
+        """Return the prompt with the chosen answer, which alone has loss."""
+        return self.render_rows(record, record_format)[0]
+
+    def render_rows(self, record: Record, record_format: RecordFormat) -> list[list[Segment]]:
+        """Return the prompt with the chosen answer, then with the rejected one."""
+        return [
+            split_turns(
+                record_format.tokenizer,
+                to_chat(_with_answer(record, name), "converse"),
+                record_format.stop_texts,
+            )
+            for name in ("chosen", "rejected")
+        ]
+
+    def render_prompt(self, record: Record, record_format: RecordFormat) -> str:
+        """Return the prompt of both answers."""
+        chat = to_chat(_with_answer(record, None), "converse")
+        return render_prompt(record_format.tokenizer, chat)
+
+    def encode(
+        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    ) -> EncodedData:
+        """Return one example of two sequences for each pair. Raise TrainerError as Objective does.
+
+        A pair is left out if an answer is cut off, or if both are equal as far as they are kept.
+        """
+        encoded = EncodedData([], file.records)
+        records = render_records(file.path, lambda record: self.render_rows(record, record_format))
+        rows = tokenize_segments((row for pair in records for row in pair), record_format.tokenizer)
+        for chosen, rejected in zip(rows, rows, strict=True):
+            encoded.add_rows([chosen, rejected], max_length)
+        check_truncation(encoded, file.path.name, settings, max_length)
+        return encoded
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """Return the number of pairs."""
+        return len(examples)
+
+    def loss(self, examples: Sequence[Example], losses: TokenLosses) -> torch.Tensor:
+        """Return the loss summed over the pairs, and add their rewards to `sums`."""
+        rows = losses.by_row()
+        pairs = [e for e in examples if e.row_count == ROWS]
+        if not pairs:  # a placeholder of a rank that has less to do: no pair, and no gradient
+            return 0.0 * torch.stack([row.sum() for row in rows]).sum()
+        assert len(rows) == ROWS * len(pairs)
+        totals = -torch.stack([row.sum() for row in rows]).view(-1, ROWS)
+        lengths = totals.new_tensor([len(row) for row in rows]).view(-1, ROWS)
+        logps = totals if self.settings.method == "dpo" else totals / lengths
+        if self.needs_reference:
+            known = [e.reference for e in pairs]
+            # Without a reference (memory estimate, probe) the model is its own.
+            logps = logps - (logps.new_tensor(known) if all(known) else logps.detach())
+        loss = _LOSSES[self.settings.method](logps, self.settings).sum()
+        self._add_sums(totals, lengths, logps)
+        return loss
+
+    def _add_sums(self, totals: torch.Tensor, lengths: torch.Tensor, logps: torch.Tensor) -> None:
+        """Add the pairs' chosen log-probabilities, their tokens, rewards, and correct orders."""
+        rewards = self.settings.beta * logps.detach().double()
+        correct = (rewards[:, 0] > rewards[:, 1]).sum()
+        self.add_to_sums(
+            torch.stack(
+                [
+                    -totals.detach().double()[:, 0].sum(),
+                    lengths[:, 0].double().sum(),
+                    *rewards.sum(0),
+                    correct.double(),
+                    correct.new_tensor(len(totals)).double(),
+                ]
+            )
+        )
+
+    def metrics(self, mean_loss: float) -> dict[str, float]:
+        """Return nothing: what the curve shows is not made of the loss."""
+        return {}
+
+    def describe_sums(self, sums: Sequence[float]) -> dict[str, float]:
+        """Return the perplexity of the chosen answers, the mean rewards, and how often it is right.
+
+        A reward is beta times the log-probability of an answer, relative to the reference where the
+        method has one.
+        """
+        loss, tokens, chosen, rejected, correct, pairs = sums
+        return {
+            "perplexity": math.exp(min(loss / tokens, 700.0)),
+            "chosenReward": chosen / pairs,
+            "rejectedReward": rejected / pairs,
+            "rewardMargin": (chosen - rejected) / pairs,
+            "preferenceAccuracy": correct / pairs,
+        }
+
+
+def _with_answer(record: Record, name: str | None) -> Conversation:
+    """Return the conversation with one of the answers, whose turns alone are learned."""
+    prompt = cast("list[Turn]", record["prompt"])
+    turns = [cast("Turn", {**turn, "weight": 0}) for turn in prompt]
+    answer = cast("list[Turn]", record[name]) if name else []
+    kept = {key: value for key, value in record.items() if key in ("system", "toolConfig")}
+    return cast("Conversation", {**kept, "messages": [*turns, *answer]})
+
+
+def _dpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
+    return _smoothed(logps[:, 0] - logps[:, 1], settings)
+
+
+def _simpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
+    margin = settings.simpo_gamma / settings.beta
+    return _smoothed(logps[:, 0] - logps[:, 1] - margin, settings)
+
+
+def _smoothed(logits: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
+    """Return the loss where `label_smoothing` is the chance that a pair is the wrong way round."""
+    beta, smoothing = settings.beta, settings.label_smoothing
+    right, wrong = F.logsigmoid(beta * logits), F.logsigmoid(-beta * logits)
+    return -(1 - smoothing) * right - smoothing * wrong
+
+
+def _orpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
+    """Return the chosen answers' loss less beta times the log-sigmoid of the odds' ratio."""
+    means = logps.clamp(max=MAX_MEAN_LOG_PROBABILITY)
+    odds = means - torch.log(-torch.expm1(means))
+    return -logps[:, 0] - settings.beta * F.logsigmoid(odds[:, 0] - odds[:, 1])
+
+
+_LOSSES = {"dpo": _dpo, "simpo": _simpo, "orpo": _orpo}
