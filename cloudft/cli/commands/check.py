@@ -24,6 +24,7 @@ from cloudft.types import ManifestSource
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.backends.capabilities import SupportsGraderInvocation
     from cloudft.data.sources.turn_edits import TurnEdit
     from cloudft.jobs.prepare import CheckReport
     from cloudft.spec.load import LoadedJob
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--invoke-grader",
     is_flag=True,
-    help="Invoke the grader's function once, with two answers from the data, and compare its rewards"
-    " with those of the file here.",
+    help="Invoke the grader's function once, with two answers from the data, and compare its"
+    " rewards with those of the file here.",
 )
 @aws_options
 @console_options
@@ -90,6 +91,8 @@ def check_command(
         raise UsageError("--turns needs --fix", fix=fix)
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)
+    if invoke_grader:
+        _require_function(job, backend)
     with run_observer(console) as observer:
         report = prepare.check(job, backend, observer)
     if invoke_grader and report.ok:
@@ -121,19 +124,25 @@ def check_command(
     return report.exit_code
 
 
-def _invoke_grader(job: LoadedJob, backend: Backend) -> list[Finding]:
-    """Return what is wrong with the reply of the grader's function to two answers."""
+def _require_function(job: LoadedJob, backend: Backend) -> SupportsGraderInvocation:
+    """Return the backend if it invokes a job's grader. Raise UsageError."""
     from cloudft.backends.capabilities import SupportsGraderInvocation
-    from cloudft.evaluate.rewards.prompts import read_prompts
 
     if not isinstance(backend, SupportsGraderInvocation) or job.spec.reinforcement is None:
         fix = "use it for a reinforcement job with --backend bedrock."
         raise UsageError("--invoke-grader has no function to invoke", fix=fix)
+    return backend
+
+
+def _invoke_grader(job: LoadedJob, backend: Backend) -> list[Finding]:
+    """Return what is wrong with the reply of the grader's function to two answers."""
+    from cloudft.evaluate.rewards.prompts import read_prompts
+
     prompts, _ = read_prompts(job, 1)
     reference = prompts[0].metadata.get("reference_answer")
     answers = (reference if isinstance(reference, str) else "yes", "no")
     samples = [prompts[0].sample(answer, number) for number, answer in enumerate(answers)]
-    return backend.invoke_grader(job, samples)
+    return _require_function(job, backend).invoke_grader(job, samples)
 
 
 def _token_rule(job: LoadedJob, report: CheckReport) -> str | None:
