@@ -349,15 +349,24 @@ class SupportsGrading(ABC):
     def open_grader(self, config: GraderConfig) -> GradingSession:
         """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""
 
+    @abstractmethod
+    def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
+        """Return the rewards in the reply of a grader that ran elsewhere, in the samples' order.
+
+        Raise TrainerError for a reply that a training refuses.
+        """
+
 
 class SupportsGraderInvocation(ABC):
     """A backend whose jobs are graded by a function elsewhere, which can be invoked for a test."""
 
     @abstractmethod
-    def invoke_grader(self, job: LoadedJob, samples: Sequence[GradingSample]) -> list[Finding]:
+    def invoke_grader(
+        self, job: LoadedJob, samples: Sequence[GradingSample], here: SupportsGrading
+    ) -> list[Finding]:
         """Return what is wrong with the function's reply to one event with these answers.
 
-        Where the job names the grader's file, its rewards here must be the same.
+        Where the job names the grader's file, its rewards `here` must be the same.
         """
 
 

@@ -70,6 +70,7 @@ from cloudft.backends.capabilities import (
     SupportsEvaluationJobs,
     SupportsGenerate,
     SupportsGraderInvocation,
+    SupportsGrading,
     SupportsInference,
     SupportsInferenceProfiles,
     SupportsInventory,
@@ -87,7 +88,6 @@ from cloudft.backends.evaluation_jobs import (
     JudgeSettings,
 )
 from cloudft.backends.findings import FindingFactory
-from cloudft.backends.local.backend import LocalBackend
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import (
     CloudResource,
@@ -110,9 +110,8 @@ from cloudft.errors import (
     ResourceConflict,
     UsageError,
 )
-from cloudft.grading import GraderConfig, GradingSample
+from cloudft.grading import GradingSample
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
-from cloudft.spec.grader_file import read_grader
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage import artifacts as layout
@@ -192,16 +191,13 @@ class BedrockBackend(
         """Return what Bedrock would refuse; check the account as far as the caller may read it."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
-    def invoke_grader(self, job: LoadedJob, samples: Sequence[GradingSample]) -> list[Finding]:
+    def invoke_grader(
+        self, job: LoadedJob, samples: Sequence[GradingSample], here: SupportsGrading
+    ) -> list[Finding]:
         """Return what is wrong with the reply of the function that grades the job."""
         aws = self.aws_for(self.location_of(job))
-        job, finding = stack.with_stack_defaults(job, aws), FindingFactory(job)
-        grader, section = read_grader(job), job.spec.reinforcement
-        if grader is None or section is None:
-            return list(grader_invocation.invoke_grader(job, aws, samples, None, finding))
-        config = GraderConfig(grader.path, section.timeout_seconds, section.memory_mb)
-        with LocalBackend(self.home).open_grader(config) as local:
-            return list(grader_invocation.invoke_grader(job, aws, samples, local, finding))
+        job = stack.with_stack_defaults(job, aws)
+        return list(grader_invocation.invoke_grader(job, aws, samples, here, FindingFactory(job)))
 
     def records_quota(self, job: LoadedJob) -> RecordsQuota | None:
         """Return how many records the account's quota allows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,13 +10,13 @@ from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import account_checks
 from cloudft.backends.aws_base.account_checks import MakeFinding
 from cloudft.backends.bedrock.grader_checks import ARN_FIELD, GRADER_FIELD
-from cloudft.backends.local.trainer_program import run_trainer_program
+from cloudft.backends.capabilities import SupportsGrading
 from cloudft.errors import CloudRefused, CloudUnreachable, TrainerError
-from cloudft.grading import GraderFailed, GradingSample, GradingSession
+from cloudft.grading import GraderConfig, GraderFailed, GradingSample, GradingSession
+from cloudft.spec.grader_file import read_grader
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
-PROGRAM = "local_backend.grading.invoke"
 TOLERANCE = 1e-6
 """Difference of two rewards that are the same: another processor may round otherwise."""
 TIMED_OUT = "Task timed out"
@@ -28,12 +27,12 @@ def invoke_grader(
     job: LoadedJob,
     aws: Aws,
     samples: Sequence[GradingSample],
-    local: GradingSession | None,
+    here: SupportsGrading,
     finding: MakeFinding,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the function's reply to one event.
 
-    `local` is the grader's file on this machine: the rewards must be the same. A message quotes
+    `here` runs the grader's file on this machine: the rewards must be the same. A message quotes
     neither a sample nor what the function says about one.
     """
     section = job.spec.reinforcement
@@ -61,13 +60,16 @@ def invoke_grader(
         yield _function_error(reply, finding)
         return
     try:
-        rewards = _read_rewards(reply, [one.id for one in samples])
+        rewards = here.read_rewards(reply, [one.id for one in samples])
     except TrainerError as error:
         message = f"the function's reply can't be used: {error.message}"
         yield finding("GraderReply", ARN_FIELD, message, error.fix or "correct the grader.")
         return
-    if local is not None:
-        yield from _compare_rewards(rewards, local, samples, finding)
+    grader = read_grader(job)
+    if grader is not None:
+        config = GraderConfig(grader.path, section.timeout_seconds, section.memory_mb)
+        with here.open_grader(config) as local:
+            yield from _compare_rewards(rewards, local, samples, finding)
 
 
 def _function_error(reply: Any, finding: MakeFinding) -> Finding:
@@ -81,13 +83,6 @@ def _function_error(reply: Any, finding: MakeFinding) -> Finding:
         what = f"it ended with {known.get('errorType', 'an error')}"
         fix = "`cloudft grader test` runs the file here; its log on AWS has the rest."
     return finding("GraderFailed", ARN_FIELD, f"the function graded nothing: {what}", fix)
-
-
-def _read_rewards(reply: object, ids: Sequence[str]) -> list[float]:
-    """Return the rewards in a reply. Raise TrainerError for one that the trainer would refuse."""
-    request = {"reply": reply, "ids": list(ids)}
-    [read] = run_trainer_program([PROGRAM], os.environ, request=request)
-    return [float(reward) for reward in read["rewards"]]
 
 
 def _compare_rewards(

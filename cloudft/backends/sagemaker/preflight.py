@@ -9,7 +9,6 @@ from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import load_service_model, validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.findings import FindingFactory, serverless_hint
-from cloudft.backends.local.reinforcement import check_reinforcement, is_reinforcement
 from cloudft.backends.sagemaker import (
     account_checks,
     images,
@@ -47,10 +46,10 @@ def check_job(
     `make_inputs` builds the inputs of the request, for a job without an error so far.
     """
     finding = FindingFactory(job)
-    findings = [f for f in trainer_findings if f.code in TRAINER_FINDINGS]
+    findings = [f for f in trainer_findings if _holds_in_a_container(f)]
     findings += [
         *_customization_type(job, finding),
-        *_check_reinforcement(job, finding, findings),
+        *_check_reinforcement(job, finding),
         *_check_settings(job, finding),
         *_check_instance(job, finding),
         *_check_weights(job, finding),
@@ -74,6 +73,12 @@ def check_job(
     if _has_errors(findings):
         return findings
     return [*findings, *account_checks.check_account(job, aws, finding, inputs.image)]
+
+
+def _holds_in_a_container(finding: Finding) -> bool:
+    """Return whether a finding of the local trainer holds wherever it runs."""
+    sections = ("reinforcement", "local.reinforcement")
+    return finding.code in TRAINER_FINDINGS or str(finding.field).startswith(sections)
 
 
 def _check_regions(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
@@ -129,13 +134,10 @@ def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         yield from serverless_hint(job, "base_model", finding)
 
 
-def _check_reinforcement(
-    job: LoadedJob, finding: FindingFactory, reported: list[Finding]
-) -> Iterator[Finding]:
+def _check_reinforcement(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     """Check what a reinforcement job needs: its grader's file, which goes with it, one machine."""
-    yield from (one for one in check_reinforcement(job) if one not in reported)
     section = job.spec.reinforcement
-    if not is_reinforcement(job) or section is None:
+    if job.spec.customization_type != "REINFORCEMENT_FINE_TUNING" or section is None:
         return
     if section.grader is None:
         message = (

@@ -20,9 +20,8 @@ from cloudft.backends.aws_base.api_call import (
     put_file,
     put_generated,
 )
+from cloudft.backends.aws_base.grader_package import GRADER_FILE
 from cloudft.backends.base import StagedJob
-from cloudft.backends.local.backend import GRADER_ROLE
-from cloudft.backends.local.job_folder import GRADER
 from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
 from cloudft.backends.sagemaker.weights import WeightFile
@@ -35,6 +34,8 @@ CONTAINER_ROOT = "/opt/ml"
 JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
 """Keys of the job's HyperParameters, which every description has: the job's id, its whole token,
 and the digest of its plan."""
+GRADER_ROLE = "grader"
+"""Key of the grader's file in a plan."""
 NAME_MAX, RESUME_SUFFIX_LENGTH = 63, 4
 """The longest TrainingJobName, and the length of a resumed job's `-r12`."""
 TRAINING_JOB_NAME = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
@@ -276,7 +277,7 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
     folder = f"{prefix}jobs/{name}/"
     if (grader := inputs.staged.grader) is not None:
         content = (grader.sha256, len(grader.content))
-        call = put_file(bucket, f"{folder}input/{GRADER}", GRADER, content, settings)
+        call = put_file(bucket, f"{folder}input/{GRADER_FILE}", GRADER_FILE, content, settings)
         uploads.append(msgspec.structs.replace(call, file=GRADER_ROLE))
     generated = {
         "code": f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}",

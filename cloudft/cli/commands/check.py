@@ -136,13 +136,17 @@ def _require_function(job: LoadedJob, backend: Backend) -> SupportsGraderInvocat
 
 def _invoke_grader(job: LoadedJob, backend: Backend) -> list[Finding]:
     """Return what is wrong with the reply of the grader's function to two answers."""
+    from cloudft.backends import make_backend
+    from cloudft.backends.capabilities import SupportsGrading
     from cloudft.evaluate.rewards.prompts import read_prompts
 
     prompts, _ = read_prompts(job, 1)
     reference = prompts[0].metadata.get("reference_answer")
     answers = (reference if isinstance(reference, str) else "yes", "no")
     samples = [prompts[0].sample(answer, number) for number, answer in enumerate(answers)]
-    return _require_function(job, backend).invoke_grader(job, samples)
+    here = make_backend("local", Home.from_environ())
+    assert isinstance(here, SupportsGrading), "the trainer runs graders"
+    return _require_function(job, backend).invoke_grader(job, samples, here)
 
 
 def _token_rule(job: LoadedJob, report: CheckReport) -> str | None:
