@@ -99,6 +99,12 @@ def _chain(weights: Weights) -> list[Weights]:
 def custom_model_arn(record: JobRecord) -> str:
     """Return the ARN of the custom model that a job of Bedrock left. Raise UnknownModel."""
     path = record.folder / "artifacts" / RESULT
+    if record.request.get("place", {}).get("api") == "openai":
+        raise UnknownModel(
+            f"the model of {record.id} can't be trained further: Bedrock's OpenAI-compatible API"
+            " tunes base models",
+            fix=f"set base_model: {record.base_model}",
+        )
     try:
         arn = decode(path.read_bytes(), _BedrockResult, file=path).output_model_arn
     except FileNotFoundError:

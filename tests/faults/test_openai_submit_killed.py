@@ -179,6 +179,11 @@ def test_a_life_from_the_command_line(cli: Cli, aws: Endpoint, job_file: Path) -
     assert model["kind"] == "fine-tuned-model" and model["usd"]["perMonth"] == 1.95
     refused = cli("gc", model["id"], "--yes")
     assert refused.returncode == 2 and "no call for it is documented" in refused.stderr
+    further = yaml.safe_load(job_file.read_text()) | {"base_model": f"job:{name}"}
+    second = job_file.with_name("further.yaml")
+    second.write_text(yaml.safe_dump(further), encoding="utf-8")
+    refused = cli("check", second, "--backend", "bedrock")
+    assert refused.returncode == 2 and "tunes base models" in refused.stderr, refused.stderr
     value(cli("delete", name, "--yes", "--output", "json"))
 
 

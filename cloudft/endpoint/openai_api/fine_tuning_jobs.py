@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from cloudft import catalogue
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.grader_functions import GraderFunction, GraderFunctions
@@ -20,6 +21,7 @@ from cloudft.endpoint.openai_api.files import Files
 from cloudft.endpoint.openai_api.listing import list_page
 from cloudft.endpoint.openai_api.records import FineTuningJob, new_object_id, now_s
 from cloudft.endpoint.protocols.messages import Parameters, Response, ServiceError
+from cloudft.endpoint.training.job_settings import STAND_IN_RATE
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.endpoint.training.trainers import PHASES, Trainer
 from cloudft.storage.artifacts import TRAINING_CSV, validation_csv
@@ -30,9 +32,16 @@ if TYPE_CHECKING:
 
 KIND = "REINFORCEMENT_FINE_TUNING"
 POLL_INTERVAL_S = 0.05
-LEARNING_RATE = 1e-5
-"""What `learning_rate_multiplier` multiplies here: Bedrock's default rate of reinforcement
-fine-tuning (samples of Nova). Which rate it multiplies for these models is not documented."""
+FIGURES = {
+    "reward": "rewards_mean",
+    "kl": "actor_kl_loss",
+    "response_length": "response_length_mean",
+    "entropy": "actor_entropy",
+}
+"""Names of a step's further figures in an event, by the field of a Metric. Source: AWS Machine
+Learning Blog, 2026-03-25, "Reinforcement fine-tuning on Amazon Bedrock with OpenAI-Compatible
+APIs"; that of `kl` follows its pattern."""
+REWARD_PREFIXES = {"train": "critic_", "validation": "val_"}
 ORGANIZATION = "org-endpoint"
 EVENT_LIMIT, CHECKPOINT_LIMIT = 20, 10
 """Items of a page. Source: OpenAI API reference, "List fine-tuning events", "... checkpoints"."""
@@ -133,6 +142,7 @@ class FineTuningJobs:
                     stand_in,
                     folder,
                     job.cancel_requested,
+                    settings=_stand_in_settings(job),
                     grader=self._find_grader(job),
                 )
             )
@@ -179,8 +189,7 @@ class FineTuningJobs:
             if fault is not None:
                 run.stop()
                 status = RunStatus("Failed", {}, fault.message)
-            for point in points[sum(event["type"] == "metrics" for event in job.events) :]:
-                job.add_event(f"Step {point['step']}", metrics=dict(point))
+            _add_figures(job, points)
             if status.status != "InProgress":
                 self._finish(job, status, points)
             if before != (job.status, job.local, len(job.events)):
@@ -279,10 +288,7 @@ def _as_customization_request(job: FineTuningJob) -> CreateCustomizationJobReque
     method = request["method"]["reinforcement"]
     given = method.get("hyperparameters", {})
     names = {"n_epochs": "epochCount", "batch_size": "batchSize"}
-    values = {names[name]: str(value) for name, value in given.items() if name in names}
-    multiplier = given.get("learning_rate_multiplier")
-    if multiplier is not None:
-        values["learningRate"] = f"{LEARNING_RATE * multiplier:.6g}"
+    values = {names[name]: value for name, value in given.items() if name in names}
     grader = {"lambdaGrader": {"lambdaArn": method["grader"]["lambda"]["function"]}}
     converted = {
         "baseModelIdentifier": request["model"],
@@ -296,6 +302,19 @@ def _as_customization_request(job: FineTuningJob) -> CreateCustomizationJobReque
     return cast("CreateCustomizationJobRequest", converted)
 
 
+def _stand_in_settings(job: FineTuningJob) -> dict[str, object]:
+    """Return the stand-in's own learning rate times the request's multiplier, if it has one.
+
+    Which rate the multiplier multiplies on AWS is not documented.
+    """
+    given = job.request["method"]["reinforcement"].get("hyperparameters", {})
+    if "learning_rate_multiplier" not in given:
+        return {}
+    own = catalogue.load_local_hyperparameters()["learningRate"]
+    rate = min(max(own.default * given["learning_rate_multiplier"], own.min), own.max)
+    return {STAND_IN_RATE: float(f"{rate:.3g}")}
+
+
 def _points(run: TrainingRun, status: RunStatus) -> list[dict[str, Any]]:
     """Return the metrics of each step so far: as it trains, or from its output files at the end."""
     by_step: dict[int, dict[str, Any]] = {}
@@ -304,10 +323,36 @@ def _points(run: TrainingRun, status: RunStatus) -> list[dict[str, Any]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
+def _add_figures(job: FineTuningJob, points: Sequence[Mapping[str, Any]]) -> None:
+    """Add an event for each step with figures that no event has: a validation's come later."""
+    known = {
+        (event["data"]["step"], name)
+        for event in job.events
+        if event["type"] == "metrics"
+        for name in event["data"]
+    }
+    for point in points:
+        step = point["step"]
+        new = {name: value for name, value in point.items() if (step, name) not in known}
+        if new:
+            job.add_event(f"Step {step}", metrics={**new, "step": step})
+
+
 def _live_points(run: TrainingRun) -> Iterator[tuple[int, str, float]]:
     for metric in run.losses():
         prefix = "train" if metric.split == "train" else "valid"
         yield metric.step, f"{prefix}_loss", metric.loss
+        for field, name in FIGURES.items():
+            value = vars(metric).get(field)
+            if value is not None:
+                yield metric.step, _figure_name(field, name, metric.split), value
+
+
+def _figure_name(field: str, name: str, split: str) -> str:
+    """Return a figure's name in an event. Those of validation are told apart by a prefix."""
+    if field == "reward":
+        return f"{REWARD_PREFIXES[split]}{name}"
+    return name if split == "train" else f"val_{name}"
 
 
 def _written_points(artifacts: Path | None) -> Iterator[tuple[int, str, float]]:

@@ -52,6 +52,12 @@ GRAPHS = {
     "response_length_mean": "response_length/mean",
 }
 """Further figures, and their columns in the files of a finished job. Source: the same blog."""
+FIELDS = {
+    "actor_entropy": "entropy",
+    "actor_kl_loss": "kl",
+    "response_length_mean": "response_length",
+}
+"""The same, and the fields of a Metric."""
 REWARD_COLUMNS: Mapping[Split, str] = {
     "train": "critic/rewards/mean",
     "validation": "val-score/rewards/mean@1",
@@ -140,7 +146,17 @@ def to_metrics(events: Iterable[Json]) -> Iterator[Metric]:
                 learning_rate=None,
                 tokens_per_second=None,
                 timestamp=point["timestamp"],
+                **_reward_fields(point, split),
             )
+
+
+def _reward_fields(point: Json, split: Split) -> dict[str, Any]:
+    """Return the fields of a Metric that only jobs that learn from rewards have."""
+    prefix = "" if split == "train" else "val_"
+    values = {field: point.get(f"{prefix}{name}") for name, field in FIELDS.items()}
+    values["reward"] = _first(point, REWARDS[split])
+    known = Metric.__dataclass_fields__
+    return {name: value for name, value in values.items() if name in known}
 
 
 def figures_by_step(events: Iterable[Json]) -> list[dict[str, Any]]:
