@@ -154,7 +154,6 @@ def prepare(steps: int, dtype: str) -> Any:
 def run_cloudft(steps: int, dtype: str) -> dict[str, Any]:
     """Run the trainer's own steps."""
     from local_backend.training.reinforcement.practice import open_practice
-
     from local_backend.training.train_loop import train_step
 
     run, seconds = prepare(steps, dtype), []
@@ -168,11 +167,10 @@ def run_cloudft(steps: int, dtype: str) -> dict[str, Any]:
 
 def run_update(steps: int, dtype: str) -> dict[str, Any]:
     """Time the update with the policy's loss, and the supervised one's on the same sequences."""
-    from local_backend.training.reinforcement.practice import open_practice
-
     from local_backend.data.examples import Example
     from local_backend.training.loss import make_loss
     from local_backend.training.objectives import find_objective
+    from local_backend.training.reinforcement.practice import open_practice
     from local_backend.training.train_loop import compute_mean_loss, next_batch
 
     run = prepare(1, dtype)

@@ -34,9 +34,9 @@ def write_job_file(
         "name": name,
         "base_model": str(model),
         "data": files | dict(data or {}),
-        "hyperparameters": parameters
-        | {"learningRateWarmupSteps": 0}
-        | dict(hyperparameters or {}),
+        "hyperparameters": {}
+        if "reinforcement" in more  # such a job has its own
+        else parameters | {"learningRateWarmupSteps": 0} | dict(hyperparameters or {}),
         "local": {"device": "cpu", "dtype": "float32", "lora": {"r": 4, "alpha": 8}}
         | dict(local or {}),
         **more,

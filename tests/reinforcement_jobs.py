@@ -28,6 +28,16 @@ PAYS_NOTHING = """
 def lambda_handler(event, context):
     return [{"id": s["id"], "aggregate_reward_score": 0.0} for s in event]
 """
+PAYS_AT_RANDOM = """
+import hashlib
+
+def lambda_handler(event, context):
+    return [
+        {"id": s["id"], "aggregate_reward_score": hashlib.md5(repr(s).encode()).digest()[0] / 255}
+        for s in event
+    ]
+"""
+"""Never ends early: no answer is better than another for long, and none gets the same."""
 PARAMETERS = {
     "epochCount": 4,
     "batchSize": 4,
@@ -48,6 +58,24 @@ def prompts(count: int) -> list[dict[str, Any]]:
         }
         for number in range(count)
     ]
+
+
+def job_options(folder: Path, grader: str, **options: Any) -> dict[str, Any]:
+    """Return what write_job_file takes for such a job; its grader is written into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "grader.py").write_text(grader, encoding="utf-8")
+    parameters = PARAMETERS | dict(options.pop("hyperparameters", {}))
+    return {
+        "customization_type": "REINFORCEMENT_FINE_TUNING",
+        "reinforcement": {"grader": str(folder / "grader.py"), "hyperparameters": {}},
+        "local": {
+            "device": "cpu",
+            "dtype": "float32",
+            "lora": {"r": 4, "alpha": 8},
+            "hyperparameters": parameters,
+        },
+        **options,
+    }
 
 
 def write_reinforcement_job(

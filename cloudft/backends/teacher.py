@@ -104,7 +104,13 @@ def _check_local_teacher(
     yield finding("WeightsNotHere", FIELD, message, fix, "warning" if hub else "error")
 
 
-def with_teacher(estimate: Estimate, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
+def with_teacher(
+    estimate: Estimate,
+    job: LoadedJob,
+    volumes: Mapping[str, DataVolume],
+    *,
+    trains_here: bool = True,
+) -> Estimate:
     """Return the estimate with the teacher's answers to all prompts: an upper bound.
 
     A teacher on this machine has no price. Answers that are given or cached are not left out.
@@ -113,7 +119,7 @@ def with_teacher(estimate: Estimate, job: LoadedJob, volumes: Mapping[str, DataV
         teacher = find_teacher(job)
     except UnknownModel:
         return estimate
-    if teacher is None:
+    if teacher is None or (teacher.is_open_weight and not trains_here):
         return estimate
     records = sum(volume.records for volume in volumes.values())
     prompts, answers = sum(v.tokens for v in volumes.values()), records * response_length(job)
@@ -131,7 +137,14 @@ def with_teacher(estimate: Estimate, job: LoadedJob, volumes: Mapping[str, DataV
         field = parts[0].price_name.partition(".")[0]
         unpriced = unpriced or MissingPrice(what, field, cost.PRICING_PAGE, teacher.alias)
     estimate = replace(estimate, at_most=True, unpriced=unpriced, notes=(*estimate.notes, note))
-    return cost.with_parts(estimate, [*estimate.parts, *parts])
+    source = f"{estimate.price_source}; " if estimate.parts else ""
+    found = cost.with_parts(estimate, [*estimate.parts, *parts])
+    return replace(found, price_source=f"{source}{_price_source(parts)}")
+
+
+def _price_source(parts: tuple[BilledPart, ...]) -> str:
+    price = parts[-1].price
+    return cost.NO_PRICE_KNOWN if price is None else price.source
 
 
 def _teacher_parts(

@@ -10,6 +10,7 @@ from cloudft.catalogue.customization_types import (
     DEFAULT_CUSTOMIZATION_TYPE,
     CustomizationType,
     is_labeled,
+    is_preference,
     is_text_only,
     trains_on,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "inference_id",
     "is_hub_id",
     "is_labeled",
+    "is_preference",
     "is_text_only",
     "living_teachers",
     "load_copy_rules",

@@ -110,6 +110,11 @@ def is_text_only(customization_type: str) -> bool:
     return _data_of(customization_type) == "text"
 
 
+def is_preference(customization_type: str) -> bool:
+    """Return whether its records are pairs of answers; False for a type not known."""
+    return _data_of(customization_type) == "preferences"
+
+
 def is_labeled(customization_type: str) -> bool:
     """Return whether its records have a prompt and an answer; False for a type not known."""
     return _data_of(customization_type) in ("labeled", "preferences")

@@ -14,7 +14,7 @@ from cloudft.backends.capabilities import (
     SupportsBatchInference,
     SupportsInference,
 )
-from cloudft.catalogue import is_text_only
+from cloudft.catalogue import is_preference, is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, reward_scores, supervised
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
@@ -34,6 +34,7 @@ from cloudft.evaluate.inference.cached_inference import (
 from cloudft.evaluate.inference.external_answers import load_external_answers
 from cloudft.evaluate.metrics.labels import normalize_text
 from cloudft.evaluate.metrics.tasks import Task, detect_task
+from cloudft.evaluate.preference import evaluate_preferences
 from cloudft.evaluate.results import (
     FORMAT_VERSION,
     DiagnosticResult,
@@ -44,12 +45,15 @@ from cloudft.evaluate.results import (
     InferenceFields,
     ScoredAnswer,
 )
+from cloudft.evaluate.teacher import score_teacher
 from cloudft.grading import GraderConfig
 from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.spec import JobSpec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 
+DEFAULT_BETA = 0.1
+"""Weight of a reward where the job file names none (preference.beta)."""
 FEW_RECORDS = 30
 """With fewer records, intervals are wide whatever the models do."""
 MOSTLY_EMPTY_SHARE = 0.5
@@ -137,7 +141,7 @@ def count_missing_answers(
     options: EvaluationOptions,
 ) -> int:
     """Return how many answers `evaluate_job` would have models generate. Nothing is generated."""
-    if options.answers is not None:
+    if options.answers is not None or is_preference(record.customization_type):
         return 0
     config = job_generation_config(record, held_out, options.max_new_tokens)
     prompts = [example.prompt for example in held_out.examples]
@@ -173,6 +177,7 @@ def evaluate_job(
                 scores, inference = _run_models(record, held_out, models, options)
             else:
                 scores, inference = _run_graded(record, held_out, models, options, (grader, home))
+        _add_teacher(record, backend, home, held_out, options, scores, progress)
         diagnostics = diagnostics_to_json(run_curve_diagnostics(record, backend))
     diagnostics |= inference.get("pitfalls", {})
     return {
@@ -191,9 +196,34 @@ def evaluate_job(
     }
 
 
+def _add_teacher(
+    record: JobRecord,
+    backend: Backend,
+    home: Home,
+    held_out: HeldOutData,
+    options: EvaluationOptions,
+    scores: EvaluationScores,
+    progress: ProgressCallback,
+) -> None:
+    """Add a teacher's figures to the scores of a distillation whose teacher is on this machine."""
+    if record.customization_type != "DISTILLATION":
+        return
+    task = detect_job_task(record, held_out, options.task)
+    config = job_generation_config(record, held_out, options.max_new_tokens)
+    found = score_teacher(record, backend, home, held_out, task, config, scores, progress)
+    if found is not None:
+        scores["teacher"] = found
+
+
 def _score_external_answers(
     record: JobRecord, held_out: HeldOutData, home: Home, options: EvaluationOptions
 ) -> EvaluationScores:
+    if is_preference(record.customization_type):
+        raise UsageError(
+            "answers can't evaluate a model after preference optimization: both answers of each"
+            " pair are given, and the models say which is likelier",
+            fix="omit --answers.",
+        )
     assert options.answers is not None
     if is_text_only(record.customization_type):
         raise UsageError(
@@ -244,6 +274,15 @@ def _run_models(
         scores = language_modeling.evaluate_language_modeling(
             models, held_out, load_general_texts(spec)
         )
+    elif is_preference(record.customization_type):
+        beta = spec.preference.beta if spec and spec.preference else DEFAULT_BETA
+        scores = evaluate_preferences(models, held_out, beta)
+        return scores, {
+            "identities": {**models.identities},
+            "decoding": None,
+            "asked": dict(models.generated_counts),
+            "pitfalls": {},
+        }
     else:
         task = detect_job_task(record, held_out, options.task)
         config = job_generation_config(record, held_out, options.max_new_tokens)

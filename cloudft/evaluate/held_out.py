@@ -13,8 +13,14 @@ from cloudft.backends.answer_cache import cache_key, prompt_to_json
 from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
-from cloudft.data.formats import reinforcement
-from cloudft.data.formats.record import Document, PromptWithReference
+from cloudft.data.formats import preference_pairs, reinforcement
+from cloudft.data.formats.record import (
+    Conversation,
+    Document,
+    PreferencePair,
+    PromptWithReference,
+    Record,
+)
 from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
@@ -38,7 +44,8 @@ class EvalExample:
     """One held-out record: its prompt, its reference answer, and its file and line.
 
     `input_text` is the last user message. For a document without labels, `reference` is the text.
-    `reply` is the reference as a message where it is more than a text.
+    `reply` is the reference as a message where it is more than a text. Of a pair of answers the
+    reference is the chosen one, and `rejected` scores the other.
     """
 
     key: str
@@ -50,6 +57,7 @@ class EvalExample:
     reply: Message | None = None
     for_grader: GradedPrompt | None = None
     """The prompt as a grader gets it, of a reinforcement job."""
+    rejected: ScoringRequest | None = None
 
     @property
     def has_plain_question(self) -> bool:
@@ -139,6 +147,9 @@ def _resolve_source(
     if data is not None:
         return "given", Path.cwd(), (str(data),)
     spec = spec_from_record(record)
+    answered = find_staged_file(record, home, "test")
+    if record.customization_type == "DISTILLATION" and answered is not None:
+        return "test", Path("/"), (str(answered),)  # the user's own file lacks the answers
     if spec is not None and spec.data.test:
         return "test", Path("/"), spec.data.test
     staged = find_validation_files(record, home)
@@ -160,12 +171,14 @@ def spec_from_record(record: JobRecord) -> JobSpec | None:
 def find_staged_file(record: JobRecord, home: Home, role: str) -> Path | None:
     """Return the staged file of a role, or None when it was deleted.
 
-    It is in the job's folder, or in the folder of staged data.
+    It is in the job's folder, or in the folder of staged data. Where a teacher on this machine
+    answered the prompts, it is the file with its answers.
     """
     file = record.manifest["files"].get(role)
     if file is None:
         return None
     candidates = (
+        record.folder / "teacher" / f"{role}.jsonl",
         record.folder / "data" / file["name"],
         home.staged / str(record.manifest["sha256"])[:FOLDER_NAME_LENGTH] / file["name"],
     )
@@ -190,14 +203,14 @@ def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord
 
 
 def _target(record: JobRecord) -> str:
-    """Return the format that prompts without answers are read for, of a reinforcement job."""
+    """Return the format of a job whose records are read for it alone: prompts, or pairs."""
     name = str(record.manifest.get("format", ""))
-    return name if name == reinforcement.NAME else ""
+    return name if name in (reinforcement.NAME, preference_pairs.NAME) else ""
 
 
 def _for_target(located: LocatedRecord, target: str) -> LocatedRecord:
     """Return a record for a grader as a prompt: the answer of a labeled one is the reference."""
-    if not target or isinstance(located.record, Document):
+    if target != reinforcement.NAME or isinstance(located.record, Document):
         return located
     return replace(located, record=reinforcement.to_prompt_with_reference(located.record))
 
@@ -230,6 +243,9 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
     prompt = converted.prompt
     key = cache_key(prompt_to_json(prompt), reference)
     place = (located.file, located.line)
+    rejected = _score_rejected(located.record)
+    if rejected is not None:  # another pair of the same prompt and chosen answer is another record
+        key = cache_key(prompt_to_json(prompt), reference, rejected.text)
     is_for_grader = isinstance(located.record, PromptWithReference)
     return EvalExample(
         key,
@@ -239,4 +255,15 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
         reference,
         converted.reply,
         prompt_for_grader(located) if is_for_grader else None,
+        rejected,
     )
+
+
+def _score_rejected(record: Record) -> ScoringRequest | None:
+    """Return the request that scores the rejected answer of a pair; None for another record."""
+    if not isinstance(record, PreferencePair):
+        return None
+    turns = (*record.turns[: record.prompt_length], *record.rejected)
+    worse = Conversation(record.format, record.system, turns, tools=record.tools)
+    converted = prompt_of_record(worse, raw=False)
+    return ScoringRequest(converted.prompt, converted.reference or "", converted.reply)

@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 REWARD_TASK = "reward"
 """The task whose score is a grader's reward."""
 LANGUAGE_MODELING_TASK = "language-modelling"
+PREFERENCE_TASK = "preference"
 """The task whose records have no answers. Spelled as in the files."""
 
 
@@ -190,6 +191,7 @@ class _ScoresFields(TypedDict, total=False):
     labels: list[str] | None
     confusion: Confusion | None
     clozeTerms: int
+    teacher: dict[str, float | None]
 
 
 class EvaluationScores(_ScoresFields):
@@ -322,7 +324,7 @@ def _find_inconsistency(evaluation: Evaluation) -> str | None:
         matrices = (confusion["base"], confusion["tuned"])
         if any(len(rows) > len(confusion["labels"]) for rows in matrices):
             return "there are more rows than labels"
-    if evaluation["task"] != LANGUAGE_MODELING_TASK:
+    if evaluation["task"] not in (LANGUAGE_MODELING_TASK, PREFERENCE_TASK):
         for record in evaluation["records"]:
             if record["base"].get("text") is None or record["tuned"].get("text") is None:
                 return "a record lacks an answer's text"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import (
@@ -183,6 +183,15 @@ def _compute_metrics(
     if likelihoods:
         metrics["referenceLoss"] = mean_reference_loss(likelihoods)
     return {name: value for name, value in metrics.items() if name not in omitted}
+
+
+def score_answers(
+    task: Task, held_out: HeldOutData, answers: Sequence[ModelAnswer], names: Collection[str]
+) -> dict[str, float | None]:
+    """Return the metrics called `names` of another model's answers to the same records."""
+    references = [example.reference for example in held_out.examples]
+    metrics = _compute_metrics(task, references, answers, None, {})
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 def _find_unknown_metrics(answers: Answers) -> dict[str, str]:

@@ -11,7 +11,11 @@ from typing import Any
 from cloudft.errors import UsageError
 from cloudft.storage.atomic_files import as_store_error
 
-FOLDERS = {"FINE_TUNING": "fine_tuning", "CONTINUED_PRE_TRAINING": "continued_pre_training"}
+FOLDERS = {
+    "FINE_TUNING": "fine_tuning",
+    "CONTINUED_PRE_TRAINING": "continued_pre_training",
+    "PREFERENCE_OPTIMIZATION": "preference_optimization",
+}
 JOB_FILE = "cloudft.yaml"
 
 

@@ -46,11 +46,12 @@ from local_backend.training.prepare_run import (
 )
 from local_backend.training.reinforcement.memory import rollout_bytes
 from local_backend.training.reinforcement.practice import open_practice
+from local_backend.training.teacher import sample_answers
 from local_backend.training.train_loop import (
     compute_mean_loss,
-    measure,
     practice_step,
     step_optimizer,
+    sum_losses,
 )
 
 WARM_UP = 2
@@ -74,9 +75,10 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
             fix="probe it with --set local.fsdp=false; each of N processes takes about an Nth of"
             " what weights, gradients and optimizer take.",
         )
-    started = time.monotonic()
-    fits = report_memory(settings, reply)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as answered, tempfile.TemporaryDirectory() as folder:
+        settings, teacher_seconds = sample_answers(Path(answered), settings)
+        started = time.monotonic()
+        fits = report_memory(settings, reply)
         timing: Timing = {"measuredSteps": 0, "secondsPerStep": None, "seconds": None}
         if steps and fits:
             # In a folder of its own: nothing of the probe may be left in the job's.
@@ -98,7 +100,9 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
             "records": train.records,
             "steps": per_epoch * settings.epoch_count,
         }
-        reply({"took": {**counts, **timing}})
+        if timing["seconds"] is not None:
+            timing["seconds"] += teacher_seconds
+        reply({"took": {**counts, **timing, "teacherSeconds": teacher_seconds}})
 
 
 def answer_tokens(settings: Settings, train: EncodedData) -> int:
@@ -214,7 +218,7 @@ def _forward_seconds(run: TrainingRun, examples: Sequence[Example]) -> float:
     """Return the seconds of a pass over these examples, extrapolated from some."""
     part = examples[: 4 * run.settings.batch_size]
     started = time.monotonic()
-    measure(run, part)
+    sum_losses(run, part)
     return (time.monotonic() - started) * len(examples) / len(part)
 
 

@@ -90,10 +90,41 @@ def complete_records(job_dir: JobDir, settings: Settings, reporter: ProgressRepo
         reporter.summary["teacher"] = _summarize(settings.distillation, answers)
     else:
         _wait_for([folder / f"{role}.jsonl" for role in settings.data], reporter)
+    return _with_files(settings, folder)
+
+
+def sample_answers(folder: Path, settings: Settings) -> tuple[Settings, float]:
+    """Let the teacher answer one batch; return data with these answers, and seconds for all.
+
+    They stand for the answers to the other prompts, in files in `folder`. For a probe.
+    """
+    questions = [] if settings.distillation is None else _find_questions(settings)
+    if not questions or settings.distillation is None:
+        return settings, 0.0
+    started = time.monotonic()
+    teacher = _load_teacher(settings.distillation, settings)
+    middle = max(0, (len(questions) - BATCH) // 2)
+    loaded = time.monotonic()
+    batch = questions[middle : middle + BATCH]
+    known = list(_answer_batch(teacher, batch, settings.distillation, settings.seed).values())
+    batch_seconds = time.monotonic() - loaded
+    del teacher
+    _free_memory()
+    # An empty answer would be refused as training data.
+    texts = [{**answer, "text": answer["text"].strip() or "."} for answer in known]
+    answers = {q.key: cast(Completion, texts[n % len(texts)]) for n, q in enumerate(questions)}
+    for role, file in settings.data.items():
+        _write_completed(file.path, folder / f"{role}.jsonl", answers)
+    batches = -(-len(questions) // BATCH)
+    return _with_files(settings, folder), loaded - started + batches * batch_seconds
+
+
+def _with_files(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with the data files in `folder`, which have the same records."""
+    files = {role: folder / f"{role}.jsonl" for role in settings.data}
     data = {
-        role: DataFile(path, sha256_file(path), file.records)
-        for role, file in settings.data.items()
-        for path in [folder / f"{role}.jsonl"]
+        role: DataFile(path, sha256_file(path), settings.data[role].records)
+        for role, path in files.items()
     }
     return replace(settings, data=data)
 

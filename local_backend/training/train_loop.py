@@ -46,7 +46,7 @@ def evaluate_base_model(run: TrainingRun) -> None:
         if run.practice is not None:
             run.practice.keep_rewards(run.checkpoints, 0)
     base = run.position.base_loss
-    result = {**run.objective.validation_result(base), **run.position.base_measures}
+    result = run.objective.validation_result(base) | run.position.base_measures
     run.reporter.log(f"base model: {run.objective.describe_validation(base)}")
     if sets:  # a resumed run has only the loss of all: a checkpoint keeps no more
         result["validationSets"] = {name: of_set.mean for name, of_set in sets.items()}
@@ -132,12 +132,11 @@ def train_step(run: TrainingRun) -> None:
     report_progress(run, epoch, loss, "training")
 
 
-def update_weights(run: TrainingRun, examples: Sequence[Example]) -> tuple[float, Sequence[float]]:
+def update_weights(run: TrainingRun, examples: Sequence[Example]) -> tuple[float, list[float]]:
     """Take one optimizer step over these examples.
 
-    Return their mean loss before it, and the sums of what the objective has measured of them.
-
-    Raise TrainerError if the loss is not finite.
+    Return their mean loss before it, and the sums that the objective has measured. Raise
+    TrainerError if the loss is not finite.
     """
     step = run.position.step
 
@@ -308,11 +307,12 @@ def validate(run: TrainingRun) -> None:
     sums = sum_validation_losses(run, sets)
     loss = sums.mean
     position, stopping = run.position, run.settings.early_stopping
-    run.loss_curve.append(VALIDATION, position.step - 1, epoch, validation_values(run, sums))
+    values = curve_values(run, loss, sums.measured)
+    run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
     run.reporter.log(f"step {position.step}: {run.objective.describe_validation(loss)}")
     for name, of_set in sets.items():
         named: dict[str, float | str] = {"validationSet": name}
-        named |= validation_values(run, of_set)
+        named |= curve_values(run, of_set.mean, of_set.measured)
         run.loss_curve.append(VALIDATION, position.step - 1, epoch, named)
     if sets:
         run.reporter.log(f"step {position.step}: {describe_set_losses(run, sets)}")
@@ -355,7 +355,7 @@ class LossSums:
 
 def sum_set_losses(run: TrainingRun) -> dict[str, LossSums]:
     """Return the loss on each of several validation sets; nothing where there is one."""
-    return {name: measure(run, data.examples) for name, data in run.validation_sets.items()}
+    return {name: sum_losses(run, data.examples) for name, data in run.validation_sets.items()}
 
 
 def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> LossSums:
@@ -364,29 +364,13 @@ def sum_validation_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> Los
     `sets` are those of its sets, so that nothing is computed twice.
     """
     assert run.validation is not None
-    return reduce(add, sets.values()) if sets else measure(run, run.validation.examples)
-
-
-def measure(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
-    """Return the sums of what validation minimizes: the loss, or minus the rewards."""
-    if run.practice is None:
-        return sum_losses(run, examples)
-    return LossSums(-run.practice.measure(run, examples) * len(examples), len(examples))
-
-
-def validation_values(run: TrainingRun, sums: LossSums) -> dict[str, float]:
-    """Return the values of a point of the validation curve."""
-    if run.practice is None:
-        return curve_values(run, sums.mean, sums.measured)
-    return {"loss": sums.mean, **run.practice.held_out.values(), "reward": -sums.mean}
+    return reduce(add, sets.values()) if sets else sum_losses(run, run.validation.examples)
 
 
 def describe_set_losses(run: TrainingRun, sets: Mapping[str, LossSums]) -> str:
     """Return the losses of the validation sets as one line of the log."""
-    described = (
-        f"{name}: {run.objective.describe_validation(of_set.mean)}" for name, of_set in sets.items()
-    )
-    return ", ".join(described)
+    described = run.objective.describe_validation
+    return ", ".join(f"{name}: {described(of_set.mean)}" for name, of_set in sets.items())
 
 
 def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> dict[str, float]:
@@ -396,7 +380,10 @@ def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> di
 
 
 def sum_losses(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
-    """Return the loss on these examples, without dropout."""
+    """Return the loss on these examples, without dropout; of prompts, minus their rewards."""
+    if run.practice is not None:
+        sums = run.practice.measure(run, examples)
+        return LossSums(-sums[0], len(examples), sums)
     count = run.objective.count(examples)
 
     def measure() -> float:

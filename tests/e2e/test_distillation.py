@@ -80,6 +80,25 @@ def test_the_student_learns_the_answers_in_a_file(
     assert done.returncode == 3 and "answers.jsonl:1" in done.stdout
 
 
+def test_the_student_is_compared_with_its_base_and_its_teacher(
+    cli: Cli, tmp_path: Path, home: Path, tiny_model: Path, plain_model: Path
+) -> None:
+    """On records that have the teacher's answer as the reference, it is right."""
+    teacher = {"teacher": str(plain_model), "max_response_length": 16}
+    data = {"train": "train.jsonl", "validation": 0.3}
+    path = write_job(tmp_path, tiny_model, teacher, data=data)
+    probe = ("--probe", "--steps", "1", "--backend", "local", "--output", "json")
+    [probed] = json.loads(cli("estimate", path, *probe).stdout)
+    assert probed["seconds"] > 0 and any("the teacher answers for" in n for n in probed["notes"])
+    job = submit(cli, path, home)
+    done = cli("evaluate", job.name, "--max-new-tokens", "16", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "TEACHER" in done.stdout
+    [saved] = (job / "evaluations").glob("*.json")
+    found = read_json(saved)
+    assert found["teacher"][found["metric"]] > found["base"][found["metric"]]
+
+
 def test_bedrock_answers_each_prompt_once(
     cli: Cli, tmp_path: Path, home: Path, tiny_model: Path, aws: Endpoint
 ) -> None:

@@ -160,6 +160,7 @@ class LocalBackend(
             seconds=result.seconds,
             memory=result.memory,
             tokens_counted=True,
+            notes=(*plan.estimate.notes, *probing.describe_teacher(result)),
         )
 
     def plan(self, staged: StagedJob) -> Plan:

@@ -16,13 +16,15 @@ from cloudft.types import PeakMemory
 class ProbeResult:
     """The result of the trainer's probe.
 
-    `seconds` is the estimate for the whole job; None if no step was run.
+    `seconds` is the estimate for the whole job; None if no step was run. `teacher_seconds` are
+    those of them in which a teacher on this machine answers.
     """
 
     tokens: int
     steps: int
     seconds: float | None
     memory: PeakMemory | None
+    teacher_seconds: float = 0.0
 
 
 def run_probe(
@@ -42,4 +44,12 @@ def run_probe(
         steps=took["steps"],
         seconds=took["seconds"],
         memory=PeakMemory(**memory) if memory else None,
+        teacher_seconds=took.get("teacherSeconds", 0.0),
     )
+
+
+def describe_teacher(result: ProbeResult) -> tuple[str, ...]:
+    """Return how long a teacher on this machine answers, as a sentence; nothing without one."""
+    if not result.teacher_seconds:
+        return ()
+    return (f"the teacher answers for about {result.teacher_seconds:.0f} s of the time",)

@@ -61,6 +61,7 @@ from cloudft.backends.sagemaker.serverless.request import CONVERTED
 from cloudft.backends.teacher import with_teacher
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
+from cloudft.data.staging.answered import unanswered_records
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -132,7 +133,13 @@ class SageMakerBackend(
         )
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Return an upper bound: training time is not known before a run, its limit is."""
+        """Return an upper bound: training time is not known before a run, its limit is.
+
+        A teacher of Bedrock answers before it.
+        """
+        return with_teacher(self._estimate_training(job, volumes), job, volumes, trains_here=False)
+
+    def _estimate_training(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         if job.spec.sagemaker.serverless is not None:
             return serverless.estimate(job, volumes)
         local_estimate = self.local_backend.estimate(job, volumes)
@@ -158,14 +165,14 @@ class SageMakerBackend(
             own = cost.to_unit_price(price.usd, price.source, price.certainty, price.region)
             source = f"{what}; {price.origin(instances.region_of(job))}"
             estimate = cost.with_parts(quoted, [cost.priced(part, own)])
-        return replace(with_teacher(estimate, job, volumes), price_source=source)
+        return replace(estimate, price_source=source)
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List, where there is one: a self-hosted endpoint has none."""
         if job.spec.sagemaker.serverless is not None:
             return estimate
         aws, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
-        [part] = estimate.parts
+        part, *others = estimate.parts
         try:
             meta = aws.client("sagemaker").meta
             if part.price is not None and part.price.certainty == "stated":
@@ -180,8 +187,15 @@ class SageMakerBackend(
         region, today = meta.region_name, datetime.now(timezone.utc).date()
         source = catalogue.Source("price-list", f"Price List API, {region}", today.isoformat())
         listed = cost.to_unit_price(usd_per_hour, source, "list", region, today)
-        current = cost.with_parts(estimate, [cost.at_list_price(part, listed)])
-        return replace(current, unpriced=None, price_source=f"{part.what}; {source}")
+        current = cost.with_parts(estimate, [cost.at_list_price(part, listed), *others])
+        unpriced = estimate.unpriced if any(one.price is None for one in others) else None
+        return replace(current, unpriced=unpriced, price_source=f"{part.what}; {source}")
+
+    def _estimate_plan(self, staged: StagedJob) -> Estimate:
+        """Return the estimate; without the teacher where all of its answers are there."""
+        if unanswered_records(staged.folder, staged.manifest):
+            return self.estimate(staged.job, staged.manifest.files)
+        return self._estimate_training(staged.job, staged.manifest.files)
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""
@@ -209,7 +223,7 @@ class SageMakerBackend(
             },
             files=request.plan_files(inputs),
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest.files),
+            estimate=self._estimate_plan(staged),
             spec=to_portable_values(staged.job),
         )
 

@@ -299,9 +299,7 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     )
     parts = [
         title,
-        format_table(
-            ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(evaluation)
-        ),
+        format_table(_metric_header(evaluation), metric_table_rows(evaluation)),
     ]
     omitted = evaluation.get("omitted") or ()
     parts += ["\n".join(_omitted_lines(omitted))] if omitted else []
@@ -331,10 +329,16 @@ def _omitted_lines(omitted: Sequence[Mapping[str, str]]) -> Iterator[str]:
         yield f"{', '.join(metrics)} left out: {reason}."
 
 
+def _metric_header(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
+    teacher = ("TEACHER",) if "teacher" in evaluation else ()
+    return ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL", *teacher)
+
+
 def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the metrics as table rows, the headline metric first."""
     from cloudft.evaluate.metrics.metric_labels import metric_label
 
+    teacher = evaluation.get("teacher")
     names = sorted(evaluation["base"], key=lambda name: name != evaluation["metric"])
     for name in names:
         base, tuned = evaluation["base"][name], evaluation["tuned"][name]
@@ -347,6 +351,7 @@ def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]
             format_number(tuned),
             format_signed(delta["value"]),
             format_interval(delta),
+            *((format_number(teacher.get(name)),) if teacher is not None else ()),
         )
 
 

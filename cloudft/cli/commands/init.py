@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     "  cloudft init --data tickets.csv my-job\n"
     "  cloudft init --data faq.csv --column prompt=frage --column completion=antwort my-job\n"
     "  cloudft init --type CONTINUED_PRE_TRAINING handbook\n"
+    "  cloudft init --type PREFERENCE_OPTIMIZATION tone\n"
     "  cloudft init --from-job ticket-router copy",
 )
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--type",
     "customization_type",
-    type=click.Choice(["FINE_TUNING", "CONTINUED_PRE_TRAINING"]),
+    type=click.Choice(["FINE_TUNING", "CONTINUED_PRE_TRAINING", "PREFERENCE_OPTIMIZATION"]),
     help="What the job does; default: what fits the data, or FINE_TUNING.",
 )
 @columns_option
@@ -64,6 +65,11 @@ def init_command(
         raise click.UsageError("--data and --from-job exclude each other")
     if columns and data is None:
         raise click.UsageError("--column needs --data")
+    if data is not None and customization_type == "PREFERENCE_OPTIMIZATION":
+        raise click.UsageError(
+            "--data writes no job of pairs of answers; take the sample's job file (`cloudft init"
+            " --type PREFERENCE_OPTIMIZATION DIR`) and name your file in data.train"
+        )
     reasons: list[dict[str, object]] = []
     next_steps = "cloudft check && cloudft submit --wait"
     if data is not None:

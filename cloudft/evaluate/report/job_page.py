@@ -15,7 +15,12 @@ from cloudft.evaluate.report.confusion_view import view_confusion
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.pages import render_template
 from cloudft.evaluate.report.source_summary import summarize_sources
-from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, EvaluatedRecord, Evaluation
+from cloudft.evaluate.results import (
+    LANGUAGE_MODELING_TASK,
+    PREFERENCE_TASK,
+    EvaluatedRecord,
+    Evaluation,
+)
 from cloudft.jobs.lifecycle import Job
 from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
@@ -105,7 +110,7 @@ def _join(values: Sequence[object]) -> str:
 
 def _changed_records(evaluation: Evaluation) -> list[ChangedRecord]:
     """Return the records whose score changed, the largest changes first."""
-    if evaluation["task"] == LANGUAGE_MODELING_TASK:
+    if evaluation["task"] in (LANGUAGE_MODELING_TASK, PREFERENCE_TASK):
         return []
     changed = [
         describe_change(

@@ -2,9 +2,10 @@
 
 A pair is one example of two sequences, the chosen answer's before the rejected one's. Names,
 defaults and formulas are those of TRL 1.16 (DPOConfig with the loss `sigmoid`; CPOConfig with the
-loss `simpo` and without its term of the likelihood; ORPOConfig), with one difference: the
+loss `simpo` and without its term of the likelihood; ORPOConfig), with two differences. The
 likelihood term of ORPO is of the chosen answer alone, as in its paper, where TRL takes the prompt's
-tokens as well.
+tokens as well. And `label_smoothing` with DPO is that of conservative DPO, as it is with SimPO:
+TRL's loss `sigmoid` ignores it, and its loss `robust` has no lower bound.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from local_backend.data.examples import EncodedData, Example
 from local_backend.data.text_tokens import Segment
 from local_backend.errors import TrainerError
 from local_backend.settings import DataFile, Settings
+from local_backend.training.loss_curve import perplexity
 from local_backend.training.objectives.objective import Objective
 from local_backend.training.reinforcement.prompts import (
     encode_prompts,
@@ -93,6 +94,16 @@ class ReinforcementFineTuning(Objective):
     def metrics(self, mean_loss: float) -> dict[str, float]:
         """Return nothing: the curve shows what is known of the answers."""
         return {}
+
+    def describe_sums(self, sums: Sequence[float]) -> dict[str, float]:
+        """Return the means over held-out prompts of reward, length and entropy."""
+        reward, length, entropy, count = sums
+        return {
+            "perplexity": perplexity(entropy / count),
+            "reward": reward / count,
+            "responseLength": length / count,
+            "entropy": entropy / count,
+        }
 
     def validation_result(self, loss: float) -> dict[str, object]:
         """Return the mean reward on held-out prompts, which is minus the loss."""

@@ -19,7 +19,7 @@ from local_backend.inference.sampler import make_sampler
 from local_backend.job_dir import METRICS, write_json
 from local_backend.models import lora
 from local_backend.settings import Reinforcement
-from local_backend.training.loss_curve import TRAIN, perplexity, read_curve
+from local_backend.training.loss_curve import TRAIN, read_curve
 from local_backend.training.objectives.policy_loss import PolicyStatistics
 from local_backend.training.reinforcement.advantages import correlate_with_length, dead_groups
 from local_backend.training.reinforcement.bootstrap import bootstrap_gain
@@ -73,27 +73,6 @@ class Batch:
 
 
 @dataclass
-class HeldOutAnswers:
-    """The answers to held-out prompts, one each, of one validation."""
-
-    rewards: list[float] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    entropies: list[float] = field(default_factory=list)
-
-    def clear(self) -> None:
-        """Forget the answers of an earlier validation."""
-        self.rewards, self.lengths, self.entropies = [], [], []
-
-    def values(self) -> dict[str, float]:
-        """Return what the curve shows of the answers."""
-        if not self.rewards:
-            return {}
-        entropy = sum(self.entropies) / len(self.entropies)
-        length = sum(self.lengths) / len(self.lengths)
-        return {"perplexity": perplexity(entropy), "entropy": entropy, "responseLength": length}
-
-
-@dataclass
 class Practice:
     """Samples answers of the model in training and has them graded."""
 
@@ -101,7 +80,8 @@ class Practice:
     rollouts: Rollouts
     history: list[StepPoint] = field(default_factory=list)
     """The points of the training curve so far."""
-    held_out: HeldOutAnswers = field(default_factory=HeldOutAnswers)
+    held_out: list[float] = field(default_factory=list)
+    """The rewards of the held-out prompts in the current validation."""
 
     def make_batch(self, run: TrainingRun, step: int, prompts: Sequence[Example]) -> Batch:
         """Return the examples of a step. The same step gives the same answers again."""
@@ -137,10 +117,12 @@ class Practice:
         tokens = answer_tokens + sum(len(group.prompt.ids) for group in groups)
         return Batch(examples, values, tokens, answer_tokens)
 
-    def measure(self, run: TrainingRun, prompts: Sequence[Example]) -> float:
-        """Return the mean reward of one greedy answer to each of these prompts.
+    def measure(
+        self, run: TrainingRun, prompts: Sequence[Example]
+    ) -> tuple[float, float, float, float]:
+        """Return the sums of reward, length and entropy over one greedy answer to each prompt.
 
-        The answers are added to `held_out`.
+        The fourth number is the number of prompts. The rewards are added to `held_out`.
         """
         options = RolloutOptions(1, self.settings.max_new_tokens, 0.0)
         # By length, so that the prompts of a batch end at about the same place.
@@ -154,10 +136,11 @@ class Practice:
         rewards = [0.0] * len(prompts)
         for index, group in zip(order, groups, strict=True):
             rewards[index] = group.grades[0].reward
-        self.held_out.rewards += rewards
-        self.held_out.lengths += [len(group.answers[0].ids) for group in groups]
-        self.held_out.entropies += [group.answers[0].entropy for group in groups]
-        return sum(rewards) / len(rewards)
+        self.held_out += rewards
+        answers = [group.answers[0] for group in groups]
+        length = sum(len(answer.ids) for answer in answers)
+        entropy = sum(answer.entropy for answer in answers)
+        return sum(rewards), float(length), entropy, float(len(prompts))
 
     def judge(self, run: TrainingRun, values: Mapping[str, float]) -> None:
         """Add a step's point to the history, and log what it shows of the run.
@@ -194,7 +177,7 @@ class Practice:
 
     def keep_rewards(self, folder: Path, step: int) -> None:
         """Keep the rewards of the last validation, to compare them prompt by prompt at the end."""
-        write_json(folder / REWARDS.format(step=step), self.held_out.rewards)
+        write_json(folder / REWARDS.format(step=step), self.held_out)
 
 
 def compare_rewards(folder: Path, step: int | None) -> dict[str, object]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import policy_cases
+import preference_cases
 import pytest
 import tiny
 import torch
-from trainer_run import RunTrainer
+from trainer_run import RunTrainer, run_trainer
 
-from local_backend.data.examples import EncodedData, Example
+from local_backend.data.batches import collate
+from local_backend.data.examples import EncodedData, Example, flatten_rows
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
+from local_backend.packed import PackedLoss
 from local_backend.settings import PreferenceSettings, read_settings
+from local_backend.training.loss import forward_padded
 from local_backend.training.memory_estimate import StepEstimator, encode_training_data
 from local_backend.training.objectives import make_objective
 from local_backend.training.objectives.preference_optimization import PreferenceOptimization
@@ -122,8 +129,6 @@ def _pair(chosen: int, rejected: int, known: tuple[float, ...] = ()) -> Example:
 def test_a_second_job_reuses_the_reference_and_another_model_or_other_pairs_do_not(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    from trainer_run import run_trainer
-
     def run(name: str, records: list[dict[str, Any]] = PAIRS, **changes: Any) -> str:
         folder = tmp_path / name
         settings = {"preference": preference(), "epochCount": 1, **JOB, **changes}
@@ -190,3 +195,42 @@ def test_an_unknown_method_is_an_error_with_the_known_ones(
     )
     with pytest.raises(TrainerError, match=r"no preference method 'ipo'.*dpo or simpo or orpo"):
         make_objective(read_settings(JobDir(folder)))
+
+
+TRL = json.loads(Path(__file__).with_name("trl_preference_losses.json").read_text())
+"""TRL's losses and gradients, as tools/trl_preference_losses.py wrote them."""
+
+
+def examples_of_cases(settings: PreferenceSettings) -> list[Example]:
+    data = EncodedData([], len(preference_cases.PAIRS))
+    for pair in preference_cases.PAIRS:
+        answers = (pair["chosen"], pair["rejected"])
+        masks = [[False] * len(pair["prompt"]) + [True] * len(answer) for answer in answers]
+        rows = [([*pair["prompt"], *answer], m) for answer, m in zip(answers, masks, strict=True)]
+        data.add_rows(rows, 64)
+    if settings.method != "dpo":
+        return data.examples
+    known = [tuple(pair["reference"]) for pair in preference_cases.PAIRS]
+    return [replace(e, reference=r) for e, r in zip(data.examples, known, strict=True)]
+
+
+@pytest.mark.parametrize("path", ["packed", "padded"])
+@pytest.mark.parametrize("name", sorted(preference_cases.CASES))
+def test_loss_and_gradients_are_those_of_trl(name: str, path: str) -> None:
+    settings = PreferenceSettings(**preference_cases.CASES[name])
+    objective, model = PreferenceOptimization(settings), policy_cases.build_model()
+    examples = examples_of_cases(settings)
+    if path == "packed":
+        packed = PackedLoss(model, objective, torch.float32, torch.device("cpu"), reason="tested")
+        total = packed(examples)
+    else:
+        batch = collate(flatten_rows(examples), 0, torch.device("cpu"))
+        total = objective.loss(examples, forward_padded(model, batch))
+    mean = total / objective.count(examples)
+    mean.backward()
+    expected = TRL["cases"][name]
+    assert mean.item() == pytest.approx(expected["loss"], abs=1e-5)
+    found = policy_cases.summarize_gradients(model)
+    assert found.keys() == expected["gradients"].keys()
+    for weight, summary in expected["gradients"].items():
+        assert found[weight] == pytest.approx(summary, abs=1e-5 * max(1.0, summary[0]), rel=1e-4)

@@ -12,6 +12,9 @@ import pytest
 import reinforcement_jobs as jobs
 from trainer_run import TrainerRun, run_trainer
 
+from local_backend.job_dir import JobDir
+from local_backend.settings import read_settings
+from local_backend.training.probe import probe, report_memory
 from local_backend.training.reinforcement import monitor
 from local_backend.training.reinforcement.advantages import compute_advantages, dead_groups
 from local_backend.training.reinforcement.bootstrap import bootstrap_gain
@@ -145,3 +148,34 @@ def test_the_interval_of_a_gain_holds_its_mean() -> None:
     gain, low, high = bootstrap_gain(before, [1.0] * 20 + [0.0] * 10)
     assert 0.4 < low < gain < high < 0.9
     assert bootstrap_gain(before, before) == (0.0, 0.0, 0.0)
+
+
+def test_a_probe_samples_and_learns_and_leaves_the_job_as_it_was(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    data = {"train": jobs.prompts(8), "validation": jobs.prompts(4)}
+    folder = jobs.write_reinforcement_job(tmp_path / "job", tiny_model, data)
+    before = sorted(folder.rglob("*"))
+    replies: list[dict[str, Any]] = []
+    probe(JobDir(folder), 1, replies.append)
+    first, *_, last = replies
+    assert first["memory"]["fits"] and first["memory"]["bytes"] > 2**28
+    took = last["took"]
+    assert took["steps"] == 8 and took["learnedTokens"] == 8 * 8 * 4
+    assert took["seconds"] > 8 * took["secondsPerStep"] > 0
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_longer_answers_need_more_memory(tmp_path: Path, tiny_model: Path) -> None:
+    needed = []
+    for tokens in (8, 96):
+        folder = jobs.write_reinforcement_job(
+            tmp_path / str(tokens),
+            tiny_model,
+            {"train": jobs.prompts(4)},
+            parameters={"inferenceMaxTokens": tokens},
+        )
+        report_memory(
+            read_settings(JobDir(folder)), lambda reply: needed.append(reply["memory"]["bytes"])
+        )
+    assert needed[0] < needed[1]
