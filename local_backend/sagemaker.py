@@ -1,6 +1,6 @@
 """Run one job in a SageMaker training container: `python -m local_backend.sagemaker`.
 
-    ROOT/input/data/job/         job.json and manifest.json
+    ROOT/input/data/job/         job.json and manifest.json; grader.py, for reinforcement
     ROOT/input/data/train/ ...   the staged files, one channel each; model/ has uploaded weights
     ROOT/input/config/           resourceconfig.json: the job's machines, and which this one is
     ROOT/checkpoints/            copied to S3 by SageMaker, and back onto another spot machine
@@ -42,6 +42,7 @@ from local_backend.job_dir import (
     COMPLETED,
     DATA,
     FAILED,
+    GRADER,
     JOB,
     MANIFEST,
     METRICS,
@@ -102,7 +103,10 @@ def prepare_job_dir(
         if weights["kind"] == "folder":  # a path of the machine that submitted
             weights["path"] = str(paths.channel("model"))
     shutil.copyfile(paths.channel("job") / MANIFEST, job_dir / DATA / MANIFEST)
-    request["processes"] = max(1, gpus)
+    if "grader" in request:
+        shutil.copyfile(paths.channel("job") / GRADER, job_dir / request["grader"]["path"])
+    # A policy that samples its own answers trains in one process.
+    request["processes"] = 1 if "grader" in request else max(1, gpus)
     write_json(job_dir / JOB, request)
     _restore_checkpoints(paths, job_dir, is_first=machine.rank == 0)
     return job_dir

@@ -24,7 +24,7 @@ from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.errors import DamagedJob
-from cloudft.grading import GraderConfig, GradingSession
+from cloudft.grading import GraderConfig, GradingSample, GradingSession
 from cloudft.inference import (
     Answer,
     GenerationConfig,
@@ -348,6 +348,26 @@ class SupportsGrading(ABC):
     @abstractmethod
     def open_grader(self, config: GraderConfig) -> GradingSession:
         """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""
+
+    @abstractmethod
+    def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
+        """Return the rewards in the reply of a grader that ran elsewhere, in the samples' order.
+
+        Raise TrainerError for a reply that a training refuses.
+        """
+
+
+class SupportsGraderInvocation(ABC):
+    """A backend whose jobs are graded by a function elsewhere, which can be invoked for a test."""
+
+    @abstractmethod
+    def invoke_grader(
+        self, job: LoadedJob, samples: Sequence[GradingSample], here: SupportsGrading
+    ) -> list[Finding]:
+        """Return what is wrong with the function's reply to one event with these answers.
+
+        Where the job names the grader's file, its rewards `here` must be the same.
+        """
 
 
 class SupportsServing(ABC):

@@ -3,15 +3,20 @@
 It reads one JSON line `{"path", "handler", "timeoutSeconds", "memoryMb", "platform", "event"}` and
 writes one: `{"value": ...}` for what the handler returned, or `{"failure": {"type", "message"}}` in
 the words of Lambda's runtime. `platform` says whose event and reply they are: `bedrock`,
-`sagemaker-nova` or `sagemaker-open-weight`. Nothing checks the value: that is the caller's part.
+`sagemaker-nova` or `sagemaker-open-weight`. Nothing checks the value.
+
+Of a line `{"reply", "ids"}` it checks the reply of a function that ran elsewhere, as the trainer
+does: `{"rewards": [...]}`, or `{"error", "fix"}`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from local_backend.grading.reply_checks import BadReplyError, read_grades
 from local_backend.grading.shapes import from_sagemaker_event, to_sagemaker_reply
 from local_backend.grading.worker_process import GraderSettings, WorkerFailure, WorkerProcess
 
@@ -51,9 +56,20 @@ def describe_failure(failure: WorkerFailure, settings: GraderSettings) -> dict[s
     return {"type": failure.type or "Runtime.Unknown", "message": failure.text}
 
 
+def check_reply(reply: object, ids: Sequence[str]) -> dict[str, object]:
+    """Return the rewards in a handler's reply, or what is wrong with it."""
+    try:
+        return {"rewards": [grade.reward for grade in read_grades(reply, ids)]}
+    except BadReplyError as error:
+        return {"error": error.message, "fix": error.fix}
+
+
 def main() -> None:
     """Answer the request on standard input."""
     request = json.loads(sys.stdin.readline())
+    if "reply" in request:
+        print(json.dumps(check_reply(request["reply"], request["ids"])), flush=True)
+        return
     settings = GraderSettings(
         Path(request["path"]),
         request["timeoutSeconds"],

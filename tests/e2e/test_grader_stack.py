@@ -20,7 +20,7 @@ STACK = {"stack": "team", "region": REGION}
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running_endpoint("--clock", "fast", "--authorization") as made:
+    with running_endpoint("--clock", "fast", "--seconds", "60", "--authorization") as made:
         yield made
 
 
@@ -75,7 +75,14 @@ def test_a_grader_is_deployed_compared_changed_and_removed(
     plan = reported(cli("plan", path, "--backend", "bedrock", *JSON))
     assert outputs["GraderFunctionArn"] in json.dumps(plan)
 
+    job = reported(cli("submit", path, "--backend", "bedrock", *JSON))["id"]
     (path.parent / "graders" / "tickets.py").write_text(EXACT_GRADER + "# newer\n")
+    for words in ((*deploy, "--yes"), ("infra", "destroy", "team-grader", "--yes")):
+        busy = cli(*words)
+        assert busy.returncode != 0 and f"are graded by the function of team-grader: {job}" in (
+            busy.stderr + busy.stdout
+        )
+    reported(cli("stop", job, "--wait", *JSON))
     assert findings(cli, path, 3) == [("GraderDiffers", "reinforcement.grader")]
     [change] = reported(cli(*deploy, "--yes"))["changes"]
     assert (change["action"], change["resource"]) == ("Modify", "Grader")
@@ -87,7 +94,7 @@ def test_a_grader_is_deployed_compared_changed_and_removed(
     assert packages(aws, bucket) == []
     left = aws.client("lambda").list_functions()["Functions"]
     assert not [one for one in left if "grader" in one["FunctionName"]]
-    reported(cli("infra", "destroy", "team", "--yes", *JSON))
+    reported(cli("infra", "destroy", "team", "--yes", "--delete-data", *JSON))
 
 
 def test_check_finds_every_difference_of_a_function_that_others_made(

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from endpoint import Endpoint, running_endpoint
+from grader_jobs import EXACT_GRADER, write_grader_job
 from processes import Cli
 from test_aws_killed import EVERY, killed, moments, value
+
+from cloudft.backends.aws_base.grader_package import pack_grader
 
 DEPLOY_CALLS, DESTROY_CALLS = 10, 20
 """At least as many as each makes."""
@@ -68,6 +71,44 @@ def test_a_deploy_killed_at_any_call_is_one_stack(
     kinds = [bucket.removeprefix(f"{name}-").rpartition("-")[0] for bucket in buckets(aws, name)]
     assert sorted(kinds) == ["databucket", "logbucket", "outputbucket"]
     assert cli("infra", "deploy", name, "--yes").stdout == f"{name}: nothing to change\n"
+
+
+GRADER_CALLS = (4, 6, 7, 8, 11, 13)
+GRADER_MOMENTS = [(at, when) for at in GRADER_CALLS for when in ("before", "after")][
+    :: max(1, EVERY // 2)
+]
+"""Around the change set, the upload, the execution and the removal of the old package."""
+
+
+def test_a_grader_s_deploy_killed_at_any_call_is_one_function(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    value(cli("infra", "deploy", "base", "--yes", "--output", "json"))
+    path = write_grader_job(tmp_path / "job", bedrock={"stack": "base"})
+    words = ("infra", "deploy", "base-grader", "--grader", path, "--yes")
+    file = path.parent / "graders" / "tickets.py"
+    for number, (at, when) in enumerate(GRADER_MOMENTS):
+        file.write_text(f"{EXACT_GRADER}# version {number}\n")
+        killed(tmp_path, at, when, *words)
+        value(cli(*words, "--output", "json"))
+        [stack] = stacks(aws, "base-grader")
+        assert stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), (at, when)
+        functions = aws.client("lambda").list_functions()["Functions"]
+        [function] = [one for one in functions if one["FunctionName"].startswith("cloudft-grader-")]
+        assert function["CodeSha256"] == pack_grader(file.read_bytes()).code_sha256
+        assert change_sets(aws, "base-grader") == []
+        assert len(packages(aws)) == 1, (at, when)
+        assert cli(*words).stdout == "base-grader: nothing to change\n"
+    killed(tmp_path, 5, "after", "infra", "destroy", "base-grader", "--yes")
+    cli("infra", "destroy", "base-grader", "--yes")
+    assert stacks(aws, "base-grader") == [] and packages(aws) == []
+
+
+def packages(aws: Endpoint) -> list[str]:
+    """Return every version of every package of a grader."""
+    [bucket] = [name for name in buckets(aws, "base") if "databucket" in name]
+    listed = aws.client("s3").list_object_versions(Bucket=bucket, Prefix="cloudft/graders/")
+    return [one["Key"] for one in (*listed.get("Versions", ()), *listed.get("DeleteMarkers", ()))]
 
 
 @pytest.mark.parametrize(("at", "when"), moments(DESTROY_CALLS)[:: max(1, EVERY // 2)])

@@ -33,6 +33,7 @@ from cloudft.backends.bedrock import (
     deploy,
     evaluation_jobs,
     evaluation_permissions,
+    grader_invocation,
     inference,
     inventory,
     invocation_logs,
@@ -68,6 +69,8 @@ from cloudft.backends.capabilities import (
     SupportsDiscovery,
     SupportsEvaluationJobs,
     SupportsGenerate,
+    SupportsGraderInvocation,
+    SupportsGrading,
     SupportsInference,
     SupportsInferenceProfiles,
     SupportsInventory,
@@ -107,6 +110,7 @@ from cloudft.errors import (
     ResourceConflict,
     UsageError,
 )
+from cloudft.grading import GradingSample
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
@@ -138,6 +142,7 @@ class BedrockBackend(
     SupportsServing,
     SupportsServingUpdate,
     SupportsGenerate,
+    SupportsGraderInvocation,
     SupportsInference,
     SupportsInferenceProfiles,
     SupportsBatchInference,
@@ -185,6 +190,14 @@ class BedrockBackend(
     def check(self, job: LoadedJob) -> list[Finding]:
         """Return what Bedrock would refuse; check the account as far as the caller may read it."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
+
+    def invoke_grader(
+        self, job: LoadedJob, samples: Sequence[GradingSample], here: SupportsGrading
+    ) -> list[Finding]:
+        """Return what is wrong with the reply of the function that grades the job."""
+        aws = self.aws_for(self.location_of(job))
+        job = stack.with_stack_defaults(job, aws)
+        return list(grader_invocation.invoke_grader(job, aws, samples, here, FindingFactory(job)))
 
     def records_quota(self, job: LoadedJob) -> RecordsQuota | None:
         """Return how many records the account's quota allows."""

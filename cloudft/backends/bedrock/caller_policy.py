@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cloudft.aws.permissions import ArnContext, Policy, RequiredPermission, Statement
 from cloudft.aws.tags import JOB_TAG
+from cloudft.backends.aws_base.grader_package import STACK_SUFFIX
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, required_permissions, state_machine
 from cloudft.backends.bedrock.batch_inference import BATCHES
@@ -49,6 +50,7 @@ LIST_INFERENCE_ACTIONS = (
 )
 """Actions that find what answers: the deployments of a model, profiles, batches."""
 FOLLOW_ACTIONS = ("bedrock:GetModelCustomizationJob", "bedrock:ListTagsForResource")
+GRADER_ACTIONS = ("lambda:GetFunction", "lambda:ListTags")
 NETWORK_ACTIONS = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcEndpoints")
 
 
@@ -70,6 +72,7 @@ def caller_policy(
         *_submit_statements(required_permissions.caller_permissions(job)),
         *_job_statements(arns),
         *_check_statements(job, arns),
+        *_grader_statements(job, arns),
         *(_inference_statements(job, arns, profile_models) if with_inference else ()),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
@@ -171,6 +174,17 @@ def _job_statements(arns: ArnContext) -> Iterator[Statement]:
     stop["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
     yield stop
     yield _allow_statement("ListModelsPricesAndQuotas", LIST_ACTIONS, ["*"])
+
+
+def _grader_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:
+    """Yield what `check` reads of a reinforcement job's grader: its stack, and the function."""
+    section, stack = job.spec.reinforcement, job.spec.bedrock.stack
+    if section is None or section.lambda_arn is None:
+        return
+    if stack is not None and section.grader is not None:
+        stacks = [arns.arn("cloudformation", f"stack/{stack}{STACK_SUFFIX}/*")]
+        yield _allow_statement("ReadGraderStack", ("cloudformation:DescribeStacks",), stacks)
+    yield _allow_statement("ReadGrader", GRADER_ACTIONS, [section.lambda_arn])
 
 
 def _check_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:

@@ -41,6 +41,7 @@ from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
+from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
@@ -75,6 +76,7 @@ from cloudft.types import (
 )
 
 PROBE_PREFIX = ".probe-"
+REPLY_CHECK = "local_backend.grading.invoke"
 GRADER_ROLE = "grader"
 """Key of the grader's file in a plan."""
 SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
@@ -274,6 +276,14 @@ class LocalBackend(
         """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))
+
+    def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
+        """Return the rewards in the reply of a grader that ran elsewhere."""
+        request = {"reply": reply, "ids": list(ids)}
+        [read] = run_trainer_program(
+            [REPLY_CHECK], self._trainer_environment(hub=False), request=request
+        )
+        return [float(reward) for reward in read["rewards"]]
 
     def open_grader(self, config: GraderConfig) -> GraderProcess:
         """Load a grader in a process of its own. Raise GraderFailed, TrainerError."""

@@ -218,7 +218,7 @@ class SageMakerBackend(
                 ).to_json(),
                 "job": {"id": job_id, **request.container_request(inputs)},
                 "home": request.local_request(inputs, job_id),
-                "sha256": {file.role: file.sha256 for file in inputs.weights},
+                "sha256": request.file_digests(inputs),
                 "usdPerHour": request.usd_per_hour(staged.job),
             },
             files=request.plan_files(inputs),

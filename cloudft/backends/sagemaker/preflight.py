@@ -46,9 +46,10 @@ def check_job(
     `make_inputs` builds the inputs of the request, for a job without an error so far.
     """
     finding = FindingFactory(job)
-    findings = [f for f in trainer_findings if f.code in TRAINER_FINDINGS]
+    findings = [f for f in trainer_findings if _holds_in_a_container(f)]
     findings += [
         *_customization_type(job, finding),
+        *_check_reinforcement(job, finding),
         *_check_settings(job, finding),
         *_check_instance(job, finding),
         *_check_weights(job, finding),
@@ -72,6 +73,12 @@ def check_job(
     if _has_errors(findings):
         return findings
     return [*findings, *account_checks.check_account(job, aws, finding, inputs.image)]
+
+
+def _holds_in_a_container(finding: Finding) -> bool:
+    """Return whether a finding of the local trainer holds wherever it runs."""
+    sections = ("reinforcement", "local.reinforcement")
+    return finding.code in TRAINER_FINDINGS or str(finding.field).startswith(sections)
 
 
 def _check_regions(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
@@ -125,6 +132,23 @@ def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         fix += " `local: {model: smollm2-135m}`."
         yield finding("NoLocalModel", "local.model", message, fix)
         yield from serverless_hint(job, "base_model", finding)
+
+
+def _check_reinforcement(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Check what a reinforcement job needs: its grader's file, which goes with it, one machine."""
+    section = job.spec.reinforcement
+    if job.spec.customization_type != "REINFORCEMENT_FINE_TUNING" or section is None:
+        return
+    if section.grader is None:
+        message = (
+            "the container has no grader: the function of reinforcement.lambda_arn is not called"
+        )
+        fix = "set reinforcement.grader to its file."
+        yield finding("MissingValue", "reinforcement.grader", message, fix)
+    if job.spec.sagemaker.instance_count > 1:
+        message = f"{job.spec.customization_type} trains on one machine here"
+        fix = "set sagemaker.instance_count: 1."
+        yield finding("OneProcess", "sagemaker.instance_count", message, fix)
 
 
 def _check_settings(  # a list of independent checks, one branch each

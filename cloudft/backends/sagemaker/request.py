@@ -20,6 +20,7 @@ from cloudft.backends.aws_base.api_call import (
     put_file,
     put_generated,
 )
+from cloudft.backends.aws_base.grader_package import GRADER_FILE
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
@@ -33,6 +34,8 @@ CONTAINER_ROOT = "/opt/ml"
 JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
 """Keys of the job's HyperParameters, which every description has: the job's id, its whole token,
 and the digest of its plan."""
+GRADER_ROLE = "grader"
+"""Key of the grader's file in a plan."""
 NAME_MAX, RESUME_SUFFIX_LENGTH = 63, 4
 """The longest TrainingJobName, and the length of a resumed job's `-r12`."""
 TRAINING_JOB_NAME = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
@@ -272,6 +275,10 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
         for role, key, file in files
     ]
     folder = f"{prefix}jobs/{name}/"
+    if (grader := inputs.staged.grader) is not None:
+        content = (grader.sha256, len(grader.content))
+        call = put_file(bucket, f"{folder}input/{GRADER_FILE}", GRADER_FILE, content, settings)
+        uploads.append(msgspec.structs.replace(call, file=GRADER_ROLE))
     generated = {
         "code": f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}",
         "job": f"{folder}input/job.json",
@@ -310,4 +317,13 @@ def parameters_from_description(
 def plan_files(inputs: TrainingJobInputs) -> dict[str, Path]:
     """Return the plan's files: those that are uploaded, by role."""
     staged = {role: inputs.staged.folder / file.name for role, file in inputs.files.items()}
-    return staged | {file.role: file.path for file in inputs.weights}
+    grader = inputs.staged.grader
+    own = {} if grader is None else {GRADER_ROLE: grader.path}
+    return staged | own | {file.role: file.path for file in inputs.weights}
+
+
+def file_digests(inputs: TrainingJobInputs) -> dict[str, str]:
+    """Return the digests of the plan's files that are not in its manifest, by role."""
+    grader = inputs.staged.grader
+    own = {} if grader is None else {GRADER_ROLE: grader.sha256}
+    return own | {file.role: file.sha256 for file in inputs.weights}

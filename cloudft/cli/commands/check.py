@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,12 @@ from cloudft.storage.home import Home
 from cloudft.types import ManifestSource
 
 if TYPE_CHECKING:
+    from cloudft.backends.base import Backend
+    from cloudft.backends.capabilities import SupportsGraderInvocation
     from cloudft.data.sources.turn_edits import TurnEdit
     from cloudft.jobs.prepare import CheckReport
     from cloudft.spec.load import LoadedJob
+    from cloudft.types import Finding
 
 
 @command(
@@ -53,6 +57,12 @@ if TYPE_CHECKING:
     " end and the assistant's at the beginning, `join` joins turns of one role with a blank line,"
     " `move` moves the assistant's first turns into the system prompt. Repeatable.",
 )
+@click.option(
+    "--invoke-grader",
+    is_flag=True,
+    help="Invoke the grader's function once, with two answers from the data, and compare its"
+    " rewards with those of the file here.",
+)
 @aws_options
 @console_options
 def check_command(
@@ -61,6 +71,7 @@ def check_command(
     flags: dict[str, str],
     fix_into: Path | None,
     turns: tuple[TurnEdit, ...],
+    invoke_grader: bool,
     console: Console,
 ) -> int:
     """Find every problem of a job before anything is sent.
@@ -80,8 +91,12 @@ def check_command(
         raise UsageError("--turns needs --fix", fix=fix)
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)
+    if invoke_grader:
+        _require_function(job, backend)
     with run_observer(console) as observer:
         report = prepare.check(job, backend, observer)
+    if invoke_grader and report.ok:
+        report = replace(report, findings=(*report.findings, *_invoke_grader(job, backend)))
     repaired = []
     if fix_into is not None:
         repaired = write_repaired_files(job, report.findings, fix_into, console, turns)
@@ -107,6 +122,31 @@ def check_command(
         text,
     )
     return report.exit_code
+
+
+def _require_function(job: LoadedJob, backend: Backend) -> SupportsGraderInvocation:
+    """Return the backend if it invokes a job's grader. Raise UsageError."""
+    from cloudft.backends.capabilities import SupportsGraderInvocation
+
+    if not isinstance(backend, SupportsGraderInvocation) or job.spec.reinforcement is None:
+        fix = "use it for a reinforcement job with --backend bedrock."
+        raise UsageError("--invoke-grader has no function to invoke", fix=fix)
+    return backend
+
+
+def _invoke_grader(job: LoadedJob, backend: Backend) -> list[Finding]:
+    """Return what is wrong with the reply of the grader's function to two answers."""
+    from cloudft.backends import make_backend
+    from cloudft.backends.capabilities import SupportsGrading
+    from cloudft.evaluate.rewards.prompts import read_prompts
+
+    prompts, _ = read_prompts(job, 1)
+    reference = prompts[0].metadata.get("reference_answer")
+    answers = (reference if isinstance(reference, str) else "yes", "no")
+    samples = [prompts[0].sample(answer, number) for number, answer in enumerate(answers)]
+    here = make_backend("local", Home.from_environ())
+    assert isinstance(here, SupportsGrading), "the trainer runs graders"
+    return _require_function(job, backend).invoke_grader(job, samples, here)
 
 
 def _token_rule(job: LoadedJob, report: CheckReport) -> str | None:
