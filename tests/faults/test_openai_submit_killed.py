@@ -19,12 +19,15 @@ from processes import Cli
 from cloudft.aws.client import AwsLocation, create_client
 
 SUBMIT = ("submit", "--backend", "bedrock", "--output", "json")
+ARN = "arn:aws:lambda:us-west-2:000000000000:function:grader"
 UPLOAD, CREATE = "/v1/files", "/v1/fine_tuning/jobs"
 
 
 @pytest.fixture(scope="module")
-def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
-    options = ("--clock", "fast", "--seconds", "1", "--jobs", "1000")
+def endpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    grader = tmp_path_factory.mktemp("grader") / "grader.py"
+    grader.write_text("def lambda_handler(event, context): return []\n", encoding="utf-8")
+    options = ("--clock", "fast", "--seconds", "1", "--jobs", "1000", "--grader", f"{ARN}={grader}")
     with running_endpoint(*options, "--stand-in", tiny_model) as made:
         yield made
 
@@ -56,7 +59,7 @@ def job_file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         "customization_type": "REINFORCEMENT_FINE_TUNING",
         "data": {"train": "train.jsonl"},
         "reinforcement": {
-            "lambda_arn": "arn:aws:lambda:us-west-2:000000000000:function:grader",
+            "lambda_arn": ARN,
             "hyperparameters": {"epochCount": 1},
         },
         "bedrock": {"region": "us-west-2"},
