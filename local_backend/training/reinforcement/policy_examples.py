@@ -83,13 +83,7 @@ def build_examples(
 
 def policy_settings(settings: Reinforcement) -> PolicySettings:
     """Return the settings of the loss; its weights are computed for the whole step here."""
-    return PolicySettings(
-        loss_type=settings.loss_type,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-        temperature=settings.temperature,
-        max_new_tokens=settings.max_new_tokens,
-    )
+    return PolicySettings(settings.beta, settings.epsilon, settings.temperature)
 
 
 def policy_loss(examples: Sequence[PolicyExample], losses: TokenLosses) -> torch.Tensor:
