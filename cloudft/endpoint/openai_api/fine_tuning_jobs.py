@@ -349,7 +349,7 @@ def _live_points(run: TrainingRun) -> Iterator[tuple[int, str, float]]:
 
 
 def _figure_name(field: str, name: str, split: str) -> str:
-    """Return a figure's name in an event. Those of validation are told apart by a prefix."""
+    """Return a figure's name in an event. Those of validation have a prefix."""
     if field == "reward":
         return f"{REWARD_PREFIXES[split]}{name}"
     return name if split == "train" else f"val_{name}"
