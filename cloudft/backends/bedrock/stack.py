@@ -47,9 +47,7 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
     if job.spec.bedrock.via_stack and is_unset(job, "bedrock", "machine_arn"):
         values["machine_arn"] = _state_machine_arn(job, aws, f"{name}-jobs")
         origins["machine_arn"] = Origin("stack", f"stack {name}-jobs, {STATE_MACHINE_OUTPUT}")
-    return _with_grader(
-        with_defaults(job, "bedrock", values, origins), aws, f"{name}{STACK_SUFFIX}"
-    )
+    return with_grader(with_defaults(job, "bedrock", values, origins), aws, f"{name}{STACK_SUFFIX}")
 
 
 def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
@@ -68,7 +66,7 @@ def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
     return stack.outputs[STATE_MACHINE_OUTPUT]
 
 
-def _with_grader(job: LoadedJob, aws: Aws, name: str) -> LoadedJob:
+def with_grader(job: LoadedJob, aws: Aws, name: str) -> LoadedJob:
     """Return the job with the function of the stack STACK-grader, where the job has none."""
     section = job.spec.reinforcement
     if section is None or section.grader is None or not is_unset(job, SECTION, LAMBDA):

@@ -16,8 +16,9 @@ import orjson
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base.api_call import ApiCall, AwsRequest, planned_request
 from cloudft.backends.aws_base.backend import AwsBackend, job_not_found
+from cloudft.backends.aws_base.grader_package import STACK_SUFFIX
 from cloudft.backends.base import Backend, Location, StagedJob
-from cloudft.backends.bedrock import job_cost
+from cloudft.backends.bedrock import job_cost, stack
 from cloudft.backends.bedrock.openai_api import inventory, preflight, request, states
 from cloudft.backends.bedrock.openai_api.chat import ChatModels
 from cloudft.backends.bedrock.openai_api.request import SERVICE
@@ -77,6 +78,17 @@ class OpenAIFineTuningBackend(
     def location_of(self, job: LoadedJob) -> Location:
         """Return Region, profile and endpoint of the job file, and the API."""
         return request.location_of(job)
+
+    def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
+        """Return the job with the grader of its stack, where it names one: it needs nothing else.
+
+        Raise CheckFailed where there is no such grader, CloudRefused and CloudUnreachable.
+        """
+        name = job.spec.bedrock.stack
+        if name is None:
+            return job
+        aws = self.aws_for(self.location_of(job))
+        return stack.with_grader(job, aws, f"{name}{STACK_SUFFIX}")
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """Return what the API would refuse, and what the caller may not read."""

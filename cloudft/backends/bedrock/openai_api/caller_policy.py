@@ -41,9 +41,9 @@ def caller_policy(job: LoadedJob, *, with_inference: bool = False) -> Policy:
             "Resource": f"arn:aws:bedrock-mantle:{region}:*:project/*",
         },
         {
-            "Sid": "InvokeGrader",
+            "Sid": "Grader",
             "Effect": "Allow",
-            "Action": "lambda:InvokeFunction",
+            "Action": ["lambda:GetFunction", "lambda:InvokeFunction"],
             "Resource": str(section.lambda_arn),
         },
     ]

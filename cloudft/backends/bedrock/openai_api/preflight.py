@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cloudft.aws.client import Aws
 from cloudft.aws.request_validation import validate_request
 from cloudft.backends.aws_base import request_checks
-from cloudft.backends.aws_base.account_checks import unchecked_finding
+from cloudft.backends.aws_base.account_checks import AccountCheck, MakeFinding, run_checks
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock import customizations
+from cloudft.backends.bedrock import customizations, grader_checks
 from cloudft.backends.bedrock import request as bedrock_request
 from cloudft.backends.bedrock.openai_api.request import (
     HYPERPARAMETERS,
@@ -17,7 +17,6 @@ from cloudft.backends.bedrock.openai_api.request import (
     create_parameters,
 )
 from cloudft.backends.findings import FindingFactory
-from cloudft.errors import CloudRefused, CloudUnreachable
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
@@ -48,7 +47,7 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     if any(one.severity == "error" for one in findings):
         return findings
     findings += _check_request(job, finding)
-    return [*findings, *_check_account(job, aws, finding)]
+    return [*findings, *run_checks(CHECKS, job, aws, finding)]
 
 
 def check_offline(job: LoadedJob) -> list[Finding]:
@@ -120,17 +119,21 @@ def _check_request(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
         yield finding("BadRequest", field, problem, f"correct {field}.")
 
 
-def _check_account(job: LoadedJob, aws: Aws, finding: FindingFactory) -> Iterator[Finding]:
+def _check_account(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Finding]:
     """Check that the caller may read files and jobs: a submit looks there for its own first."""
     model = bedrock_request.base_model_identifier(job)
-    try:
-        aws.call("the identity can't be read", "sts", "get_caller_identity")
-        for what, operation in (("files", "list_files"), ("jobs", "list_fine_tuning_jobs")):
-            aws.call(f"the {what} can't be listed", SERVICE, operation, limit=1)
-        listed = aws.call("the models can't be listed", SERVICE, "list_answering_models")
-        if model not in {one["id"] for one in listed["data"]}:
-            message = f"the account's models in {aws.region} have no {model}"
-            fix = "check the Region, and the account's access to the model."
-            yield finding("ModelNotListed", "base_model", message, fix, "warning")
-    except (CloudRefused, CloudUnreachable) as error:
-        yield unchecked_finding("the account", "bedrock", error, finding)
+    aws.call("the identity can't be read", "sts", "get_caller_identity")
+    for what, operation in (("files", "list_files"), ("jobs", "list_fine_tuning_jobs")):
+        aws.call(f"the {what} can't be listed", SERVICE, operation, limit=1)
+    listed = aws.call("the models can't be listed", SERVICE, "list_answering_models")
+    if model not in {one["id"] for one in listed["data"]}:
+        message = f"the account's models in {aws.region} have no {model}"
+        fix = "check the Region, and the account's access to the model."
+        yield finding("ModelNotListed", "base_model", message, fix, "warning")
+
+
+CHECKS: Sequence[AccountCheck] = (
+    ("the account", "bedrock", _check_account),
+    ("the grader", grader_checks.ARN_FIELD, grader_checks.check_grader),
+)
+"""What is checked in the account, and the field that it is about."""
