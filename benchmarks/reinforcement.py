@@ -167,7 +167,7 @@ def run_cloudft(steps: int, dtype: str) -> dict[str, Any]:
 
 def run_update(steps: int, dtype: str) -> dict[str, Any]:
     """Time the update with the policy's loss, and the supervised one's on the same sequences."""
-    from local_backend.data.examples import Example
+    from local_backend.data.examples import flatten_rows
     from local_backend.training.loss import make_loss
     from local_backend.training.objectives import find_objective
     from local_backend.training.reinforcement.practice import open_practice
@@ -183,7 +183,7 @@ def run_update(steps: int, dtype: str) -> dict[str, Any]:
         batch.begin_update()
         rows = {
             "policy": batch.examples,
-            "supervised": [Example(e.ids, e.loss_mask) for e in batch.examples],
+            "supervised": flatten_rows(batch.examples),
         }
         for _ in range(steps + 1):
             for name, (run.objective, run.loss) in (("policy", policy), ("supervised", supervised)):
