@@ -47,11 +47,12 @@ def build_settings(job: LoadedJob) -> dict[str, Any]:
 def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
     """Yield what prevents a reinforcement job from running here, with its field."""
     if not is_reinforcement(job):
+        yield from _check_unused(job)
         return
     local, section = job.spec.local, job.spec.reinforcement
     if section is None or section.grader is None:
         message, fix = "the job has no grader", "name its file: `reinforcement: {grader: FILE.py}`."
-        if section is not None:
+        if section is not None and section.lambda_arn is not None:
             message = "the job names no grader's file, and lambda_arn is a function on AWS"
         field = "reinforcement" if section is None else "reinforcement.grader"
         yield _finding(job, "error", "MissingValue", field, message, fix)
@@ -71,6 +72,14 @@ def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
         fix = "set beta: 0, or use `method: lora`, whose base is the model without adapters."
         field = "local.reinforcement.beta"
         yield _finding(job, "error", "NoReference", field, message, fix)
+
+
+def _check_unused(job: LoadedJob) -> Iterator[Finding]:
+    """Yield a warning for settings of such jobs where the job is none."""
+    if job.spec.local.reinforcement.model_fields_set:
+        message = f"local.reinforcement has no effect on {job.spec.customization_type}"
+        fix = f"remove it, or set customization_type: {REINFORCEMENT}."
+        yield _finding(job, "warning", "UnusedValue", "local.reinforcement", message, fix)
 
 
 def _check_hyperparameters(job: LoadedJob, given: Mapping[str, object]) -> Iterator[Finding]:
