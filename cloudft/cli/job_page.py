@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
-from cloudft.types import JobState, Metric, to_camel_case, validation_role
+from cloudft.storage.artifacts import learns_from_rewards
+from cloudft.types import JobState, Metric, TrainingProgress, to_camel_case, validation_role
 
 if TYPE_CHECKING:
     from cloudft.jobs.lifecycle import Job
@@ -21,7 +22,7 @@ def job_page(job: Job) -> str:
         f"{to_camel_case(name).removesuffix('Details')} {value}"
         for name, value in vars(state.status_details).items()
     )
-    loss = progress.loss if progress else None
+    loss = progress.loss if progress and progress.reward is None else None
     rows: list[tuple[str, object]] = [
         ("job", record.id),
         ("status", f"{state.status} ({details})"),
@@ -35,6 +36,7 @@ def job_page(job: Job) -> str:
         ("activity", summary.get("activity") if state.ended_at is None else None),
         ("step", f"{progress.step} of {progress.total_steps}" if progress else None),
         ("loss", f"{loss:.4f}" if loss is not None else None),
+        ("reward", _last_reward_text(progress)),
         ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
         ("sets", _validation_sets_text(summary)),
@@ -111,6 +113,11 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     return text
 
 
+def _last_reward_text(progress: TrainingProgress | None) -> str | None:
+    reward = progress.reward if progress else None
+    return None if reward is None else f"{reward:.4f} in the last step"
+
+
 def _reward_text(before: float, tuned: Mapping[str, Any] | None) -> str:
     """Return the mean reward on held-out prompts, with the interval of its gain."""
     text = f"reward {before:.4f} before"
@@ -150,29 +157,33 @@ def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
 
 METRIC_COLUMNS = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
 REWARD_COLUMNS = ("REWARD", "KL", "LENGTH", "ENTROPY", "DEAD", "CLIPPED")
-"""More columns of a job that learns from rewards."""
+"""Columns of a job that learns from rewards, in place of loss and perplexity: its loss is about 0
+in each step, whatever it learns."""
 
 
 def metric_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """Return the columns of a table of these points."""
-    has_reward = any(point.reward is not None for point in metrics)
-    return METRIC_COLUMNS + (REWARD_COLUMNS if has_reward else ())
+    measured = REWARD_COLUMNS if learns_from_rewards(metrics) else METRIC_COLUMNS[3:5]
+    return METRIC_COLUMNS[:3] + measured + METRIC_COLUMNS[5:]
 
 
 def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
-    """Yield the points of a loss curve as table rows."""
-    has_reward = any(point.reward is not None for point in metrics)
+    """Yield the points of a curve as table rows."""
+    measure = _reward_values if learns_from_rewards(metrics) else _loss_values
     for point in metrics:
-        row = (
+        yield (
             point.step,
             point.epoch,
             point.split if point.validation_set is None else validation_role(point.validation_set),
-            f"{point.loss:.4f}",
-            f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf",
+            *measure(point),
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
             f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
         )
-        yield row + (_reward_values(point) if has_reward else ())
+
+
+def _loss_values(point: Metric) -> tuple[str, ...]:
+    perplexity = f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf"
+    return f"{point.loss:.4f}", perplexity
 
 
 def _reward_values(point: Metric) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloudft.errors import UsageError
+from cloudft.storage.artifacts import learns_from_rewards
 from cloudft.types import Metric
 
 FILE_NAME = "loss.png"
@@ -39,7 +40,7 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
-    has_reward = any(point.reward is not None for point in points)
+    has_reward = learns_from_rewards(points)
     for point in points:
         name = point.split
         label = name if point.validation_set is None else f"{name} {point.validation_set}"

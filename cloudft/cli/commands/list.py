@@ -60,7 +60,8 @@ def list_command(
 ) -> int:
     """List the jobs, newest first.
 
-    LOSS is the last validation loss, or the training loss of a running job; SCORE is that of the
+    LOSS is the last validation loss, or the training loss of a running job, or the reward of one
+    that learns from rewards; SCORE is that of the
     newest evaluation. A job whose account can't be read has the status "unknown" (null in JSON,
     whatever --status is); the exit code is 4 (refused) or 5 (unreachable) then.
     """
@@ -145,6 +146,8 @@ def _loss_text(job: Job) -> str:
         return f"{tuned['validationLoss']:.4f}"
     if tuned and tuned.get("reward") is not None:
         return f"reward {tuned['reward']:.3f}"
+    if progress and progress.reward is not None:
+        return f"reward {progress.reward:.3f}"
     return f"{progress.loss:.4f}" if progress and progress.loss is not None else ""
 
 

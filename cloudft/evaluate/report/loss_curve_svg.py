@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from cloudft.evaluate.report.chart_axes import HEIGHT, RIGHT, WIDTH, Axes, choose_ticks, draw_axes
+from cloudft.storage.artifacts import learns_from_rewards
 from cloudft.types import Metric, Split
 
 MAX_POINTS = 1000
@@ -24,16 +26,20 @@ LEGEND = (
 def draw_loss_curve(points: Sequence[Metric]) -> str | None:
     """Return training as a line and validation as a dashed line with points, by step from 1.
 
-    None when no loss is finite.
+    None when no loss is finite. Of a job that learns from rewards, the reward is drawn instead.
     """
+    name_of_y, title = "loss (nats per token)", "Loss by optimizer step"
+    if learns_from_rewards(points):
+        name_of_y, title = "mean reward", "Reward by optimizer step"
+        points = [replace(p, loss=p.reward) for p in points if p.reward is not None]
     finite = [p for p in points if math.isfinite(p.loss)]
     if not finite:
         return None
     axes = Axes(
         choose_ticks(max(p.step + 1 for p in finite), whole=True),
-        choose_ticks(max(p.loss for p in finite)),
+        choose_ticks(max(p.loss for p in finite), lowest=min(p.loss for p in finite)),
     )
-    parts = [draw_axes(axes, "optimizer step", "loss (nats per token)"), LEGEND]
+    parts = [draw_axes(axes, "optimizer step", name_of_y), LEGEND]
     described = []
     for (split, validation_set), name, curve in _curves(finite):
         line = [axes.position(p.step + 1, p.loss) for p in _thin(curve)]
@@ -51,7 +57,7 @@ def draw_loss_curve(points: Sequence[Metric]) -> str | None:
         )
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="loss-title loss-text">'
-        '<title id="loss-title">Loss by optimizer step</title>'
+        f'<title id="loss-title">{title}</title>'
         f'<desc id="loss-text">{" ".join(described)}</desc>{"".join(parts)}</svg>'
     )
 

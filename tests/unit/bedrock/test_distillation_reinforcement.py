@@ -15,6 +15,7 @@ from cloudft import catalogue
 from cloudft.aws.request_validation import validate_request
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import customizations, request
+from cloudft.backends.bedrock.preflight import check_offline
 from cloudft.backends.findings import FindingFactory
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord
@@ -113,6 +114,32 @@ def test_the_request_fits_and_the_section_must_be_there(
         plain := job(tmp_path, model, **section), FindingFactory(plain)
     )
     assert unused.code == "UnusedValue"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("trainingSamplePerPrompt", 1, ".trainingSamplePerPrompt"),
+        ("batchSize", 16.5, ".batchSize"),
+        ("groupSize", 4, ""),
+    ],
+)
+def test_a_wrong_hyperparameter_is_found_where_it_is_written(
+    tmp_path: Path, name: str, value: float, place: str
+) -> None:
+    section = {**GRADER, "hyperparameters": {name: value}}
+    loaded = job(
+        tmp_path,
+        "nova-2-lite",
+        customization_type="REINFORCEMENT_FINE_TUNING",
+        reinforcement=section,
+    )
+    [finding] = check_offline(loaded)
+    assert (finding.code, finding.field) == (
+        "BadRequest",
+        f"reinforcement.hyperparameters{place}",
+    )
+    assert name in finding.message
 
 
 def test_a_custom_model_is_known_by_the_model_it_was_made_from() -> None:

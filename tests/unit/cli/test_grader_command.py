@@ -121,6 +121,7 @@ def test_a_failing_grader_is_an_error_with_its_line_and_what_it_printed(
     ("lines", "words"),
     [
         ([PROMPTS[0]], "a record without an answer to grade"),
+        ([PROMPTS[0] | {"answers": []}], "a record without an answer to grade"),
         ([PROMPTS[0] | {"answers": ["2", 3]}], "an answer that is no text"),
         ([], "the file is empty"),
     ],

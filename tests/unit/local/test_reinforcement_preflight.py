@@ -18,7 +18,11 @@ from cloudft.spec.load import load_job
 @pytest.mark.parametrize(
     ("reinforcement", "local", "field"),
     [
-        ({"lambda_arn": "arn:aws:lambda:us-east-1:123456789012:function:g"}, {}, "lambda_arn"),
+        (
+            {"lambda_arn": "arn:aws:lambda:us-east-1:123456789012:function:g"},
+            {},
+            "reinforcement.grader",
+        ),
         ({"hyperparameters": {"trainingSamplePerPrompt": 1}}, {}, "trainingSamplePerPrompt"),
         ({"hyperparameters": {"evalSteps": 1}}, {}, "evalSteps"),
         ({}, {"processes": 2}, "local.processes"),
