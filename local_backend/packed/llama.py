@@ -21,9 +21,8 @@ from local_backend.packed.attention import GatherIndices, PackedAttention, build
 from local_backend.packed.families import ModelFamily, base_linear
 from local_backend.packed.layout import PackedLayout
 from local_backend.packed.ops import (
-    ChunkedCrossEntropy,
-    ChunkedMappedLoss,
     ChunkedTokenLosses,
+    ChunkedTokenSum,
     FusedLinear,
     FusedLoraLinear,
     RmsNorm,
@@ -226,7 +225,7 @@ class PackedTokenLosses:
     def sum(self) -> torch.Tensor:
         """Return the sum of all losses, a scalar. Cheaper than the sum over `by_row`."""
         return run_function(
-            ChunkedCrossEntropy, self.hidden, self.head, self.layout.targets, self.needs_grad
+            ChunkedTokenSum, self.hidden, self.head, self.layout.targets, self.needs_grad
         )
 
     def by_row(self) -> list[torch.Tensor]:
@@ -246,9 +245,9 @@ class PackedTokenLosses:
         ordered = torch.cat([constants[i] for i in self.layout.example_order])
         hidden = self.hidden if temperature == 1 else self.hidden / temperature
         return run_function(
-            ChunkedMappedLoss,
-            *(hidden, self.head, self.layout.targets),
-            *(function, ordered.to(hidden.device), self.needs_grad),
+            ChunkedTokenSum,
+            *(hidden, self.head, self.layout.targets, self.needs_grad),
+            *(function, ordered.to(hidden.device)),
         )
 
 

@@ -197,24 +197,30 @@ class FusedLoraLinear(torch.autograd.Function):
         return grad_x, grad_dropped, None, None, None, *grad_parts
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
+class ChunkedTokenSum(torch.autograd.Function):
     """Summed cross-entropy of `targets` under the logits hidden @ weight.T, some rows at a time.
 
-    The logits of all rows never exist at once: [loss tokens, vocabulary] in float32 would be the
+    With `function`, the sum of what it makes of each token's cross-entropy and constants. The
+    logits of all rows never exist at once: [loss tokens, vocabulary] in float32 would be the
     largest tensor of a step. The gradient is computed in the forward pass, while a chunk's logits
-    exist. This is possible because every token of a sum has the same gradient, so that `backward`
-    only scales the result.
+    exist. This is possible because the slope of a sum at a token needs that token alone, so that
+    `backward` only scales the result.
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913  # what autograd has to see is an argument
         ctx: Context,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         targets: torch.Tensor,
         needs_grad: bool,
+        function: TokenFunction | None = None,
+        constants: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the sum in nats, a float32 scalar. `hidden` is [loss tokens, width]."""
+        """Return the sum, a float32 scalar (without `function` in nats).
+
+        `hidden` is [loss tokens, width], `constants` [loss tokens, constants].
+        """
         cast_weight = weight.to(hidden.dtype)
         # Summed in float64: thousands of terms of the same sign would lose digits in float32.
         total = torch.zeros((), device=hidden.device, dtype=torch.float64)
@@ -225,58 +231,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             losses, grad_logits = _token_losses(
                 hidden[rows], cast_weight, targets[rows], needs_grad=grad_hidden is not None
             )
+            slopes = None
+            if function is not None:
+                assert constants is not None
+                losses, slopes = _apply_function(
+                    function, losses, constants[rows], needs_slope=needs_grad
+                )
             total += losses.sum()
             if grad_hidden is None or grad_logits is None:
                 continue
-            grad_hidden[rows] = grad_logits @ cast_weight
-            if grad_weight is not None:
-                grad_weight += grad_logits.T @ hidden[rows]
-        ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
-        return total.float()
-
-    @staticmethod
-    def backward(
-        ctx: Context, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
-        """Return the gradients of `hidden` and, where it is trained, of the weight."""
-        grad_hidden, *rest = ctx.saved_tensors
-        grad_weight = rest[0] * grad_output if rest else None
-        return grad_hidden * grad_output, grad_weight, None, None
-
-
-class ChunkedMappedLoss(torch.autograd.Function):
-    """Sum of a function of each token's cross-entropy, some rows at a time.
-
-    As in ChunkedCrossEntropy the gradient is computed in the forward pass: the function's slope at
-    a token needs that token alone.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0913  # what autograd has to see is an argument
-        ctx: Context,
-        hidden: torch.Tensor,
-        weight: torch.Tensor,
-        targets: torch.Tensor,
-        function: TokenFunction,
-        constants: torch.Tensor,
-        needs_grad: bool,
-    ) -> torch.Tensor:
-        """Return the sum, a float32 scalar; `constants` is [loss tokens, constants]."""
-        cast_weight = weight.to(hidden.dtype)
-        total = torch.zeros((), device=hidden.device, dtype=torch.float64)
-        grad_hidden = torch.empty_like(hidden) if needs_grad else None
-        grad_weight = torch.zeros_like(weight) if needs_grad and weight.requires_grad else None
-        for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
-            rows = slice(at, at + LOGIT_CHUNK_ROWS)
-            losses, grad_logits = _token_losses(
-                hidden[rows], cast_weight, targets[rows], needs_grad=grad_hidden is not None
-            )
-            if grad_hidden is None or grad_logits is None:
-                total += function(losses, constants[rows]).sum()
-                continue
-            values, slopes = _value_and_slope(function, losses, constants[rows])
-            total += values.sum()
-            grad_logits *= slopes[:, None].to(grad_logits.dtype)
+            if slopes is not None:
+                grad_logits *= slopes[:, None].to(grad_logits.dtype)
             grad_hidden[rows] = grad_logits @ cast_weight
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ hidden[rows]
@@ -291,10 +256,16 @@ class ChunkedMappedLoss(torch.autograd.Function):
         return grad_hidden * grad_output, grad_weight, None, None, None, None
 
 
-def _value_and_slope(
-    function: TokenFunction, losses: torch.Tensor, constants: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the function of each token's loss, and its derivative by it."""
+def _apply_function(
+    function: TokenFunction,
+    losses: torch.Tensor,
+    constants: torch.Tensor,
+    *,
+    needs_slope: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the function of each token's loss and, if needed, its derivative by it."""
+    if not needs_slope:
+        return function(losses, constants), None
     with torch.enable_grad():
         leaf = losses.detach().requires_grad_()
         values = function(leaf, constants)
@@ -306,7 +277,7 @@ class ChunkedTokenLosses(torch.autograd.Function):
     """Cross-entropy of each target, [loss tokens] in nats, for objectives that weight tokens.
 
     A token's gradient is not known before `backward`, so its logits are computed again there: the
-    output layer costs a third more than with ChunkedCrossEntropy.
+    output layer costs a third more than with ChunkedTokenSum.
     """
 
     @staticmethod
