@@ -34,7 +34,7 @@ def job_page(job: Job) -> str:
         ("queued", summary.get("queuedIn")),
         ("model", _imported_model_text(summary)),
         ("activity", summary.get("activity") if state.ended_at is None else None),
-        ("step", f"{progress.step} of {progress.total_steps}" if progress else None),
+        ("step", _step_text(progress)),
         ("loss", f"{loss:.4f}" if loss is not None else None),
         ("reward", _last_reward_text(progress)),
         ("stopped", _early_stop_text(state)),
@@ -111,6 +111,12 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     if tuned:
         text += f", {tuned['validationLoss']:.4f} ({tuned['perplexity']:.2f}) after"
     return text
+
+
+def _step_text(progress: TrainingProgress | None) -> str | None:
+    if progress is None or not progress.total_steps:  # a teacher answers before the first step
+        return None
+    return f"{progress.step} of {progress.total_steps}"
 
 
 def _last_reward_text(progress: TrainingProgress | None) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import Hyperparameter
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -59,6 +60,7 @@ def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
     if section is None:
         return
     yield from _check_hyperparameters(job, section.hyperparameters)
+    yield from _check_length(job)
     if local.processes not in (1, "auto") or local.fsdp is True:
         field = "local.fsdp" if local.fsdp is True else "local.processes"
         message = f"{REINFORCEMENT} trains in one process here: it samples answers and learns"
@@ -99,6 +101,21 @@ def _check_hyperparameters(job: LoadedJob, given: Mapping[str, object]) -> Itera
             message = f"{name} is {value}; the local trainer takes {whole} from {row.min:g} to"
             fix = f"give a value of {row.min:g} to {row.max:g}."
             yield _finding(job, "error", "OutOfRange", field, f"{message} {row.max:g}", fix)
+
+
+def _check_length(job: LoadedJob) -> Iterator[Finding]:
+    """Yield an error where an answer alone may be longer than prompt and answer together."""
+    model, name = trained_model(job), "inferenceMaxTokens"
+    limits = [job.spec.local.max_length, model.context if model else None]
+    room = min((limit for limit in limits if limit is not None), default=None)
+    overrides = job.spec.local.hyperparameters
+    value = {**given_hyperparameters(job), **overrides}.get(name)
+    if room is None or value is None or value < room:
+        return
+    section = "local" if name in overrides else "reinforcement"
+    message = f"{name} is {value}, and prompt and answer have {room} tokens together"
+    fix = f"set it below {room}, with room for the prompt."
+    yield _finding(job, "error", "OutOfRange", f"{section}.hyperparameters.{name}", message, fix)
 
 
 def _fits(value: object, row: Hyperparameter) -> bool:

@@ -135,7 +135,7 @@ def _row(job: Job | UnreachableJob) -> tuple[str | None, ...]:
     if isinstance(job, UnreachableJob):
         return (*start, "unknown", "", "", _score_text(record), created)
     progress = job.state.progress
-    steps = f"{progress.step}/{progress.total_steps}" if progress else ""
+    steps = f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
     return (*start, job.state.status, steps, _loss_text(job), _score_text(record), created)
 
 

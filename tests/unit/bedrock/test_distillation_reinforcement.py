@@ -13,9 +13,9 @@ from processes import Cli
 
 from cloudft import catalogue
 from cloudft.aws.request_validation import validate_request
+from cloudft.backends.aws_base.request_checks import field_for_member
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import customizations, request
-from cloudft.backends.bedrock.preflight import check_offline
 from cloudft.backends.findings import FindingFactory
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord
@@ -134,12 +134,10 @@ def test_a_wrong_hyperparameter_is_found_where_it_is_written(
         customization_type="REINFORCEMENT_FINE_TUNING",
         reinforcement=section,
     )
-    [finding] = check_offline(loaded)
-    assert (finding.code, finding.field) == (
-        "BadRequest",
-        f"reinforcement.hyperparameters{place}",
-    )
-    assert name in finding.message
+    parameters = request.create_request(with_placeholder_data(loaded))
+    [problem] = validate_request("bedrock", "CreateModelCustomizationJob", parameters)
+    field = field_for_member(problem, customizations.request_fields(), "bedrock.request")
+    assert field == f"reinforcement.hyperparameters{place}" and name in problem
 
 
 def test_a_custom_model_is_known_by_the_model_it_was_made_from() -> None:

@@ -25,10 +25,11 @@ from cloudft.spec.load import load_job
         ),
         ({"hyperparameters": {"trainingSamplePerPrompt": 1}}, {}, "trainingSamplePerPrompt"),
         ({"hyperparameters": {"evalSteps": 1}}, {}, "evalSteps"),
+        ({"hyperparameters": {"inferenceMaxTokens": 256}}, {}, "inferenceMaxTokens"),
         ({}, {"processes": 2}, "local.processes"),
         ({}, {"method": "full", "reinforcement": {"beta": 0.1}}, "local.reinforcement.beta"),
     ],
-    ids=["no file", "one answer", "unknown", "processes", "no reference"],
+    ids=["no file", "one answer", "unknown", "no room", "processes", "no reference"],
 )
 def test_what_can_not_work_here_is_an_error_with_its_field(
     tmp_path: Path,
