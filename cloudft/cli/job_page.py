@@ -149,19 +149,30 @@ def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
 
 
 METRIC_COLUMNS = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
-REWARD_COLUMNS = ("REWARD", "KL", "LENGTH", "ENTROPY", "DEAD", "CLIPPED")
-"""More columns of a job that learns from rewards."""
+MEASURE_COLUMNS = {
+    "reward": ("REWARD", ".4f"),
+    "kl": ("KL", ".4f"),
+    "response_length": ("LENGTH", ".1f"),
+    "entropy": ("ENTROPY", ".3f"),
+    "dead_groups": ("DEAD", ".2f"),
+    "clip_fraction": ("CLIPPED", ".3f"),
+    "chosen_reward": ("CHOSEN", ".4f"),
+    "rejected_reward": ("REJECTED", ".4f"),
+    "reward_margin": ("MARGIN", ".4f"),
+    "preference_accuracy": ("ACCURACY", ".3f"),
+}
+"""Heading and number format of what only some jobs measure, by the field of a point: of jobs that
+learn from rewards, and of those that learn from pairs of answers."""
 
 
 def metric_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
     """Return the columns of a table of these points."""
-    has_reward = any(point.reward is not None for point in metrics)
-    return METRIC_COLUMNS + (REWARD_COLUMNS if has_reward else ())
+    return METRIC_COLUMNS + tuple(MEASURE_COLUMNS[name][0] for name in _measures(metrics))
 
 
 def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
     """Yield the points of a loss curve as table rows."""
-    has_reward = any(point.reward is not None for point in metrics)
+    measures = _measures(metrics)
     for point in metrics:
         row = (
             point.step,
@@ -172,16 +183,14 @@ def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
             f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
         )
-        yield row + (_reward_values(point) if has_reward else ())
+        yield row + tuple(_measure_text(point, name) for name in measures)
 
 
-def _reward_values(point: Metric) -> tuple[str, ...]:
-    values = (
-        (point.reward, ".4f"),
-        (point.kl, ".4f"),
-        (point.response_length, ".1f"),
-        (point.entropy, ".3f"),
-        (point.dead_groups, ".2f"),
-        (point.clip_fraction, ".3f"),
-    )
-    return tuple("" if value is None else format(value, form) for value, form in values)
+def _measures(metrics: Sequence[Metric]) -> list[str]:
+    """Return the fields of MEASURE_COLUMNS that at least one point has."""
+    return [n for n in MEASURE_COLUMNS if any(getattr(point, n) is not None for point in metrics)]
+
+
+def _measure_text(point: Metric, name: str) -> str:
+    value = getattr(point, name)
+    return "" if value is None else format(value, MEASURE_COLUMNS[name][1])

@@ -23,13 +23,15 @@ def save_loss_plot(points: Sequence[Metric], title: str, folder: Path) -> Path |
 
 
 def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
-    """Draw training and validation loss (nats per token) over steps into `to` (.png, .svg).
+    """Draw training and validation loss over steps into `to` (.png, .svg).
 
     Of a job that learns from rewards, draw the reward instead: its loss says nothing.
+
     Raise UsageError without matplotlib, without points, or for a file that can't be written.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise UsageError(
             "plots need matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
@@ -50,10 +52,10 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
         style = {"lw": 1.2} if label == "train" else {"lw": 1.2, "marker": "o"}
         if curve:
             axes.plot(*zip(*curve, strict=True), label=label, **style)
-    if has_reward:
-        axes.set(title=title, xlabel="step", ylabel="mean reward")
-    else:
-        axes.set(title=title, xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.set(title=title, xlabel="step", ylabel=_y_label(points, has_reward=has_reward))
+    if not has_reward:
+        axes.set_ylim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     try:
@@ -62,3 +64,10 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
         raise UsageError(
             f"{to} can't be written: {error}", fix="name a .png or .svg file."
         ) from error
+
+
+def _y_label(points: Sequence[Metric], *, has_reward: bool) -> str:
+    if has_reward:
+        return "mean reward"
+    is_pairs = any(point.reward_margin is not None for point in points)
+    return "loss (mean of the pairs)" if is_pairs else "loss (nats per token)"
