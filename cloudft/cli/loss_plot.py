@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloudft.errors import UsageError
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.types import Metric
 
 FILE_NAME = "loss.png"
@@ -41,19 +42,19 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
-    has_reward = any(point.reward is not None for point in points)
+    measure = choose_measure(points)
     for point in points:
         name = point.split
         label = name if point.validation_set is None else f"{name} {point.validation_set}"
-        value = point.reward if has_reward else point.loss
+        value = measure.value_of(point)
         if value is not None:
             curves.setdefault(label, []).append((point.step, value))
     for label, curve in curves.items():
         style = {"lw": 1.2} if label == "train" else {"lw": 1.2, "marker": "o"}
         if curve:
             axes.plot(*zip(*curve, strict=True), label=label, **style)
-    axes.set(title=title, xlabel="step", ylabel=_y_label(points, has_reward=has_reward))
-    if not has_reward:
+    axes.set(title=title, xlabel="step", ylabel=measure.label)
+    if not measure.is_reward:
         axes.set_ylim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -64,10 +65,3 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
         raise UsageError(
             f"{to} can't be written: {error}", fix="name a .png or .svg file."
         ) from error
-
-
-def _y_label(points: Sequence[Metric], *, has_reward: bool) -> str:
-    if has_reward:
-        return "mean reward"
-    is_pairs = any(point.reward_margin is not None for point in points)
-    return "loss (mean of the pairs)" if is_pairs else "loss (nats per token)"
