@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
-from cloudft.storage.artifacts import learns_from_rewards
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.types import JobState, Metric, TrainingProgress, to_camel_case, validation_role
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def job_page(job: Job) -> str:
         f"{to_camel_case(name).removesuffix('Details')} {value}"
         for name, value in vars(state.status_details).items()
     )
-    loss = progress.loss if progress and progress.reward is None else None
+    reward = progress.reward if progress else None
+    loss = progress.loss if progress and reward is None else None
     rows: list[tuple[str, object]] = [
         ("job", record.id),
         ("status", f"{state.status} ({details})"),
@@ -36,7 +37,7 @@ def job_page(job: Job) -> str:
         ("activity", summary.get("activity") if state.ended_at is None else None),
         ("step", _step_text(progress)),
         ("loss", f"{loss:.4f}" if loss is not None else None),
-        ("reward", _last_reward_text(progress)),
+        ("reward", f"{reward:.4f} in the last step" if reward is not None else None),
         ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
         ("sets", _validation_sets_text(summary)),
@@ -50,6 +51,12 @@ def job_page(job: Job) -> str:
         ("failure", state.failure_message),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
+
+
+def _step_text(progress: TrainingProgress | None) -> str | None:
+    if progress is None or not progress.total_steps:  # a teacher answers before the first step
+        return None
+    return f"{progress.step} of {progress.total_steps}"
 
 
 def _cost_text(job: Job) -> str | None:
@@ -113,17 +120,6 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     return text
 
 
-def _step_text(progress: TrainingProgress | None) -> str | None:
-    if progress is None or not progress.total_steps:  # a teacher answers before the first step
-        return None
-    return f"{progress.step} of {progress.total_steps}"
-
-
-def _last_reward_text(progress: TrainingProgress | None) -> str | None:
-    reward = progress.reward if progress else None
-    return None if reward is None else f"{reward:.4f} in the last step"
-
-
 def _reward_text(before: float, tuned: Mapping[str, Any] | None) -> str:
     """Return the mean reward on held-out prompts, with the interval of its gain."""
     text = f"reward {before:.4f} before"
@@ -162,43 +158,55 @@ def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
 
 
 METRIC_COLUMNS = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
-REWARD_COLUMNS = ("REWARD", "KL", "LENGTH", "ENTROPY", "DEAD", "CLIPPED")
-"""Columns of a job that learns from rewards, in place of loss and perplexity: its loss is about 0
-in each step, whatever it learns."""
+LOSS_COLUMNS = ("LOSS", "PERPLEXITY")
+MEASURE_COLUMNS = {
+    "reward": ("REWARD", ".4f"),
+    "kl": ("KL", ".4f"),
+    "response_length": ("LENGTH", ".1f"),
+    "entropy": ("ENTROPY", ".3f"),
+    "dead_groups": ("DEAD", ".2f"),
+    "clip_fraction": ("CLIPPED", ".3f"),
+    "chosen_reward": ("CHOSEN", ".4f"),
+    "rejected_reward": ("REJECTED", ".4f"),
+    "reward_margin": ("MARGIN", ".4f"),
+    "preference_accuracy": ("ACCURACY", ".3f"),
+}
+"""Heading and number format of what only some jobs measure, by the field of a point: of jobs that
+learn from rewards, and of those that learn from pairs of answers."""
 
 
 def metric_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """Return the columns of a table of these points."""
-    measured = REWARD_COLUMNS if learns_from_rewards(metrics) else METRIC_COLUMNS[3:5]
-    return METRIC_COLUMNS[:3] + measured + METRIC_COLUMNS[5:]
+    """Return the columns of a table of these points; no loss where the reward is what counts."""
+    is_reward = choose_measure(metrics).is_reward
+    columns = [one for one in METRIC_COLUMNS if not (is_reward and one in LOSS_COLUMNS)]
+    return (*columns, *(MEASURE_COLUMNS[name][0] for name in _measures(metrics)))
 
 
 def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
     """Yield the points of a curve as table rows."""
-    measure = _reward_values if learns_from_rewards(metrics) else _loss_values
+    measures, is_reward = _measures(metrics), choose_measure(metrics).is_reward
     for point in metrics:
         yield (
             point.step,
             point.epoch,
             point.split if point.validation_set is None else validation_role(point.validation_set),
-            *measure(point),
+            *(() if is_reward else _loss_texts(point)),
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
             f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
+            *(_measure_text(point, name) for name in measures),
         )
 
 
-def _loss_values(point: Metric) -> tuple[str, ...]:
+def _loss_texts(point: Metric) -> tuple[str, str]:
     perplexity = f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf"
     return f"{point.loss:.4f}", perplexity
 
 
-def _reward_values(point: Metric) -> tuple[str, ...]:
-    values = (
-        (point.reward, ".4f"),
-        (point.kl, ".4f"),
-        (point.response_length, ".1f"),
-        (point.entropy, ".3f"),
-        (point.dead_groups, ".2f"),
-        (point.clip_fraction, ".3f"),
-    )
-    return tuple("" if value is None else format(value, form) for value, form in values)
+def _measures(metrics: Sequence[Metric]) -> list[str]:
+    """Return the fields of MEASURE_COLUMNS that at least one point has."""
+    return [n for n in MEASURE_COLUMNS if any(getattr(point, n) is not None for point in metrics)]
+
+
+def _measure_text(point: Metric, name: str) -> str:
+    value = getattr(point, name)
+    return "" if value is None else format(value, MEASURE_COLUMNS[name][1])

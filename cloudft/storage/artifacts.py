@@ -77,11 +77,6 @@ def combine_validation(points: Iterable[Metric]) -> list[Metric]:
     return [_mean(same) for same in by_step.values() if len(same) == len(names)]
 
 
-def learns_from_rewards(points: Iterable[Metric]) -> bool:
-    """Return whether the curve is of a job with rewards: its loss and its perplexity say little."""
-    return any(point.reward is not None for point in points)
-
-
 def _mean(points: list[Metric]) -> Metric:
     """Return the point of the mean loss; its perplexity is that of the mean."""
     loss = sum(p.loss for p in points) / len(points)

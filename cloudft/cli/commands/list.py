@@ -60,10 +60,10 @@ def list_command(
 ) -> int:
     """List the jobs, newest first.
 
-    LOSS is the last validation loss, or the training loss of a running job, or the reward of one
-    that learns from rewards; SCORE is that of the
-    newest evaluation. A job whose account can't be read has the status "unknown" (null in JSON,
-    whatever --status is); the exit code is 4 (refused) or 5 (unreachable) then.
+    LOSS is the last validation loss, or the training loss of a running job; the reward, where a job
+    learns from rewards. SCORE is that of the newest evaluation. A job whose account can't be read
+    has the status "unknown" (null in JSON, whatever --status is); the exit code is 4 (refused) or 5
+    (unreachable) then.
     """
     from cloudft.cli.output import format_table, print_unavailable
     from cloudft.errors import DamagedJob

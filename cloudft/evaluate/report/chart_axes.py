@@ -14,36 +14,47 @@ TICKS = 6
 
 
 class Axes(NamedTuple):
-    """The ticks of both axes, from one end of each to the other. x begins at 0."""
+    """The ticks of both axes; the first is the axis's begin, and the last its end."""
 
     x_ticks: Sequence[float]
     y_ticks: Sequence[float]
 
     def position(self, x: float, y: float) -> tuple[float, float]:
         """Return where a point is drawn."""
-        lowest = self.y_ticks[0]
-        height = (y - lowest) / (self.y_ticks[-1] - lowest)
         return (
-            LEFT + (WIDTH - LEFT - RIGHT) * x / self.x_ticks[-1],
-            HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * height,
+            LEFT + (WIDTH - LEFT - RIGHT) * _share(x, self.x_ticks),
+            HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * _share(y, self.y_ticks),
         )
 
 
-def choose_ticks(highest: float, *, lowest: float = 0.0, whole: bool = False) -> list[float]:
+def _share(value: float, ticks: Sequence[float]) -> float:
+    """Return where a value is between the first tick (0) and the last (1)."""
+    return (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+
+def choose_ticks(highest: float, *, whole: bool = False) -> list[float]:
     """Return round numbers from 0 to `highest` or above, 1, 2 or 5 times a power of ten apart.
 
-    They begin below 0 where `lowest` is negative. `whole` leaves out fractions. The steps are those
-    of Heckbert ("Nice Numbers for Graph Labels", Graphics Gems, 1990).
+    `whole` leaves out fractions. The steps are those of Heckbert ("Nice Numbers for Graph Labels",
+    Graphics Gems, 1990).
     """
-    lowest = min(lowest, 0.0)
-    span = max(highest, 0.0) - lowest
-    if not math.isfinite(span) or span < 1e-9:
+    if not math.isfinite(highest) or highest < 1e-9:
         return [0.0, 1.0]
-    power = 10.0 ** math.floor(math.log10(span / TICKS))
+    power = 10.0 ** math.floor(math.log10(highest / TICKS))
     steps = [n * power for n in (1, 2, 5, 10) if not whole or n * power >= 1] or [1.0]
-    step = min(steps, key=lambda step: abs(span / step - TICKS))
-    first, last = math.floor(lowest / step + 1e-9), math.ceil(max(highest, 0.0) / step - 1e-9)
-    return [float(f"{n * step:.6g}") for n in range(first, max(first + 1, last) + 1)]
+    step = min(steps, key=lambda step: abs(highest / step - TICKS))
+    count = math.ceil(highest / step - 1e-9)
+    return [float(f"{n * step:.6g}") for n in range(max(1, count) + 1)]
+
+
+def choose_range(lowest: float, highest: float) -> list[float]:
+    """Return round numbers from 0, or from below a negative `lowest`, to `highest` or above."""
+    if lowest >= 0:
+        return choose_ticks(highest)
+    above = choose_ticks(max(highest, -lowest))
+    step = above[1]
+    first, last = math.floor(lowest / step), max(0, math.ceil(highest / step))
+    return [float(f"{n * step:.6g}") for n in range(first, last + 1)]
 
 
 def draw_axes(axes: Axes, x_title: str, y_title: str) -> str:
@@ -51,7 +62,7 @@ def draw_axes(axes: Axes, x_title: str, y_title: str) -> str:
     parts = []
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for value in axes.y_ticks:
-        _, y = axes.position(0, value)
+        _, y = axes.position(axes.x_ticks[0], value)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{_label(value)}</text>'

@@ -21,8 +21,9 @@ from cloudft.evaluate.results import (
     EvaluatedRecord,
     Evaluation,
 )
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.jobs.lifecycle import Job
-from cloudft.storage.artifacts import combine_validation, learns_from_rewards
+from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
 from cloudft.types import Metric
 
@@ -50,7 +51,7 @@ def render_job_page(
     """Return the page as HTML. Without `include_texts` it contains no text of any record."""
     from markupsafe import Markup
 
-    curve = draw_loss_curve(points)
+    curve, measure = draw_loss_curve(points), choose_measure(points)
     validation = combine_validation(points)
     changed = _changed_records(evaluation) if evaluation and include_texts else []
     judged = _judged_records(evaluation) if evaluation and include_texts else []
@@ -67,8 +68,8 @@ def render_job_page(
             "sources": summarize_sources(job.record.manifest.get("sources", [])),
             # Safe without escaping: the drawing is made here, from numbers only.
             "curves": Markup(curve) if curve else None,
-            "curve_of": "Reward" if learns_from_rewards(points) else "Loss",
-            "best": _best(validation),
+            "measure": measure,
+            "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
             "benchmarks": [s for s in suites if not s["suite"].startswith(SUITE_PREFIX)],
             "judged": [s for s in suites if s["suite"].startswith(SUITE_PREFIX)],
@@ -81,18 +82,6 @@ def render_job_page(
             "environment": list(_environment(job, evaluation)),
         },
     )
-
-
-def _best(validation: Sequence[Metric]) -> Row | None:
-    """Return what the best validation of a curve was: a sentence's beginning, and its point."""
-    if not validation:
-        return None
-    rewarded = [point for point in validation if point.reward is not None]
-    if rewarded:
-        best = max(rewarded, key=lambda point: point.reward or 0.0)
-        return "Highest validation reward", {"value": best.reward, "step": best.step}
-    best = min(validation, key=lambda point: point.loss)
-    return "Lowest validation loss", {"value": best.loss, "step": best.step}
 
 
 def _settings(job: Job) -> Iterator[Row]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from base64 import b64encode
 from collections import Counter
-from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft.cli.job_page import metric_columns, metric_rows
-from cloudft.evaluate.diagnostics.overfitting import diagnose_overfitting
-from cloudft.evaluate.report.chart_axes import TICKS, choose_ticks
+from cloudft.evaluate.report.chart_axes import TICKS, choose_range, choose_ticks
 from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.evaluate.report.job_page import render_job_page
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
@@ -171,19 +170,21 @@ def test_the_axes_of_a_loss_curve_are_round() -> None:
     assert ">12</text>" in curve and ">20,000</text>" in curve and len(curve) < 60_000
     assert "Training: 20000 points, from 11.200 at step 1" in curve
     assert draw_loss_curve([]) is None
+    assert choose_range(0.2, 11.2) == choose_ticks(11.2)
+    assert choose_range(-0.3, 1.0) == [-0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert choose_range(-2.0, -1.0)[0] == -2.0 and choose_range(-2.0, -1.0)[-1] == 0
 
 
-def test_a_job_that_learns_from_rewards_is_shown_by_its_rewards() -> None:
-    losses = sample_pages.make_curves(40)
-    points = [replace(one, loss=-1e-8, reward=one.step / 39 - 0.5) for one in losses]
-    curve = draw_loss_curve(points) or ""
-    assert ">mean reward</text>" in curve and ">-0.4</text>" in curve and "loss (" not in curve
-    assert "from -0.500 at step 1 to 0.500 at step 40." in curve
-    assert metric_columns(points)[3:5] == ("REWARD", "KL")
+def test_the_curve_of_a_job_that_learns_from_rewards_shows_them() -> None:
+    points = [
+        dataclasses.replace(p, loss=0.0, reward=-0.5 + p.step / 10)
+        for p in sample_pages.make_curves(11)
+    ]
+    drawn = draw_loss_curve(points) or ""
+    assert "Reward by optimizer step" in drawn and "mean reward" in drawn
+    assert "from -0.500 at step 1 to 0.500 at step 11" in drawn
+    assert metric_columns(points)[3:] == ("RATE", "TOKENS/S", "REWARD")
     assert {len(row) for row in metric_rows(points)} == {len(metric_columns(points))}
-    assert metric_columns(losses)[3:5] == ("LOSS", "PERPLEXITY")
-    # A lower reward at the end is no rise of the loss: evaluate compares the rewards themselves.
-    assert diagnose_overfitting(losses) is not None and diagnose_overfitting(points) is None
 
 
 def test_a_histogram_of_equal_lengths_is_one_bar_with_its_limit() -> None:
