@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import click
 
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.cli.command import command
 from cloudft.cli.data_inputs import (
     canonical_records,
@@ -35,7 +36,8 @@ class Piece(TypedDict):
 class Preview(TypedDict):
     """A record as tokens, as JSON. `cutAt` is None when all of it fits.
 
-    `rows` has the tokens of both answers of a pair, each after its prompt, the chosen one's first;
+    `isPrompt` is True for a prompt whose answer the model or its teacher gives in training. `rows`
+    has the tokens of both answers of a pair, each after its prompt, the chosen one's first;
     `pieces` are then those of the chosen one. Other records have one row.
     """
 
@@ -48,6 +50,7 @@ class Preview(TypedDict):
     rows: list[list[Piece]]
     length: int
     learned: int
+    isPrompt: bool
     cutAt: int | None
     template: str | None
 
@@ -94,6 +97,8 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview
     rows = reply.get("rows", [reply["pieces"]])
     longest = max(map(len, rows))
     limit = max_record_length(job, facts["context"])
+    learned = sum(piece["learned"] for pieces in rows for piece in pieces[:limit])
+    kind = CUSTOMIZATION_TYPES[job.spec.customization_type]
     return {
         "file": located.file,
         "line": located.line,
@@ -103,7 +108,8 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview
         "pieces": rows[0],
         "rows": rows,
         "length": sum(map(len, rows)),
-        "learned": sum(piece["learned"] for pieces in rows for piece in pieces[:limit]),
+        "learned": learned,
+        "isPrompt": kind.data == "prompts" and not any(p["learned"] for row in rows for p in row),
         "cutAt": limit if limit is not None and longest > limit else None,
         "template": None if limit is None else facts["chatTemplate"],
     }
@@ -115,8 +121,11 @@ def preview_note(value: Preview) -> str:
     left_out = f", without {', '.join(value['leftOut'])}" if value["leftOut"] else ""
     note = (
         f"{value['file']}:{value['line']}: read as {value['readAs']}{left_out};"
-        f" {value['length']} tokens, {value['learned']} in the loss"
+        f" {value['length']} tokens"
     )
+    if value["isPrompt"]:
+        return f"{note} of a prompt, which is answered in training; {rendered}"
+    note += f", {value['learned']} in the loss"
     if not value["learned"]:
         note += ", so the trainer leaves the record out"
     return f"{note}; {rendered}"

@@ -124,6 +124,10 @@ def run_advice(
         training_backend, SupportsInference
     ):
         raise UsageError("this backend has no inference", fix="use --backend local.")
+    if not staged.job.spec.data.test and staged.manifest.files.keys() <= {"train"}:
+        # Before the training, which takes time and perhaps money.
+        fix = "set data.test or data.validation in the job file."
+        raise UsageError("the job has no held-out data to compare the methods on", fix=fix)
     # The very job that `submit` would start; one that is already trained is found.
     job = require_completed(wait(lifecycle.submit(staged, training_backend, Store(home.jobs))))
     held_out = load_held_out_data(job.record, home, None, options.limit)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import JobFile
 
+from cloudft.cli.commands.data_preview import preview_note
 from cloudft.cli.main import cloudft
 from cloudft.data.analysis.stats import MAX_LISTED, DatasetStats, summarize_lengths
 from cloudft.data.formats.record import Conversation, Turn
@@ -112,6 +113,22 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_h
     assert "--- cut here, after 200 tokens" in data("preview", path, "--record", "2", output="text")
     with pytest.raises(UsageError, match="no record 9"):
         data("preview", path, "--record", "9")
+
+
+def test_a_prompt_that_is_answered_in_training_is_not_said_to_be_left_out(
+    job_file: JobFile, preloaded_here: None
+) -> None:
+    prompt = {"messages": [{"role": "user", "content": "Where is it?"}], "reference_answer": "here"}
+    path = job_file(
+        records=[prompt],
+        hyperparameters={},
+        customization_type="REINFORCEMENT_FINE_TUNING",
+        reinforcement={"grader": "grader.py"},
+    )
+    value = data("preview", path)
+    assert (value["learned"], value["isPrompt"]) == (0, True)
+    note = preview_note(value)
+    assert "answered in training" in note and "leaves the record out" not in note
 
 
 def test_what_the_job_can_not_use_is_no_count_of_zero(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from processes import Cli, JobFile
 
 from cloudft.evaluate.advise import prompting
 from cloudft.evaluate.advise.bm25 import Bm25Index, split_passages
@@ -168,3 +171,11 @@ def test_what_is_requested_has_the_nearest_examples_and_passages_last() -> None:
         .endswith("alone: yes, no.")
     )
     assert Bm25Index(["a b"]).search("", 3) == []
+
+
+def test_a_job_without_held_out_data_is_refused_before_it_is_trained(
+    cli: Cli, job_file: JobFile
+) -> None:
+    done = cli("advise", job_file(records=8))
+    assert done.returncode == 2 and "no held-out data" in done.stderr
+    assert json.loads(cli("list", "--output", "json").stdout) == []
