@@ -18,7 +18,7 @@ from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.request_validation import load_service_model
 from cloudft.backends.bedrock import price_list
 from cloudft.backends.partial_listing import ListingBuilder
-from cloudft.catalogue import CUSTOMIZATION_TYPES, Model
+from cloudft.catalogue import CUSTOMIZATION_TYPES, Model, trains_on
 from cloudft.types import Listing
 
 IMPORTED = "IMPORTED"
@@ -99,7 +99,7 @@ def compare_service_model() -> Iterator[CatalogueComparison]:
     summary = listed.output_shape.members["modelSummaries"].member.members
     statuses = summary["modelLifecycle"].members["status"].enum
     rows: tuple[tuple[str, Set[str], Sequence[str]], ...] = (
-        ("customizationType", {*CUSTOMIZATION_TYPES, IMPORTED}, job["customizationType"].enum),
+        ("customizationType", {*trains_on("bedrock"), IMPORTED}, job["customizationType"].enum),
         (
             "byCustomizationType",
             {row.name for row in CUSTOMIZATION_TYPES.values() if row.is_listed},
