@@ -17,6 +17,7 @@ import sample_pages
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudft.cli.job_page import metric_columns, metric_rows
 from cloudft.evaluate.report.chart_axes import TICKS, choose_range, choose_ticks
 from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.evaluate.report.job_page import render_job_page
@@ -182,6 +183,8 @@ def test_the_curve_of_a_job_that_learns_from_rewards_shows_them() -> None:
     drawn = draw_loss_curve(points) or ""
     assert "Reward by optimizer step" in drawn and "mean reward" in drawn
     assert "from -0.500 at step 1 to 0.500 at step 11" in drawn
+    assert metric_columns(points)[3:] == ("RATE", "TOKENS/S", "REWARD")
+    assert {len(row) for row in metric_rows(points)} == {len(metric_columns(points))}
 
 
 def test_a_histogram_of_equal_lengths_is_one_bar_with_its_limit() -> None:
