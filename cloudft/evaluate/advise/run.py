@@ -124,10 +124,7 @@ def run_advice(
         training_backend, SupportsInference
     ):
         raise UsageError("this backend has no inference", fix="use --backend local.")
-    if not staged.job.spec.data.test and staged.manifest.files.keys() <= {"train"}:
-        # Before the training, which takes time and perhaps money.
-        fix = "set data.test or data.validation in the job file."
-        raise UsageError("the job has no held-out data to compare the methods on", fix=fix)
+    _require_held_out_data(staged)
     # The very job that `submit` would start; one that is already trained is found.
     job = require_completed(wait(lifecycle.submit(staged, training_backend, Store(home.jobs))))
     held_out = load_held_out_data(job.record, home, None, options.limit)
@@ -167,6 +164,13 @@ def run_advice(
         training_seconds=_training_seconds(job),
         training_usd=base_backend.estimate(staged.job, staged.manifest.files).usd["training"],
     )
+
+
+def _require_held_out_data(staged: StagedJob) -> None:
+    """Raise UsageError before a training that takes time, and perhaps money, for nothing."""
+    if not staged.job.spec.data.test and staged.manifest.files.keys() <= {"train"}:
+        fix = "set data.test or data.validation in the job file."
+        raise UsageError("the job has no held-out data to compare the methods on", fix=fix)
 
 
 def _grade_base_model(
