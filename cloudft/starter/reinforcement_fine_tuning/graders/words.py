@@ -1,4 +1,4 @@
-"""Reward a description that has the number of words that was asked for.
+"""Reward a description by how near its number of words is to the one in the prompt.
 
 `lambda_handler` gets a list of samples: `messages` end with the model's answer, and `metadata` has
 the record's `reference_answer`. It returns a reward for each sample, by its `id`.
