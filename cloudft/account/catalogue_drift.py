@@ -98,8 +98,9 @@ def compare_service_model() -> Iterator[CatalogueComparison]:
     filters = listed.input_shape.members
     summary = listed.output_shape.members["modelSummaries"].member.members
     statuses = summary["modelLifecycle"].members["status"].enum
+    on_bedrock = {name for name, row in CUSTOMIZATION_TYPES.items() if "bedrock" in row.trains_on}
     rows: tuple[tuple[str, Set[str], Sequence[str]], ...] = (
-        ("customizationType", {*CUSTOMIZATION_TYPES, IMPORTED}, job["customizationType"].enum),
+        ("customizationType", {*on_bedrock, IMPORTED}, job["customizationType"].enum),
         (
             "byCustomizationType",
             {row.name for row in CUSTOMIZATION_TYPES.values() if row.is_listed},

@@ -42,7 +42,6 @@ class CustomizationType:
 
 EVERYWHERE = frozenset({"local", "sagemaker", "bedrock"})
 NOT_BEDROCK = frozenset({"local", "sagemaker"})
-BEDROCK_ALONE = frozenset({"bedrock"})
 _TYPES = (
     CustomizationType(
         name="FINE_TUNING",

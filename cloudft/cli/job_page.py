@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
-from cloudft.types import JobState, Metric, to_camel_case, validation_role
+from cloudft.jobs.curve_measure import choose_measure
+from cloudft.types import JobState, Metric, TrainingProgress, to_camel_case, validation_role
 
 if TYPE_CHECKING:
     from cloudft.jobs.lifecycle import Job
@@ -21,7 +22,8 @@ def job_page(job: Job) -> str:
         f"{to_camel_case(name).removesuffix('Details')} {value}"
         for name, value in vars(state.status_details).items()
     )
-    loss = progress.loss if progress else None
+    reward = progress.reward if progress else None
+    loss = progress.loss if progress and reward is None else None
     rows: list[tuple[str, object]] = [
         ("job", record.id),
         ("status", f"{state.status} ({details})"),
@@ -33,8 +35,9 @@ def job_page(job: Job) -> str:
         ("queued", summary.get("queuedIn")),
         ("model", _imported_model_text(summary)),
         ("activity", summary.get("activity") if state.ended_at is None else None),
-        ("step", f"{progress.step} of {progress.total_steps}" if progress else None),
+        ("step", _step_text(progress)),
         ("loss", f"{loss:.4f}" if loss is not None else None),
+        ("reward", f"{reward:.4f} in the last step" if reward is not None else None),
         ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
         ("sets", _validation_sets_text(summary)),
@@ -48,6 +51,12 @@ def job_page(job: Job) -> str:
         ("failure", state.failure_message),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
+
+
+def _step_text(progress: TrainingProgress | None) -> str | None:
+    if progress is None or not progress.total_steps:  # a teacher answers before the first step
+        return None
+    return f"{progress.step} of {progress.total_steps}"
 
 
 def _cost_text(job: Job) -> str | None:
@@ -149,39 +158,55 @@ def _validation_sets_text(summary: Mapping[str, Any]) -> str | None:
 
 
 METRIC_COLUMNS = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
-REWARD_COLUMNS = ("REWARD", "KL", "LENGTH", "ENTROPY", "DEAD", "CLIPPED")
-"""More columns of a job that learns from rewards."""
+LOSS_COLUMNS = ("LOSS", "PERPLEXITY")
+MEASURE_COLUMNS = {
+    "reward": ("REWARD", ".4f"),
+    "kl": ("KL", ".4f"),
+    "response_length": ("LENGTH", ".1f"),
+    "entropy": ("ENTROPY", ".3f"),
+    "dead_groups": ("DEAD", ".2f"),
+    "clip_fraction": ("CLIPPED", ".3f"),
+    "chosen_reward": ("CHOSEN", ".4f"),
+    "rejected_reward": ("REJECTED", ".4f"),
+    "reward_margin": ("MARGIN", ".4f"),
+    "preference_accuracy": ("ACCURACY", ".3f"),
+}
+"""Heading and number format of what only some jobs measure, by the field of a point: of jobs that
+learn from rewards, and of those that learn from pairs of answers."""
 
 
 def metric_columns(metrics: Sequence[Metric]) -> tuple[str, ...]:
-    """Return the columns of a table of these points."""
-    has_reward = any(point.reward is not None for point in metrics)
-    return METRIC_COLUMNS + (REWARD_COLUMNS if has_reward else ())
+    """Return the columns of a table of these points; no loss where the reward is what counts."""
+    is_reward = choose_measure(metrics).is_reward
+    columns = [one for one in METRIC_COLUMNS if not (is_reward and one in LOSS_COLUMNS)]
+    return (*columns, *(MEASURE_COLUMNS[name][0] for name in _measures(metrics)))
 
 
 def metric_rows(metrics: Sequence[Metric]) -> Iterable[tuple[object, ...]]:
-    """Yield the points of a loss curve as table rows."""
-    has_reward = any(point.reward is not None for point in metrics)
+    """Yield the points of a curve as table rows."""
+    measures, is_reward = _measures(metrics), choose_measure(metrics).is_reward
     for point in metrics:
-        row = (
+        yield (
             point.step,
             point.epoch,
             point.split if point.validation_set is None else validation_role(point.validation_set),
-            f"{point.loss:.4f}",
-            f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf",
+            *(() if is_reward else _loss_texts(point)),
             f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
             f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
+            *(_measure_text(point, name) for name in measures),
         )
-        yield row + (_reward_values(point) if has_reward else ())
 
 
-def _reward_values(point: Metric) -> tuple[str, ...]:
-    values = (
-        (point.reward, ".4f"),
-        (point.kl, ".4f"),
-        (point.response_length, ".1f"),
-        (point.entropy, ".3f"),
-        (point.dead_groups, ".2f"),
-        (point.clip_fraction, ".3f"),
-    )
-    return tuple("" if value is None else format(value, form) for value, form in values)
+def _loss_texts(point: Metric) -> tuple[str, str]:
+    perplexity = f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf"
+    return f"{point.loss:.4f}", perplexity
+
+
+def _measures(metrics: Sequence[Metric]) -> list[str]:
+    """Return the fields of MEASURE_COLUMNS that at least one point has."""
+    return [n for n in MEASURE_COLUMNS if any(getattr(point, n) is not None for point in metrics)]
+
+
+def _measure_text(point: Metric, name: str) -> str:
+    value = getattr(point, name)
+    return "" if value is None else format(value, MEASURE_COLUMNS[name][1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloudft.errors import UsageError
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.types import Metric
 
 FILE_NAME = "loss.png"
@@ -23,13 +24,15 @@ def save_loss_plot(points: Sequence[Metric], title: str, folder: Path) -> Path |
 
 
 def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
-    """Draw training and validation loss (nats per token) over steps into `to` (.png, .svg).
+    """Draw training and validation loss over steps into `to` (.png, .svg).
 
     Of a job that learns from rewards, draw the reward instead: its loss says nothing.
+
     Raise UsageError without matplotlib, without points, or for a file that can't be written.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise UsageError(
             "plots need matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
@@ -39,21 +42,21 @@ def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     curves: dict[str, list[tuple[int, float]]] = {"train": [], "validation": []}
-    has_reward = any(point.reward is not None for point in points)
+    measure = choose_measure(points)
     for point in points:
         name = point.split
         label = name if point.validation_set is None else f"{name} {point.validation_set}"
-        value = point.reward if has_reward else point.loss
+        value = measure.value_of(point)
         if value is not None:
             curves.setdefault(label, []).append((point.step, value))
     for label, curve in curves.items():
         style = {"lw": 1.2} if label == "train" else {"lw": 1.2, "marker": "o"}
         if curve:
             axes.plot(*zip(*curve, strict=True), label=label, **style)
-    if has_reward:
-        axes.set(title=title, xlabel="step", ylabel="mean reward")
-    else:
-        axes.set(title=title, xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.set(title=title, xlabel="step", ylabel=measure.label)
+    if not measure.is_reward:
+        axes.set_ylim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     try:

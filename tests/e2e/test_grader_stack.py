@@ -82,6 +82,8 @@ def test_a_grader_is_deployed_compared_changed_and_removed(
         assert busy.returncode != 0 and f"are graded by the function of team-grader: {job}" in (
             busy.stderr + busy.stdout
         )
+    waiting = aws.client("cloudformation").list_change_sets(StackName="team-grader")["Summaries"]
+    assert not [one for one in waiting if one["ExecutionStatus"] == "AVAILABLE"]
     reported(cli("stop", job, "--wait", *JSON))
     assert findings(cli, path, 3) == [("GraderDiffers", "reinforcement.grader")]
     [change] = reported(cli(*deploy, "--yes"))["changes"]

@@ -10,7 +10,10 @@ from cloudft.backends.findings import FindingFactory
 from cloudft.errors import NoSuchProfile
 from cloudft.types import Finding
 
-_MEMBER = re.compile(r" at '([^']+)' failed| in input: \"?([A-Za-z.]+)")
+_MEMBER = re.compile(
+    r" at '([^']+)' failed| in input: \"?([A-Za-z.]+)|^Invalid \w+ for parameter ([\w.]+)"
+    r"|^(?:Unknown|Missing required) parameter in (?!input:)([\w.]+):"
+)
 
 
 def check_profile_configured(
@@ -42,6 +45,13 @@ def field_for_member(problem: str, fields: Mapping[str, str], other: str) -> str
     fields; the longest match counts. `other` is for every other member.
     """
     match = _MEMBER.search(problem)
-    path = (match[1] or match[2]) if match else ""
+    path = match[match.lastindex or 0] if match else ""
     matching = [start for start in fields if f"{path}.".startswith(f"{start}.")]
-    return fields[max(matching, key=len)] if matching else other
+    if not matching:
+        return other
+    start = max(matching, key=len)
+    field = fields[start]
+    rest = path.removeprefix(start)
+    # Hyperparameters have the same names in the job file. Of a map, only its key or value is named.
+    keeps_names = field.rpartition(".")[2].lower() == start.rpartition(".")[2].lower()
+    return f"{field}{rest}" if keeps_names and rest not in (".key", ".value") else field

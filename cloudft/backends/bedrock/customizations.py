@@ -14,6 +14,7 @@ from cloudft import catalogue
 from cloudft.aws.permissions import ArnContext, RequiredPermission
 from cloudft.backends.bedrock.inference_profiles import invoke_permissions
 from cloudft.backends.findings import FindingFactory
+from cloudft.backends.type_sections import check_type_sections
 from cloudft.catalogue import CUSTOMIZATION_TYPES, CustomizationType
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
@@ -87,23 +88,13 @@ def check_customization(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
     """Yield findings about the type and its section that need no account."""
     name = job.spec.customization_type
     job_type = CUSTOMIZATION_TYPES[name]
-    for other in CUSTOMIZATION_TYPES.values():
-        if other.section is None or getattr(job.spec, other.section) is None:
-            continue
-        if other.section != job_type.section:
-            message = f"the section {other.section} has no meaning for {name}"
-            fix = f"set customization_type: {other.name}."
-            yield finding("UnusedValue", other.section, message, fix)
+    yield from check_type_sections(job, finding)
     if _lacks_section(job, job_type):
         section = str(job_type.section)
         message = f"{name} needs the section {section}"
         if _lacks_teacher(job):
             section, message = "distillation.teacher", f"{name} on Bedrock needs a teacher"
         yield finding("MissingValue", section, message, job_type.section_fix)
-    if job_type.has_own_hyperparameters and job.spec.hyperparameters:
-        message = f"{name} takes its own hyperparameters"
-        fix = f"move them to {job_type.section}.hyperparameters."
-        yield finding("UnusedValue", "hyperparameters", message, fix)
     customization = _customization(job)
     if customization is not None:
         yield from customization.check(job, finding)

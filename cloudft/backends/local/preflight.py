@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.findings import FindingFactory
 from cloudft.backends.local import environment, limits
 from cloudft.backends.local.embedding_rows import tokens_beyond_embedding
 from cloudft.backends.local.reinforcement import check_reinforcement
@@ -23,6 +24,7 @@ from cloudft.backends.local.request import (
 from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.teacher import check_teacher
 from cloudft.backends.trained_model import trained_model
+from cloudft.backends.type_sections import check_type_sections
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
@@ -52,6 +54,7 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
         return
     yield from _check_trainer(job)
     yield from _check_model(job)
+    yield from check_type_sections(job, FindingFactory(job))
     yield from check_teacher(job, trains_here=True)
     yield from _check_hyperparameters(job)
     yield from check_reinforcement(job)

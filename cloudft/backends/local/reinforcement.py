@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import Hyperparameter
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -47,17 +48,19 @@ def build_settings(job: LoadedJob) -> dict[str, Any]:
 def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
     """Yield what prevents a reinforcement job from running here, with its field."""
     if not is_reinforcement(job):
+        yield from _check_unused(job)
         return
     local, section = job.spec.local, job.spec.reinforcement
     if section is None or section.grader is None:
         message, fix = "the job has no grader", "name its file: `reinforcement: {grader: FILE.py}`."
-        if section is not None:
+        if section is not None and section.lambda_arn is not None:
             message = "the job names no grader's file, and lambda_arn is a function on AWS"
         field = "reinforcement" if section is None else "reinforcement.grader"
         yield _finding(job, "error", "MissingValue", field, message, fix)
     if section is None:
         return
     yield from _check_hyperparameters(job, section.hyperparameters)
+    yield from _check_length(job)
     if local.processes not in (1, "auto") or local.fsdp is True:
         field = "local.fsdp" if local.fsdp is True else "local.processes"
         message = f"{REINFORCEMENT} trains in one process here: it samples answers and learns"
@@ -71,6 +74,14 @@ def check_reinforcement(job: LoadedJob) -> Iterator[Finding]:
         fix = "set beta: 0, or use `method: lora`, whose base is the model without adapters."
         field = "local.reinforcement.beta"
         yield _finding(job, "error", "NoReference", field, message, fix)
+
+
+def _check_unused(job: LoadedJob) -> Iterator[Finding]:
+    """Yield a warning for settings of such jobs where the job is none."""
+    if job.spec.local.reinforcement.model_fields_set:
+        message = f"local.reinforcement has no effect on {job.spec.customization_type}"
+        fix = f"remove it, or set customization_type: {REINFORCEMENT}."
+        yield _finding(job, "warning", "UnusedValue", "local.reinforcement", message, fix)
 
 
 def _check_hyperparameters(job: LoadedJob, given: Mapping[str, object]) -> Iterator[Finding]:
@@ -90,6 +101,21 @@ def _check_hyperparameters(job: LoadedJob, given: Mapping[str, object]) -> Itera
             message = f"{name} is {value}; the local trainer takes {whole} from {row.min:g} to"
             fix = f"give a value of {row.min:g} to {row.max:g}."
             yield _finding(job, "error", "OutOfRange", field, f"{message} {row.max:g}", fix)
+
+
+def _check_length(job: LoadedJob) -> Iterator[Finding]:
+    """Yield an error where an answer alone may be longer than prompt and answer together."""
+    model, name = trained_model(job), "inferenceMaxTokens"
+    limits = [job.spec.local.max_length, model.context if model else None]
+    room = min((limit for limit in limits if limit is not None), default=None)
+    overrides = job.spec.local.hyperparameters
+    value = {**given_hyperparameters(job), **overrides}.get(name)
+    if room is None or value is None or value < room:
+        return
+    section = "local" if name in overrides else "reinforcement"
+    message = f"{name} is {value}, and prompt and answer have {room} tokens together"
+    fix = f"set it below {room}, with room for the prompt."
+    yield _finding(job, "error", "OutOfRange", f"{section}.hyperparameters.{name}", message, fix)
 
 
 def _fits(value: object, row: Hyperparameter) -> bool:

@@ -28,7 +28,7 @@ from cloudft.types import Finding
 TRAINER_FINDINGS = {
     *("NotLocal", "MaxLengthOverContext", "NoTokenizer"),
     *("HyperparameterNotLocal", "SlowLearningRate", "NotSharded"),
-    *("TargetModules", "TokensWithoutEmbedding"),
+    *("TargetModules", "TokensWithoutEmbedding", "UnusedValue"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
 NEURON_PREFIXES = ("ml.trn", "ml.inf")

@@ -97,12 +97,13 @@ def deploy_command(
                 _print_to_stderr if needs_confirmation else console.note,
             )
             question = f"execute these changes of {name}?"
-            is_confirmed = click.confirm(question, err=True) if needs_confirmation else not dry_run
-    finally:  # also when the confirmation is interrupted
+            agreed = click.confirm(question, err=True) if needs_confirmation else not dry_run
+            if agreed:
+                _prepare_grader(aws, before, grading)
+            is_confirmed = agreed
+    finally:  # also when the confirmation is interrupted, or the grader can't be changed now
         if not is_confirmed:
             change_sets.delete_change_set(aws, proposal)
-    if is_confirmed:
-        _prepare_grader(aws, before, grading)
     stack = _execute_changes(aws, proposal, console) if is_confirmed else before
     if grading is not None and not dry_run:
         _remove_old_packages(aws, stack)

@@ -60,9 +60,10 @@ def list_command(
 ) -> int:
     """List the jobs, newest first.
 
-    LOSS is the last validation loss, or the training loss of a running job; SCORE is that of the
-    newest evaluation. A job whose account can't be read has the status "unknown" (null in JSON,
-    whatever --status is); the exit code is 4 (refused) or 5 (unreachable) then.
+    LOSS is the last validation loss, or the training loss of a running job; the reward, where a job
+    learns from rewards. SCORE is that of the newest evaluation. A job whose account can't be read
+    has the status "unknown" (null in JSON, whatever --status is); the exit code is 4 (refused) or 5
+    (unreachable) then.
     """
     from cloudft.cli.output import format_table, print_unavailable
     from cloudft.errors import DamagedJob
@@ -134,7 +135,7 @@ def _row(job: Job | UnreachableJob) -> tuple[str | None, ...]:
     if isinstance(job, UnreachableJob):
         return (*start, "unknown", "", "", _score_text(record), created)
     progress = job.state.progress
-    steps = f"{progress.step}/{progress.total_steps}" if progress else ""
+    steps = f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
     return (*start, job.state.status, steps, _loss_text(job), _score_text(record), created)
 
 
@@ -145,6 +146,8 @@ def _loss_text(job: Job) -> str:
         return f"{tuned['validationLoss']:.4f}"
     if tuned and tuned.get("reward") is not None:
         return f"reward {tuned['reward']:.3f}"
+    if progress and progress.reward is not None:
+        return f"reward {progress.reward:.3f}"
     return f"{progress.loss:.4f}" if progress and progress.loss is not None else ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, choose_level
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.storage.artifacts import combine_validation
 from cloudft.types import Metric
 
@@ -15,10 +16,11 @@ WARNING_RISE, BAD_RISE = 0.05, 0.20
 def diagnose_overfitting(points: Sequence[Metric]) -> Diagnostic | None:
     """Compare the last validation loss with the lowest; None with fewer than two validations.
 
-    A temporary rise between the two is not overfitting.
+    A temporary rise between the two is not overfitting. None for a job that learns from rewards,
+    whose validations are no losses.
     """
     validation = combine_validation(points)
-    if len(validation) < 2:
+    if len(validation) < 2 or choose_measure(points).is_reward:
         return None
     best, last = min(validation, key=lambda p: p.loss), validation[-1]
     rise = last.loss / best.loss - 1 if best.loss > 0 else 0.0

@@ -14,7 +14,7 @@ TICKS = 6
 
 
 class Axes(NamedTuple):
-    """The ticks of both axes, which begin at 0 and end at the axis's end."""
+    """The ticks of both axes; the first is the axis's begin, and the last its end."""
 
     x_ticks: Sequence[float]
     y_ticks: Sequence[float]
@@ -22,9 +22,14 @@ class Axes(NamedTuple):
     def position(self, x: float, y: float) -> tuple[float, float]:
         """Return where a point is drawn."""
         return (
-            LEFT + (WIDTH - LEFT - RIGHT) * x / self.x_ticks[-1],
-            HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * y / self.y_ticks[-1],
+            LEFT + (WIDTH - LEFT - RIGHT) * _share(x, self.x_ticks),
+            HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * _share(y, self.y_ticks),
         )
+
+
+def _share(value: float, ticks: Sequence[float]) -> float:
+    """Return where a value is between the first tick (0) and the last (1)."""
+    return (value - ticks[0]) / (ticks[-1] - ticks[0])
 
 
 def choose_ticks(highest: float, *, whole: bool = False) -> list[float]:
@@ -42,18 +47,28 @@ def choose_ticks(highest: float, *, whole: bool = False) -> list[float]:
     return [float(f"{n * step:.6g}") for n in range(max(1, count) + 1)]
 
 
+def choose_range(lowest: float, highest: float) -> list[float]:
+    """Return round numbers from 0, or from below a negative `lowest`, to `highest` or above."""
+    if lowest >= 0:
+        return choose_ticks(highest)
+    above = choose_ticks(max(highest, -lowest))
+    step = above[1]
+    first, last = math.floor(lowest / step), max(0, math.ceil(highest / step))
+    return [float(f"{n * step:.6g}") for n in range(first, last + 1)]
+
+
 def draw_axes(axes: Axes, x_title: str, y_title: str) -> str:
     """Return grid lines, the labels of the ticks, and both titles. The titles are not escaped."""
     parts = []
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     for value in axes.y_ticks:
-        _, y = axes.position(0, value)
+        _, y = axes.position(axes.x_ticks[0], value)
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 8}" y="{y:.1f}" dy=".35em" text-anchor="end">{_label(value)}</text>'
         )
     for value in axes.x_ticks:
-        x, _ = axes.position(value, 0)
+        x, _ = axes.position(value, axes.y_ticks[0])
         parts.append(
             f'<text x="{x:.1f}" y="{bottom + 8}" dy=".8em" text-anchor="middle">'
             f"{_label(value)}</text>"

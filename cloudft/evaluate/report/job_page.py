@@ -21,6 +21,7 @@ from cloudft.evaluate.results import (
     EvaluatedRecord,
     Evaluation,
 )
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.jobs.lifecycle import Job
 from cloudft.storage.artifacts import combine_validation
 from cloudft.storage.store import utc_now
@@ -50,7 +51,7 @@ def render_job_page(
     """Return the page as HTML. Without `include_texts` it contains no text of any record."""
     from markupsafe import Markup
 
-    curve = draw_loss_curve(points)
+    curve, measure = draw_loss_curve(points), choose_measure(points)
     validation = combine_validation(points)
     changed = _changed_records(evaluation) if evaluation and include_texts else []
     judged = _judged_records(evaluation) if evaluation and include_texts else []
@@ -67,6 +68,7 @@ def render_job_page(
             "sources": summarize_sources(job.record.manifest.get("sources", [])),
             # Safe without escaping: the drawing is made here, from numbers only.
             "curves": Markup(curve) if curve else None,
+            "measure": measure,
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
             "benchmarks": [s for s in suites if not s["suite"].startswith(SUITE_PREFIX)],

@@ -1,11 +1,20 @@
-"""Draw loss curves for a page: one SVG element in the page's own colors."""
+"""Draw a job's curves for a page: one SVG element in the page's own colors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from cloudft.evaluate.report.chart_axes import HEIGHT, RIGHT, WIDTH, Axes, choose_ticks, draw_axes
+from cloudft.evaluate.report.chart_axes import (
+    HEIGHT,
+    RIGHT,
+    WIDTH,
+    Axes,
+    choose_range,
+    choose_ticks,
+    draw_axes,
+)
+from cloudft.jobs.curve_measure import choose_measure
 from cloudft.types import Metric, Split
 
 MAX_POINTS = 1000
@@ -24,19 +33,23 @@ LEGEND = (
 def draw_loss_curve(points: Sequence[Metric]) -> str | None:
     """Return training as a line and validation as a dashed line with points, by step from 1.
 
-    None when no loss is finite.
+    Of a job that learns from rewards they show the reward, of others the loss. None when no value
+    is finite.
     """
-    finite = [p for p in points if math.isfinite(p.loss)]
+    measure = choose_measure(points)
+    values = {p: value for p in points if (value := measure.value_of(p)) is not None}
+    finite = [p for p in points if math.isfinite(values.get(p, math.nan))]
     if not finite:
         return None
+    drawn = [values[p] for p in finite]
     axes = Axes(
         choose_ticks(max(p.step + 1 for p in finite), whole=True),
-        choose_ticks(max(p.loss for p in finite)),
+        choose_range(min(drawn), max(drawn)),
     )
-    parts = [draw_axes(axes, "optimizer step", "loss (nats per token)"), LEGEND]
+    parts = [draw_axes(axes, "optimizer step", measure.label), LEGEND]
     described = []
     for (split, validation_set), name, curve in _curves(finite):
-        line = [axes.position(p.step + 1, p.loss) for p in _thin(curve)]
+        line = [axes.position(p.step + 1, values[p]) for p in _thin(curve, values)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
         parts.append(f'<polyline class="{split}" points="{path}"/>')
         if split == "validation" or len(curve) == 1:
@@ -45,13 +58,14 @@ def draw_loss_curve(points: Sequence[Metric]) -> str | None:
             x, y = line[-1]
             label = f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="end">{validation_set}</text>'
             parts.append(label)
+        first, last = curve[0], curve[-1]
         described.append(
-            f"{name}: {len(curve)} points, from {curve[0].loss:.3f} at step {curve[0].step + 1}"
-            f" to {curve[-1].loss:.3f} at step {curve[-1].step + 1}."
+            f"{name}: {len(curve)} points, from {values[first]:.3f} at step {first.step + 1}"
+            f" to {values[last]:.3f} at step {last.step + 1}."
         )
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="loss-title loss-text">'
-        '<title id="loss-title">Loss by optimizer step</title>'
+        f'<title id="loss-title">{measure.title} by optimizer step</title>'
         f'<desc id="loss-text">{" ".join(described)}</desc>{"".join(parts)}</svg>'
     )
 
@@ -67,7 +81,7 @@ def _curves(points: Sequence[Metric]) -> Iterator[tuple[Curve, str, list[Metric]
             yield key, title, sorted(curve, key=lambda p: p.step)
 
 
-def _thin(curve: Sequence[Metric]) -> list[Metric]:
+def _thin(curve: Sequence[Metric], values: Mapping[Metric, float]) -> list[Metric]:
     """Return at most about `MAX_POINTS` points, with every peak and the last point."""
     size = math.ceil(2 * len(curve) / MAX_POINTS)
     if size <= 2:
@@ -75,6 +89,6 @@ def _thin(curve: Sequence[Metric]) -> list[Metric]:
     kept = []
     for start in range(0, len(curve), size):
         group = curve[start : start + size]
-        ends = {min(group, key=lambda p: p.loss), max(group, key=lambda p: p.loss)}
+        ends = {min(group, key=values.__getitem__), max(group, key=values.__getitem__)}
         kept += sorted(ends, key=lambda p: p.step)
     return [*kept, curve[-1]] if kept[-1] != curve[-1] else kept

@@ -53,6 +53,8 @@ def _split(value: Mapping[str, Any]) -> tuple[Any, list[str]]:
     key = next((key for key in ANSWER_KEYS if key in value), None)
     if key is not None:
         answers = list(_texts(value[key], key))
+        if not answers:
+            raise _no_answer(key)
         rest = {name: item for name, item in value.items() if name != key}
         parsed = parse_record(rest, {}, reinforcement.NAME)
         if isinstance(parsed, Document):
@@ -67,14 +69,19 @@ def _split_messages(value: Mapping[str, Any]) -> tuple[Any, list[str]]:
     messages: list[Any] = found if isinstance(found, list) else []
     last = messages[-1] if len(messages) > 1 else None
     if not isinstance(last, dict) or last.get("role") != "assistant":
-        message = "a record without an answer to grade"
-        raise BadRecord("MissingField", message, f"write {EXAMPLE}", "answers")
+        raise _no_answer("answers")
     metadata = value.get("metadata")
     rest = {**value, **(metadata if isinstance(metadata, dict) else {}), "messages": messages[:-1]}
     rest.pop("metadata", None)
     parsed = parse_record(rest, {}, reinforcement.NAME)
     return reinforcement.to_prompt_with_reference(parsed), list(
         _texts(last.get("content"), "messages")
+    )
+
+
+def _no_answer(field: str) -> BadRecord:
+    return BadRecord(
+        "MissingField", "a record without an answer to grade", f"write {EXAMPLE}", field
     )
 
 

@@ -118,7 +118,7 @@ def test_faults_of_a_new_types_section_are_found(tmp_path: Path) -> None:
     [unused] = check_offline(load(tmp_path, customization_type="FINE_TUNING", critique=section))
     assert (unused.code, unused.fix) == (
         "UnusedValue",
-        "set customization_type: CRITIQUE_TUNING.",
+        "set customization_type: CRITIQUE_TUNING, or remove the section.",
     )
     abroad = {"critic_arn": CRITIC.replace("us-east-1", "eu-west-1")}
     [region] = check_offline(load(tmp_path, critique=abroad))

@@ -13,6 +13,7 @@ from processes import Cli
 
 from cloudft import catalogue
 from cloudft.aws.request_validation import validate_request
+from cloudft.backends.aws_base.request_checks import field_for_member
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.findings import FindingFactory
@@ -113,6 +114,30 @@ def test_the_request_fits_and_the_section_must_be_there(
         plain := job(tmp_path, model, **section), FindingFactory(plain)
     )
     assert unused.code == "UnusedValue"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("trainingSamplePerPrompt", 1, ".trainingSamplePerPrompt"),
+        ("batchSize", 16.5, ".batchSize"),
+        ("groupSize", 4, ""),
+    ],
+)
+def test_a_wrong_hyperparameter_is_found_where_it_is_written(
+    tmp_path: Path, name: str, value: float, place: str
+) -> None:
+    section = {**GRADER, "hyperparameters": {name: value}}
+    loaded = job(
+        tmp_path,
+        "nova-2-lite",
+        customization_type="REINFORCEMENT_FINE_TUNING",
+        reinforcement=section,
+    )
+    parameters = request.create_request(with_placeholder_data(loaded))
+    [problem] = validate_request("bedrock", "CreateModelCustomizationJob", parameters)
+    field = field_for_member(problem, customizations.request_fields(), "bedrock.request")
+    assert field == f"reinforcement.hyperparameters{place}" and name in problem
 
 
 def test_a_custom_model_is_known_by_the_model_it_was_made_from() -> None:

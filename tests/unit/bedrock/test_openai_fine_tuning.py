@@ -43,10 +43,6 @@ def load(folder: Path, model: str = "qwen3-32b", **more: Any) -> LoadedJob:
         records=RECORDS,
         **sections,
     )
-    text = path.read_text(encoding="utf-8")
-    start = text.index("hyperparameters:\n  batchSize")
-    end = text.index("local:", start)
-    path.write_text(text[:start] + text[end:], encoding="utf-8")
     return load_job(path)
 
 

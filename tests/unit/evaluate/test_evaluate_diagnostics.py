@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 
 import pytest
 
@@ -45,6 +46,8 @@ def test_over_fitting_is_a_rise_that_stays(validation: list[float], level: str) 
 
 def test_one_validation_reports_nothing() -> None:
     assert diagnose_overfitting(curve("train", [1, 0.5]) + curve("validation", [1.0])) is None
+    rewarded = [dataclasses.replace(p, reward=-p.loss) for p in curve("validation", [-0.5, -0.4])]
+    assert diagnose_overfitting(rewarded) is None
 
 
 def likely(losses: list[float]) -> list[Likelihood]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from base64 import b64encode
@@ -16,7 +17,8 @@ import sample_pages
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudft.evaluate.report.chart_axes import TICKS, choose_ticks
+from cloudft.cli.job_page import metric_columns, metric_rows
+from cloudft.evaluate.report.chart_axes import TICKS, choose_range, choose_ticks
 from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.evaluate.report.job_page import render_job_page
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
@@ -168,6 +170,21 @@ def test_the_axes_of_a_loss_curve_are_round() -> None:
     assert ">12</text>" in curve and ">20,000</text>" in curve and len(curve) < 60_000
     assert "Training: 20000 points, from 11.200 at step 1" in curve
     assert draw_loss_curve([]) is None
+    assert choose_range(0.2, 11.2) == choose_ticks(11.2)
+    assert choose_range(-0.3, 1.0) == [-0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert choose_range(-2.0, -1.0)[0] == -2.0 and choose_range(-2.0, -1.0)[-1] == 0
+
+
+def test_the_curve_of_a_job_that_learns_from_rewards_shows_them() -> None:
+    points = [
+        dataclasses.replace(p, loss=0.0, reward=-0.5 + p.step / 10)
+        for p in sample_pages.make_curves(11)
+    ]
+    drawn = draw_loss_curve(points) or ""
+    assert "Reward by optimizer step" in drawn and "mean reward" in drawn
+    assert "from -0.500 at step 1 to 0.500 at step 11" in drawn
+    assert metric_columns(points)[3:] == ("RATE", "TOKENS/S", "REWARD")
+    assert {len(row) for row in metric_rows(points)} == {len(metric_columns(points))}
 
 
 def test_a_histogram_of_equal_lengths_is_one_bar_with_its_limit() -> None:

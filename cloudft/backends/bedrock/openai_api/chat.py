@@ -8,7 +8,11 @@ from typing import Any
 from cloudft.backends.bedrock.inference import FAILURE, DeployedModel
 from cloudft.backends.bedrock.openai_api.request import SERVICE
 from cloudft.errors import UsageError
-from cloudft.inference import Answer, GenerationConfig, Prompt, message_text
+from cloudft.inference import FILTERED, Answer, GenerationConfig, Prompt, message_text
+
+FINISH_REASONS = {"length": "length", "content_filter": FILTERED}
+"""Finish reason by that of a chat completion; `stop` for all others. Source: OpenAI API reference,
+"Create chat completion"."""
 
 
 class ChatModels(DeployedModel):
@@ -41,7 +45,7 @@ class ChatModels(DeployedModel):
         )
         choice = response["choices"][0]
         message, usage = choice["message"], response.get("usage") or {}
-        reason = "length" if choice.get("finish_reason") == "length" else "stop"
+        reason = FINISH_REASONS.get(str(choice.get("finish_reason")), "stop")
         return Answer(
             index,
             variant,
