@@ -14,6 +14,8 @@ from cloudft.storage.atomic_files import as_store_error
 FOLDERS = {
     "FINE_TUNING": "fine_tuning",
     "CONTINUED_PRE_TRAINING": "continued_pre_training",
+    "DISTILLATION": "distillation",
+    "REINFORCEMENT_FINE_TUNING": "reinforcement_fine_tuning",
     "PREFERENCE_OPTIMIZATION": "preference_optimization",
 }
 JOB_FILE = "cloudft.yaml"

@@ -14,6 +14,13 @@ from cloudft.cli.options import Console, columns_option, complete_job, console_o
 if TYPE_CHECKING:
     from cloudft.starter.data_job import DataJob
 
+NOT_FROM_DATA = {
+    "DISTILLATION": "prompts with a teacher",
+    "PREFERENCE_OPTIMIZATION": "pairs of answers",
+    "REINFORCEMENT_FINE_TUNING": "prompts with a grader",
+}
+"""Types whose job file needs more than the data says, and what they train on."""
+
 
 @command(
     "init",
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     "  cloudft init --data tickets.csv my-job\n"
     "  cloudft init --data faq.csv --column prompt=frage --column completion=antwort my-job\n"
     "  cloudft init --type CONTINUED_PRE_TRAINING handbook\n"
+    "  cloudft init --type REINFORCEMENT_FINE_TUNING word-count\n"
     "  cloudft init --type PREFERENCE_OPTIMIZATION tone\n"
     "  cloudft init --from-job ticket-router copy",
 )
@@ -34,7 +42,15 @@ if TYPE_CHECKING:
 @click.option(
     "--type",
     "customization_type",
-    type=click.Choice(["FINE_TUNING", "CONTINUED_PRE_TRAINING", "PREFERENCE_OPTIMIZATION"]),
+    type=click.Choice(
+        [
+            "FINE_TUNING",
+            "CONTINUED_PRE_TRAINING",
+            "DISTILLATION",
+            "REINFORCEMENT_FINE_TUNING",
+            "PREFERENCE_OPTIMIZATION",
+        ]
+    ),
     help="What the job does; default: what fits the data, or FINE_TUNING.",
 )
 @columns_option
@@ -65,10 +81,11 @@ def init_command(
         raise click.UsageError("--data and --from-job exclude each other")
     if columns and data is None:
         raise click.UsageError("--column needs --data")
-    if data is not None and customization_type == "PREFERENCE_OPTIMIZATION":
+    if data is not None and customization_type in NOT_FROM_DATA:
         raise click.UsageError(
-            "--data writes no job of pairs of answers; take the sample's job file (`cloudft init"
-            " --type PREFERENCE_OPTIMIZATION DIR`) and name your file in data.train"
+            f"--data writes no job of {NOT_FROM_DATA[customization_type]}; take the sample's job"
+            f" file (`cloudft init --type {customization_type} DIR`) and name your file in"
+            " data.train"
         )
     reasons: list[dict[str, object]] = []
     next_steps = "cloudft check && cloudft submit --wait"

@@ -21,7 +21,7 @@ LISTED_KEYS = 10
 CANONICAL_FORMATS = frozenset(
     {
         *("prompt-completion", "input-output", "instruction", "input", "text", "document"),
-        *("messages", "converse", "claude-messages", "reinforcement"),
+        *("messages", "converse", "claude-messages", "reinforcement", "prompt"),
     }
 )
 """Formats that the documentation names: that a file has one needs no note."""
@@ -119,7 +119,7 @@ def note_reading(findings: Findings, source: ManifestSource, file: str) -> None:
         return
     shown = ", ".join(source.left_out[:LISTED_KEYS])
     more = f" and {len(source.left_out) - LISTED_KEYS} more" * (len(source.left_out) > LISTED_KEYS)
-    message = f"read as {source.read_as}: {source.evidence}"
+    message = f"read as {source.read_as}" + f": {source.evidence}" * bool(source.evidence)
     if source.matched < source.records:
         message += f" ({source.matched} of {source.records} records)"
     if source.left_out:

@@ -18,6 +18,7 @@ from cloudft.data.checks.record_keys import RecordKeys
 from cloudft.data.checks.secret_keys import SecretDetector
 from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
+from cloudft.data.formats import distillation
 from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.columns_line import columns_line
@@ -37,6 +38,8 @@ from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_ro
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.types import ManifestSource, Severity
 
+SOME_ANSWERED = {"prompt", "prompt-completion"}
+"""Shapes of prompts of which some have an answer, which a distillation keeps."""
 PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
 
@@ -316,6 +319,8 @@ class _FilePass:
             self._add("SeveralLabels", message, fix, line, None, "warning")
 
     def _warn_mixed_formats(self, line: int, format: str) -> None:
+        if self.target == distillation.NAME and {format, self.reading.format} == SOME_ANSWERED:
+            return
         message = (
             f"a record of format {format} after ones of format {self.reading.format}; both are used"
         )

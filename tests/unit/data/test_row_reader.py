@@ -307,6 +307,16 @@ def test_warnings_do_not_stop(tmp_path: Path):
     assert examined.volumes["train"].records == 2
 
 
+def test_prompts_of_a_distillation_may_have_answers(tmp_path: Path) -> None:
+    raw = b'{"prompt": "a"}\n{"prompt": "c", "completion": "b"}\n{"prompt": "d"}\n'
+    (tmp_path / "x.jsonl").write_bytes(raw)
+    spec = DataSpec.model_validate({"train": "x.jsonl"})
+    report = check_data(spec, format="distillation", base_dir=tmp_path)
+    assert report.findings == ()
+    assert report.volumes is not None
+    assert report.volumes["train"].records == 3
+
+
 def test_a_flood_is_cut_short_and_counted(tmp_path: Path):
     wrong = b"".join(b'{"no%d": 1}\n' % number for number in range(1000))
     found = findings(tmp_path, "x.jsonl", wrong + b"3\n")
