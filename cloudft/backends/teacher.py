@@ -90,8 +90,8 @@ def _check_local_teacher(
     if not trains_here:
         message = f"the teacher {teacher.alias} is a model of this machine, the student trains on"
         fix = (
-            "use --backend local; or let the teacher answer here (`cloudft generate --file`) and"
-            " give the file as distillation.answers."
+            "use --backend local; or let the teacher answer here (`cloudft generate JOB --base"
+            " --file PROMPTS.jsonl`) and give the file as distillation.answers."
         )
         yield finding("TeacherNotThere", FIELD, f"{message} another one", fix)
         return

@@ -1,7 +1,7 @@
 """A job of every customization type on this machine and on SageMaker: one job that learns.
 
 The whole suite runs with fine-tuning and, here, with rewards; Bedrock's types are in
-test_bedrock.py and test_reinforcement.py.
+test_bedrock.py and test_reinforcement_on_aws.py.
 """
 
 from __future__ import annotations

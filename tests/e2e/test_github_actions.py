@@ -150,7 +150,7 @@ exec {sys.executable} -m "pip" "$@" --quiet --target {tmp_path}/site
         command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
     where, *names = done.stdout.split()
-    assert where.startswith(str(tmp_path / "site")) and names == ["base", "jobs"]
+    assert where.startswith(str(tmp_path / "site")) and names == ["base", "grader", "jobs"]
 
 
 def test_the_check_step_reports_and_fails_with_the_check(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def check_grader(job: LoadedJob, aws: Aws, finding: MakeFinding) -> Iterator[Fin
         yield finding("GraderNotThere", ARN_FIELD, message, _deploy_fix(job))
         return
     configuration = answer["Configuration"]
-    yield from _check_state(configuration, finding)
+    yield from _check_state(configuration, name, finding)
     yield from _check_limits(job, configuration, finding)
     yield from _check_code(job, configuration, answer.get("Tags", {}), finding)
 
@@ -74,13 +74,15 @@ def _check_account(job: LoadedJob, name: str, finding: MakeFinding) -> Iterator[
         yield finding("GraderInOtherAccount", ARN_FIELD, message, fix, "warning")
 
 
-def _check_state(configuration: Mapping[str, Any], finding: MakeFinding) -> Iterator[Finding]:
+def _check_state(
+    configuration: Mapping[str, Any], name: str, finding: MakeFinding
+) -> Iterator[Finding]:
     state, update = configuration.get("State"), configuration.get("LastUpdateStatus")
     reason = configuration.get("StateReason") or configuration.get("LastUpdateStatusReason")
     because = f": {reason}" if reason else ""
     if state == "Failed" or update == "Failed":
         message = f"the grader can't be invoked: its state is Failed{because}"
-        fix = "deploy it again; `aws lambda get-function` shows the reason."
+        fix = f"deploy it again; `aws lambda get-function --function-name {name}` shows the reason."
         yield finding("GraderNotReady", ARN_FIELD, message, fix)
     elif state == "Pending" or update == "InProgress":
         message = f"the grader is being deployed{because}"

@@ -78,7 +78,7 @@ def _function_error(reply: Any, finding: MakeFinding) -> Finding:
     text = str(known.get("errorMessage", ""))
     if TIMED_OUT in text:
         what, fix = text[text.index(TIMED_OUT) :], "make it faster, or raise its time limit:"
-        fix += " reinforcement.timeout_seconds, then `cloudft infra deploy`."
+        fix += " reinforcement.timeout_seconds, then deploy the grader again."
     else:
         what = f"it ended with {known.get('errorType', 'an error')}"
         fix = "`cloudft grader test` runs the file here; its log on AWS has the rest."

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
-
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, cast
 
 from local_backend.data.chat_messages import Conversation, Record, Turn, to_chat
 from local_backend.data.chat_template import RecordFormat, render_prompt, split_turns
@@ -23,15 +20,18 @@ from local_backend.data.encode import check_truncation, render_records
 from local_backend.data.examples import EncodedData, Example
 from local_backend.data.text_tokens import Segment, tokenize_segments
 from local_backend.errors import TrainerError
-from local_backend.models.token_losses import TokenLosses
 from local_backend.settings import DataFile, PreferenceSettings, Settings
 from local_backend.training.objectives.objective import Objective
 
+if TYPE_CHECKING:
+    import torch
+
+    from local_backend.models.token_losses import TokenLosses
+
+METHODS = ("dpo", "simpo", "orpo")
 DEFAULTS = PreferenceSettings("dpo", beta=0.1, label_smoothing=0.0, simpo_gamma=0.5)
 ROWS = 2
 """Sequences of a pair."""
-MAX_MEAN_LOG_PROBABILITY = -1e-6
-"""Where the odds of an answer that is certain are cut: they have no bound."""
 
 
 class PreferenceOptimization(Objective):
@@ -48,10 +48,10 @@ class PreferenceOptimization(Objective):
     def for_job(self, settings: Settings) -> PreferenceOptimization:
         """Return the objective with a job's method and its parameters. Raise TrainerError."""
         chosen = settings.preference or DEFAULTS
-        if chosen.method not in _LOSSES:
+        if chosen.method not in METHODS:
             raise TrainerError(
                 f"The trainer has no preference method {chosen.method!r}.",
-                fix=f"set preference.method to {' or '.join(_LOSSES)}.",
+                fix=f"set preference.method to {' or '.join(METHODS)}.",
             )
         return PreferenceOptimization(chosen)
 
@@ -100,38 +100,16 @@ class PreferenceOptimization(Objective):
         return len(examples)
 
     def loss(self, examples: Sequence[Example], losses: TokenLosses) -> torch.Tensor:
-        """Return the loss summed over the pairs, and add their rewards to `sums`."""
-        rows = losses.by_row()
-        pairs = [e for e in examples if e.row_count == ROWS]
-        if not pairs:  # a placeholder of a rank that has less to do: no pair, and no gradient
-            return 0.0 * torch.stack([row.sum() for row in rows]).sum()
-        assert len(rows) == ROWS * len(pairs)
-        totals = -torch.stack([row.sum() for row in rows]).view(-1, ROWS)
-        lengths = totals.new_tensor([len(row) for row in rows]).view(-1, ROWS)
-        logps = totals if self.settings.method == "dpo" else totals / lengths
-        if self.needs_reference:
-            known = [e.reference for e in pairs]
-            # Without a reference (memory estimate, probe) the model is its own.
-            logps = logps - (logps.new_tensor(known) if all(known) else logps.detach())
-        loss = _LOSSES[self.settings.method](logps, self.settings).sum()
-        self._add_sums(totals, lengths, logps)
-        return loss
+        """Return the loss summed over the pairs, and add their rewards to the sums."""
+        # Imported here: who renders records needs no torch.
+        from local_backend.training.objectives.preference_loss import sum_pair_losses
 
-    def _add_sums(self, totals: torch.Tensor, lengths: torch.Tensor, logps: torch.Tensor) -> None:
-        """Add the pairs' chosen log-probabilities, their tokens, rewards, and correct orders."""
-        rewards = self.settings.beta * logps.detach().double()
-        correct = (rewards[:, 0] > rewards[:, 1]).sum()
-        self.add_to_sums(
-            torch.stack(
-                [
-                    -totals.detach().double()[:, 0].sum(),
-                    lengths[:, 0].double().sum(),
-                    *rewards.sum(0),
-                    correct.double(),
-                    correct.new_tensor(len(totals)).double(),
-                ]
-            )
-        )
+        pairs = [e for e in examples if e.row_count == ROWS]
+        references = [e.reference for e in pairs] if self.needs_reference else None
+        loss, sums = sum_pair_losses(losses.by_row(), len(pairs), references, self.settings)
+        if sums is not None:
+            self.add_to_sums(sums)
+        return loss
 
     def metrics(self, mean_loss: float) -> dict[str, float]:
         """Return nothing: what the curve shows is not made of the loss."""
@@ -160,29 +138,3 @@ def _with_answer(record: Record, name: str | None) -> Conversation:
     answer = cast("list[Turn]", record[name]) if name else []
     kept = {key: value for key, value in record.items() if key in ("system", "toolConfig")}
     return cast("Conversation", {**kept, "messages": [*turns, *answer]})
-
-
-def _dpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
-    return _smoothed(logps[:, 0] - logps[:, 1], settings)
-
-
-def _simpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
-    margin = settings.simpo_gamma / settings.beta
-    return _smoothed(logps[:, 0] - logps[:, 1] - margin, settings)
-
-
-def _smoothed(logits: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
-    """Return the loss where `label_smoothing` is the chance that a pair is the wrong way round."""
-    beta, smoothing = settings.beta, settings.label_smoothing
-    right, wrong = F.logsigmoid(beta * logits), F.logsigmoid(-beta * logits)
-    return -(1 - smoothing) * right - smoothing * wrong
-
-
-def _orpo(logps: torch.Tensor, settings: PreferenceSettings) -> torch.Tensor:
-    """Return the chosen answers' loss less beta times the log-sigmoid of the odds' ratio."""
-    means = logps.clamp(max=MAX_MEAN_LOG_PROBABILITY)
-    odds = means - torch.log(-torch.expm1(means))
-    return -logps[:, 0] - settings.beta * F.logsigmoid(odds[:, 0] - odds[:, 1])
-
-
-_LOSSES = {"dpo": _dpo, "simpo": _simpo, "orpo": _orpo}

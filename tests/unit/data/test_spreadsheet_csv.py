@@ -85,4 +85,5 @@ def test_every_writer_of_csv_is_known() -> None:
         "cloudft/data/staging/csv_writer.py",  # for training
         "local_backend/training/loss_curve.py",  # numbers alone
         "cloudft/backends/sagemaker/serverless/output.py",  # numbers alone
+        "cloudft/backends/bedrock/openai_api/states.py",  # numbers alone
     }
