@@ -99,6 +99,16 @@ def test_records_and_lines_are_the_same_in_any_layout(
     assert [row.line for row in rows] == lines
 
 
+def test_conversations_on_one_line_are_read_wherever_the_first_piece_ends() -> None:
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A" * 180}]
+    values: list[object] = [turns, [{"role": "user", "content": "only a question"}], turns]
+    raw, _ = lay_out(values, "on one line", None)
+    for first in range(200, len(raw) + 1):
+        rows, findings = read(raw, first, [1])
+        assert findings.count_errors() == 0, (first, findings.all())
+        assert [row.value for row in rows] == [{"messages": value} for value in values], first
+
+
 def test_a_list_under_a_key_is_read_whatever_the_length_of_the_file() -> None:
     values: list[object] = [{"prompt": f"Q{n}?", "completion": "A"} for n in range(6)]
     raw, _ = lay_out(values, "list under a key", None)

@@ -37,7 +37,6 @@ from cloudft.data.sources.row_reader import BlockReader, JsonBlock, ReadContext,
 if TYPE_CHECKING:
     from orjson import JSONDecodeError
 
-OBJECT = ord("{")
 MAX_EXPLAINED = 200
 """Errors of a file up to which each gets a remedy of its own."""
 MAX_TAIL_BYTES = 1024 * 1024
@@ -247,9 +246,9 @@ def _add_json_error(
 
 
 def _split_line(raw: bytes) -> list[tuple[int, bytes]]:
-    """Return the objects of a line that holds several, each with its position."""
+    """Return the objects and lists of a line that holds several, each with its position."""
     spans = scan_values(raw, in_array=False, is_last=True)
-    if not spans or spans[-1][1] < len(raw) or any(raw[start] != OBJECT for start, _ in spans):
+    if not spans or spans[-1][1] < len(raw) or any(raw[start] not in b"{[" for start, _ in spans):
         return []
     return [(start, raw[start:end]) for start, end in spans]
 
