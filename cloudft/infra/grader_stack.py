@@ -20,6 +20,7 @@ from cloudft.backends.aws_base.grader_package import (
     GraderPackage,
     pack_job_grader,
 )
+from cloudft.backends.bedrock.openai_api.inventory import find_jobs_graded_by
 from cloudft.errors import CloudRefused, JobStateConflict, UsageError
 from cloudft.infra import leftovers
 from cloudft.spec.load import LoadedJob
@@ -145,6 +146,7 @@ def raise_if_grading(aws: Aws, stack: Stack) -> None:
     names = [
         str(job["jobName"]) for job in leftovers.list_running_jobs(aws) if _is_graded(job, arn)
     ]
+    names += find_jobs_graded_by(aws, arn)
     if names:
         fix = "wait until they end, or stop each with `cloudft stop JOB`."
         message = f"running jobs are graded by the function of {stack.name}: {', '.join(names[:5])}"

@@ -116,7 +116,7 @@ class BatchInferenceSession(InferenceSession):
         self, variant: str, prompts: Sequence[Prompt], config: GenerationConfig
     ) -> Iterator[Answer]:
         model = self._ids[variant]
-        requests = [converse_request(prompt, config) for prompt in prompts]
+        requests = [converse_request(prompt, config, model) for prompt in prompts]
         records = {_record_id(one): one for one in requests}
         answers = self._existing_answers(model, records)
         missing = {key: body for key, body in records.items() if key not in answers}

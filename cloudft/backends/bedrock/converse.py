@@ -48,7 +48,7 @@ class Message(TypedDict):
 
 class _ConverseRequest(TypedDict):
     messages: list[Message]
-    inferenceConfig: Mapping[str, int | float]
+    inferenceConfig: dict[str, int | float]
 
 
 class ConverseRequest(_ConverseRequest, total=False):
@@ -74,8 +74,8 @@ class ConverseResponse(TypedDict):
     usage: _Usage
 
 
-def converse_request(prompt: Prompt, config: GenerationConfig) -> ConverseRequest:
-    """Return the request for a conversation, without the model."""
+def converse_request(prompt: Prompt, config: GenerationConfig, model: str) -> ConverseRequest:
+    """Return the request for a conversation. `model` is its id or ARN, which is no part of it."""
     request: ConverseRequest = {
         "messages": [
             {"role": message["role"], "content": _content_blocks(message)}
@@ -85,15 +85,28 @@ def converse_request(prompt: Prompt, config: GenerationConfig) -> ConverseReques
         "inferenceConfig": {
             "maxTokens": config.max_new_tokens,
             "temperature": config.temperature,
-            "topP": config.top_p,
         },
     }
+    if _needs_top_p(config, model):
+        request["inferenceConfig"]["topP"] = config.top_p
     system = _system_blocks(prompt.messages)
     if system:
         request["system"] = system
     if prompt.tool_config:
         request["toolConfig"] = prompt.tool_config
     return request
+
+
+def _needs_top_p(config: GenerationConfig, model: str) -> bool:
+    """Return whether topP is sent: not where it has no effect.
+
+    Claude refuses it beside a temperature from version 4.5 on ("`temperature` and `top_p` cannot
+    both be specified for this model", aws-samples/bedrock-access-gateway, issue 191, 2025-10).
+    Other families have a default below 1, so they get the 1.
+    """
+    if not config.temperature:
+        return False
+    return config.top_p < 1 or "anthropic." not in model
 
 
 def _content_blocks(message: PromptMessage) -> list[ContentBlock]:

@@ -98,7 +98,7 @@ def converse(
     aws: Aws, model: str, index: int, variant: str, prompt: Prompt, config: GenerationConfig
 ) -> Answer:
     """Return a model's reply to a conversation, by Converse."""
-    request = converse_request(prompt, config)
+    request = converse_request(prompt, config, model)
     response = aws.call(FAILURE, "bedrock-runtime", "converse", modelId=model, **request)
     return parse_converse_response(cast("ConverseResponse", response), index, variant)
 

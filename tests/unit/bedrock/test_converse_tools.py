@@ -48,8 +48,30 @@ def built(messages: list[dict[str, Any]]) -> GenerationPrompt:
     return prompt_of_record(record, raw=False)
 
 
+CLAUDE, NOVA = "us.anthropic.claude-sonnet-4-5-20250929-v1:0", "amazon.nova-pro-v1:0"
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "expected"),
+    [
+        (CLAUDE, GenerationConfig(temperature=0.0), {"temperature": 0.0}),
+        (NOVA, GenerationConfig(temperature=0.0), {"temperature": 0.0}),
+        (CLAUDE, GenerationConfig(temperature=1.0), {"temperature": 1.0}),
+        (NOVA, GenerationConfig(temperature=1.0), {"temperature": 1.0, "topP": 1.0}),
+        (CLAUDE, GenerationConfig(temperature=1.0, top_p=0.5), {"temperature": 1.0, "topP": 0.5}),
+    ],
+)
+def test_top_p_is_sent_where_it_has_an_effect(
+    model: str, config: GenerationConfig, expected: dict[str, float]
+) -> None:
+    """Claude refuses it beside a temperature; Nova's default is below 1."""
+    request = converse_request(built(ANSWERED).prompt, config, model)
+    sent = dict(request["inferenceConfig"])
+    assert sent.pop("maxTokens") == config.max_new_tokens and sent == expected
+
+
 def test_a_request_of_converse_has_the_tools_and_every_turn() -> None:
-    request = converse_request(built(ANSWERED).prompt, GenerationConfig())
+    request = converse_request(built(ANSWERED).prompt, GenerationConfig(), NOVA)
     shape = botocore.session.get_session().get_service_model("bedrock-runtime")
     checked = ParamValidator().validate(
         {"modelId": "m", **request}, shape.operation_model("Converse").input_shape

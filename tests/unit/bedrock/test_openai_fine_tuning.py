@@ -18,6 +18,7 @@ from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock.openai_api import request, states
 from cloudft.backends.bedrock.openai_api.backend import OpenAIFineTuningBackend
 from cloudft.backends.bedrock.openai_api.caller_policy import ACTIONS, INFERENCE_ACTION
+from cloudft.backends.bedrock.openai_api.inventory import find_jobs_graded_by
 from cloudft.backends.bedrock.openai_api.preflight import check_offline
 from cloudft.endpoint.openai_api.records import ENDED
 from cloudft.errors import CloudRefused
@@ -209,3 +210,37 @@ def test_events_are_log_lines_behind_a_cursor() -> None:
         "event-3",
         "event-4",
     ]
+
+
+class JobList:
+    """An account that lists these jobs."""
+
+    def __init__(self, region: str, jobs: list[dict[str, Any]]) -> None:
+        self.region, self.jobs, self.requests = region, jobs, 0
+
+    def paginate(self, *words: str, **options: Any) -> list[dict[str, Any]]:
+        self.requests += 1
+        return self.jobs
+
+
+def test_a_running_job_keeps_its_grader() -> None:
+    def job(name: str, status: str, function: str) -> dict[str, Any]:
+        grader = {"type": "lambda", "lambda": {"function": function}}
+        method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+        return {"id": name, "status": status, "method": method}
+
+    mine = "arn:aws:lambda:us-west-2:123456789012:function:g"
+    jobs = [
+        *(job(f"ftjob-{status}", status, mine) for status in states.STATUSES),
+        job("ftjob-version", "running", f"{mine}:3"),
+        job("ftjob-longer", "running", f"{mine}2"),
+        {"id": "ftjob-unknown", "status": "running", "method": None},
+    ]
+    account = JobList("us-west-2", jobs)
+    assert find_jobs_graded_by(account, mine) == [  # type: ignore[arg-type]
+        *("ftjob-validating_files", "ftjob-queued", "ftjob-running", "ftjob-version"),
+        "ftjob-unknown",
+    ]
+    elsewhere = JobList("eu-central-1", jobs)
+    assert find_jobs_graded_by(elsewhere, mine) == []  # type: ignore[arg-type]
+    assert (account.requests, elsewhere.requests) == (1, 0)

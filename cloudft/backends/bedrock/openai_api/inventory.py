@@ -14,6 +14,7 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock.openai_api.request import PURPOSE, SERVICE, job_of_file
+from cloudft.backends.bedrock.openai_api.states import STATUSES
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import CloudResource
 from cloudft.errors import ResourceNotFound
@@ -63,6 +64,41 @@ def with_openai_resources(
         if builder.is_partial(what):  # without the jobs, no file is known to be unused
             break
     return builder.build(items)
+
+
+def find_jobs_graded_by(aws: Aws, function: str) -> list[str]:
+    """Return the ids of running jobs whose grader is a Lambda function, in any of its versions.
+
+    A job whose grader the list does not have counts too: it may be this one. In Regions without
+    the API there are none, and nothing is requested.
+    """
+    if aws.region not in api_regions():
+        return []
+    failure, operation = "the fine-tuning jobs can't be listed", "list_fine_tuning_jobs"
+    jobs = aws.paginate(failure, SERVICE, operation, "data", limit=100)
+    return [
+        str(job["id"])
+        for job in jobs
+        if STATUSES[job["status"]][0] == "InProgress"
+        and f"{_grader_of(job) or function}:".startswith(f"{function}:")
+    ]
+
+
+def api_regions() -> set[str]:
+    """Return the Regions in which Bedrock tunes a model by this API."""
+    models = catalogue.load_models()
+    return {
+        region
+        for model in models
+        if model.customization_api == "openai"
+        for region in model.regions
+    }
+
+
+def _grader_of(job: Any) -> str:
+    """Return the function that grades a job; empty where the list does not have it."""
+    method = (job.get("method") or {}).get("reinforcement") or {}
+    return str(((method.get("grader") or {}).get("lambda") or {}).get("function", ""))
 
 
 def _list_files(aws: Aws, jobs: list[Any]) -> Iterator[CloudResource]:
