@@ -136,6 +136,14 @@ def slow_account() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """Let the command line reach the endpoint of the test's module, and return that."""
+    for name, value in endpoint.environ.items():
+        monkeypatch.setenv(name, value)
+    return endpoint
+
+
+@pytest.fixture
 def job_file(tmp_path: Path, tiny_model: Path) -> JobFile:
     """A function that writes a job file for the tiny model; see write_job_file."""
 

@@ -22,6 +22,7 @@ from cloudft.evaluate.results import (
     EvaluationScores,
     ScoredAnswer,
     make_delta,
+    make_record,
 )
 from cloudft.evaluate.supervised import significance_to_json
 from cloudft.inference import Likelihood
@@ -116,13 +117,4 @@ def _record_to_json(
             "correct": bool(hits[name][index]),
         }
 
-    return {
-        "index": index,
-        "key": example.key,
-        "file": example.file,
-        "line": example.line,
-        "prompt": example.input_text,
-        "reference": example.reference,
-        "base": scored(BASE),
-        "tuned": scored(TUNED),
-    }
+    return make_record(index, example, scored(BASE), scored(TUNED))

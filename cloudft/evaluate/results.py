@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import msgspec
 import orjson
@@ -19,6 +19,9 @@ from cloudft.errors import BadDocument
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.documents import Count, decode
 from cloudft.storage.store import as_damaged_job
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.held_out import EvalExample
 
 EVALUATIONS_FOLDER = "evaluations"
 FORMAT_VERSION = 1
@@ -177,6 +180,22 @@ class EvaluatedRecord(_RecordFields):
     reference: str
     base: ScoredAnswer
     tuned: ScoredAnswer
+
+
+def make_record(
+    index: int, example: EvalExample, base: ScoredAnswer, tuned: ScoredAnswer
+) -> EvaluatedRecord:
+    """Return the results of both models on the held-out record number `index`."""
+    return {
+        "index": index,
+        "key": example.key,
+        "file": example.file,
+        "line": example.line,
+        "prompt": example.input_text,
+        "reference": example.reference,
+        "base": base,
+        "tuned": tuned,
+    }
 
 
 class OmittedMetric(TypedDict):

@@ -26,6 +26,7 @@ from cloudft.evaluate.results import (
     EvaluationScores,
     ScoredAnswer,
     make_delta,
+    make_record,
 )
 from cloudft.evaluate.supervised import significance_to_json
 from cloudft.grading import Grade, GraderConfig, GradingSession
@@ -165,13 +166,4 @@ def _record(
             "finishReason": answer.finish_reason,
         }
 
-    return {
-        "index": index,
-        "key": example.key,
-        "file": example.file,
-        "line": example.line,
-        "prompt": example.input_text,
-        "reference": example.reference,
-        "base": scored(BASE),
-        "tuned": scored(TUNED),
-    }
+    return make_record(index, example, scored(BASE), scored(TUNED))

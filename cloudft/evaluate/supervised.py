@@ -54,6 +54,7 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
     Significance,
     make_delta,
+    make_record,
 )
 from cloudft.inference import GenerationConfig, Likelihood
 
@@ -299,13 +300,5 @@ def _records_to_json(
         }
 
     for index, example in enumerate(held_out.examples):
-        yield {
-            "index": index,
-            "key": example.key,
-            "file": example.file,
-            "line": example.line,
-            "prompt": example.input_text,
-            "reference": example.reference,
-            BASE: scored_answer(BASE, index),
-            TUNED: scored_answer(TUNED, index),
-        }
+        base, tuned = scored_answer(BASE, index), scored_answer(TUNED, index)
+        yield make_record(index, example, base, tuned)

@@ -13,7 +13,15 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import AWS_KEYS, REGION, TOKEN, Endpoint, create_bucket_and_roles
+from endpoint import (
+    AWS_KEYS,
+    BUCKET,
+    REGION,
+    SAGEMAKER_ROLE,
+    TOKEN,
+    Endpoint,
+    create_bucket_and_roles,
+)
 from job_files import write_job_file
 from processes import wait_until
 from suite import Workbench
@@ -90,6 +98,19 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set credentials that the endpoint accepts."""
     for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
+
+
+def sagemaker_job(endpoint: Endpoint, model: Path) -> dict[str, Any]:
+    """Return the parts of a job file for SageMaker besides data and hyperparameters."""
+    section = {
+        "region": REGION,
+        "role_arn": SAGEMAKER_ROLE,
+        "s3_uri": f"s3://{BUCKET}/team",
+        "endpoint_url": endpoint.url,
+        "image_uri": "pytorch-training:any",
+        "instance_type": "ml.m5.xlarge",
+    }
+    return {"model": model, "sagemaker": section}
 
 
 def shared_endpoint(root: Path, model: Path) -> Endpoint:

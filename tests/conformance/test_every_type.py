@@ -14,9 +14,8 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import BUCKET, REGION, SAGEMAKER_ROLE, Endpoint
 from job_files import write_job_file
-from shared import cloud_bench, shared_root
+from shared import cloud_bench, sagemaker_job, shared_root
 from suite import Workbench
 
 from cloudft.backends.local.backend import LocalBackend
@@ -80,18 +79,6 @@ def local_bench(
         return prepare.prepare(load_job(path), backend, home)[0]
 
     yield Workbench(backend, root, staged, staged, poll=0.02)
-
-
-def sagemaker_job(endpoint: Endpoint, model: Path) -> dict[str, Any]:
-    section = {
-        "region": REGION,
-        "role_arn": SAGEMAKER_ROLE,
-        "s3_uri": f"s3://{BUCKET}/team",
-        "endpoint_url": endpoint.url,
-        "image_uri": "pytorch-training:any",
-        "instance_type": "ml.m5.xlarge",
-    }
-    return {"model": model, "sagemaker": section}
 
 
 @pytest.fixture(

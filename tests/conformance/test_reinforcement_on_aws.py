@@ -13,9 +13,9 @@ from typing import Any
 import preloaded
 import pytest
 import yaml
-from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint
+from endpoint import ROLE, Endpoint
 from grader_jobs import EXACT_GRADER, prompts
-from shared import cloud_bench, keys
+from shared import cloud_bench, keys, sagemaker_job
 from suite import Workbench
 
 from cloudft.backends.aws_base.grader_package import pack_grader
@@ -58,19 +58,14 @@ def bedrock_job(endpoint: Endpoint, model: Path) -> dict[str, Any]:
     }
 
 
-def sagemaker_job(endpoint: Endpoint, model: Path) -> dict[str, Any]:
-    section = {
-        "region": REGION,
-        "role_arn": SAGEMAKER_ROLE,
-        "s3_uri": f"s3://{BUCKET}/team",
-        "endpoint_url": endpoint.url,
-        "image_uri": "pytorch-training:any",
-        "instance_type": "ml.m5.xlarge",
-    }
-    return {"model": model, "sagemaker": section, "reinforcement": {}}
+def rewarded_sagemaker_job(endpoint: Endpoint, model: Path) -> dict[str, Any]:
+    return {**sagemaker_job(endpoint, model), "reinforcement": {}}
 
 
-BENCHES = {"bedrock": (BedrockBackend, bedrock_job), "sagemaker": (SageMakerBackend, sagemaker_job)}
+BENCHES = {
+    "bedrock": (BedrockBackend, bedrock_job),
+    "sagemaker": (SageMakerBackend, rewarded_sagemaker_job),
+}
 
 
 def with_grader(path: Path) -> None:

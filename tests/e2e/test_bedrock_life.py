@@ -27,13 +27,6 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def job_of(folder: Path, model: Path, endpoint: Endpoint, kind: str, name: str) -> Path:
     """Write a job file of that customization type for both backends; return its path."""
     supervised = kind == "FINE_TUNING"

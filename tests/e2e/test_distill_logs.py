@@ -43,13 +43,6 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def write_job(folder: Path, endpoint: Endpoint, **logs: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     spec = {

@@ -22,14 +22,6 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    """The command line reaches the endpoint."""
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def write_job(folder: Path, model: Path, distillation: Mapping[str, Any], **more: Any) -> Path:
     records = [{"prompt": prompt} for prompt in PROMPTS]
     records[3]["completion"] = "My own answer."

@@ -21,13 +21,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def write_job(aws: Endpoint, folder: Path, name: str, records: int) -> Path:
     folder.mkdir(exist_ok=True)
     tiny.write_jsonl(folder / "train.jsonl", tiny.pairs(records))

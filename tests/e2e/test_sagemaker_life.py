@@ -35,13 +35,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def value(done: Any) -> Any:
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)

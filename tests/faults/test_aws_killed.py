@@ -41,13 +41,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def moments(calls: int) -> list[tuple[int, str]]:
     every = [(at, when) for at in range(1, calls + 1) for when in ("before", "after")]
     return every[::EVERY]

@@ -25,13 +25,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, setting in endpoint.environ.items():
-        monkeypatch.setenv(name, setting)
-    return endpoint
-
-
 @pytest.fixture(autouse=True)
 def none_is_left(cli: Cli, aws: Endpoint) -> Iterator[None]:
     """Remove the stacks afterwards: an account has room for ten resource policies of logs."""

@@ -39,13 +39,6 @@ def endpoint() -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.fixture
-def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    for name, value in endpoint.environ.items():
-        monkeypatch.setenv(name, value)
-    return endpoint
-
-
 def jobs(endpoint: Endpoint, name: str) -> list[str]:
     listed = endpoint.client("sagemaker").list_training_jobs(NameContains=f"{name}-")
     return [job["TrainingJobName"] for job in listed["TrainingJobSummaries"]]
