@@ -153,11 +153,11 @@ def prepare(steps: int, dtype: str) -> Any:
 
 def run_cloudft(steps: int, dtype: str) -> dict[str, Any]:
     """Run the trainer's own steps."""
-    from local_backend.training.reinforcement.practice import open_practice
+    from local_backend.training.reinforcement.grpo import open_grpo
     from local_backend.training.train_loop import train_step
 
     run, seconds = prepare(steps, dtype), []
-    with open_practice(run):
+    with open_grpo(run):
         for _ in range(steps):
             started = time.time()
             train_step(run)
@@ -170,7 +170,7 @@ def run_update(steps: int, dtype: str) -> dict[str, Any]:
     from local_backend.data.examples import flatten_rows
     from local_backend.training.loss import make_loss
     from local_backend.training.objectives import find_objective
-    from local_backend.training.reinforcement.practice import open_practice
+    from local_backend.training.reinforcement.grpo import open_grpo
     from local_backend.training.train_loop import compute_mean_loss, next_batch
 
     run = prepare(1, dtype)
@@ -178,8 +178,8 @@ def run_update(steps: int, dtype: str) -> dict[str, Any]:
     objective = find_objective("FINE_TUNING")
     supervised = (objective, make_loss(run.loaded, objective, "auto", run.dtype, run.device))
     times: dict[str, list[float]] = {"policy": [], "supervised": []}
-    with open_practice(run):
-        batch = run.practice.make_batch(run, 0, next_batch(run)[1])
+    with open_grpo(run):
+        batch = run.grpo.make_batch(run, 0, next_batch(run)[1])
         batch.begin_update()
         rows = {
             "policy": batch.examples,

@@ -32,7 +32,7 @@ from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
 from local_backend.training.loss_curve import measures_at, read_curve, set_losses_at
 from local_backend.training.prepare_run import TrainingRun, prepare_run
-from local_backend.training.reinforcement.practice import compare_rewards, open_practice
+from local_backend.training.reinforcement.grpo import compare_rewards, open_grpo
 from local_backend.training.teacher import complete_records
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
@@ -124,7 +124,7 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
     run = prepare_run(job_dir, settings, reporter)
     reporter.set_phase("dataProcessingDetails", COMPLETED)
     reporter.set_phase("trainingDetails", IN_PROGRESS)
-    with contextlib.closing(run.loss_curve), open_practice(run):
+    with contextlib.closing(run.loss_curve), open_grpo(run):
         evaluate_base_model(run)
         train_loop(run)
         weights = select_tuned_weights(run)
@@ -157,7 +157,7 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
     tuned = run.objective.validation_result(best) | {"step": run.position.best_step}
     points = read_curve(run.checkpoints.parent / METRICS)
     tuned |= measures_at(points, run.position.best_step)
-    if run.practice is not None:
+    if run.grpo is not None:
         tuned |= compare_rewards(run.checkpoints, run.position.best_step)
     if run.validation_sets:
         tuned["validationSets"] = set_losses_at(points, run.position.best_step)

@@ -31,7 +31,7 @@ from local_backend.training.objectives import Objective, make_objective
 from local_backend.training.reference import ReferenceModel, attach_reference
 
 if TYPE_CHECKING:
-    from local_backend.training.reinforcement.practice import Practice
+    from local_backend.training.reinforcement.grpo import GrpoTrainer
 
 VALIDATION = "validation"
 """Role of the validation data in job.json, where it is one set."""
@@ -61,7 +61,7 @@ class TrainingRun:
     position: checkpoint.Position
     loss_curve: LossCurve
     checkpoints: Path
-    practice: Practice | None = None
+    grpo: GrpoTrainer | None = None
     """Where examples come from that the model itself writes; None for those of records."""
     epoch_batches: list[list[int]] | None = None
     last_checkpoint_at: float = 0.0

@@ -44,12 +44,12 @@ from local_backend.training.prepare_run import (
     initial_micro_batch_limit,
     prepare_run,
 )
+from local_backend.training.reinforcement.grpo import open_grpo
 from local_backend.training.reinforcement.memory import rollout_bytes
-from local_backend.training.reinforcement.practice import open_practice
 from local_backend.training.teacher import sample_answers
 from local_backend.training.train_loop import (
     compute_mean_loss,
-    practice_step,
+    grpo_step,
     step_optimizer,
     sum_losses,
 )
@@ -88,7 +88,7 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
             train = run.train
             with contextlib.closing(run.loss_curve):
                 startup = time.monotonic() - started
-                with open_practice(run):
+                with open_grpo(run):
                     timing = time_steps(run, steps, startup, reply)
         else:
             train = encode_training_data(settings)[1]
@@ -176,8 +176,8 @@ def time_steps(run: TrainingRun, steps: int, startup_seconds: float, reply: Repl
     seconds = 0.0
     for number, batch in enumerate(batches):
         started = time.monotonic()
-        if run.practice is not None:
-            practice_step(run, run.practice, batch)
+        if run.grpo is not None:
+            grpo_step(run, run.grpo, batch)
         else:
             run.optimizer.zero_grad(set_to_none=True)
             compute_mean_loss(run, batch, backward=True)

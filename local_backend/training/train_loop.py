@@ -25,7 +25,7 @@ from local_backend.training.loss_curve import TRAIN, VALIDATION, perplexity
 from local_backend.training.prepare_run import TrainingRun
 
 if TYPE_CHECKING:
-    from local_backend.training.reinforcement.practice import Practice
+    from local_backend.training.reinforcement.grpo import GrpoTrainer
 
 MAX_CHECKPOINT_TIME_SHARE = 0.05
 """At most this share of the time is spent on writing checkpoints."""
@@ -43,8 +43,8 @@ def evaluate_base_model(run: TrainingRun) -> None:
         sums = sum_validation_losses(run, sets)
         run.position.base_loss = sums.mean
         run.position.base_measures = run.objective.describe_sums(sums.measured)
-        if run.practice is not None:
-            run.practice.keep_rewards(run.checkpoints, 0)
+        if run.grpo is not None:
+            run.grpo.keep_rewards(run.checkpoints, 0)
     base = run.position.base_loss
     result = run.objective.validation_result(base) | run.position.base_measures
     run.reporter.log(f"base model: {run.objective.describe_validation(base)}")
@@ -69,7 +69,7 @@ def train_loop(run: TrainingRun) -> None:
                 validate(run)
                 if should_stop_early(run):
                     break
-            elif run.practice is not None and run.practice.has_ended(run):
+            elif run.grpo is not None and run.grpo.has_ended(run):
                 validate_last(run)
                 break
             elif run.position.step < run.total_steps:
@@ -117,13 +117,13 @@ def train_step(run: TrainingRun) -> None:
     rate = learning_rate_at(run.settings, step, run.total_steps)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    if run.practice is None:
+    if run.grpo is None:
         loss, measured = update_weights(run, examples)
         values = curve_values(run, loss, measured)
         tokens = sum(len(e.ids) for e in examples)
     else:
-        loss, values, tokens = practice_step(run, run.practice, examples)
-        run.practice.judge(run, values)
+        loss, values, tokens = grpo_step(run, run.grpo, examples)
+        run.grpo.record_step(run, values)
     seconds = time.monotonic() - started
     run.position.step += 1
     run.position.tokens += tokens
@@ -158,21 +158,21 @@ def update_weights(run: TrainingRun, examples: Sequence[Example]) -> tuple[float
     return loss, measured
 
 
-def practice_step(
-    run: TrainingRun, practice: Practice, prompts: Sequence[Example]
+def grpo_step(
+    run: TrainingRun, grpo: GrpoTrainer, prompts: Sequence[Example]
 ) -> tuple[float, dict[str, float], int]:
     """Sample answers to the step's prompts and learn from their rewards.
 
     Return the loss, the point's values, and how many tokens went through the model.
     """
-    batch = practice.make_batch(run, run.position.step, prompts)
+    batch = grpo.make_batch(run, run.position.step, prompts)
     loss, clipped = 0.0, 0.0
     # Without examples all answers to each prompt are equally good: there is no gradient.
-    for iteration in range(practice.settings.num_iterations if batch.examples else 0):
+    for iteration in range(grpo.settings.num_iterations if batch.examples else 0):
         batch.begin_update()
-        loss += update_weights(run, batch.examples)[0] / practice.settings.num_iterations
-        clipped += float(batch.statistics().clipped) / practice.settings.num_iterations
-        if practice.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
+        loss += update_weights(run, batch.examples)[0] / grpo.settings.num_iterations
+        clipped += float(batch.statistics().clipped) / grpo.settings.num_iterations
+        if grpo.settings.beta > 0 and iteration == 0:  # of the weights that sampled the answers
             batch.values["kl"] = float(batch.statistics().kl) / batch.answer_tokens
     values = {"loss": loss, "perplexity": perplexity(batch.values["entropy"]), **batch.values}
     values["clipFraction"] = clipped / batch.answer_tokens
@@ -301,8 +301,8 @@ def validate(run: TrainingRun) -> None:
     """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
-    if run.practice is not None:
-        run.practice.held_out.clear()
+    if run.grpo is not None:
+        run.grpo.held_out.clear()
     sets = sum_set_losses(run)
     sums = sum_validation_losses(run, sets)
     loss = sums.mean
@@ -323,8 +323,8 @@ def validate(run: TrainingRun) -> None:
     position.bad_validations = 0 if is_gain else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
-        if run.practice is not None:
-            run.practice.keep_rewards(run.checkpoints, position.step)
+        if run.grpo is not None:
+            run.grpo.keep_rewards(run.checkpoints, position.step)
         if run.process_group.joins_weight_gather:
             checkpoint.write_best_weights(
                 run.checkpoints,
@@ -381,8 +381,8 @@ def curve_values(run: TrainingRun, loss: float, measured: Sequence[float]) -> di
 
 def sum_losses(run: TrainingRun, examples: Sequence[Example]) -> LossSums:
     """Return the loss on these examples, without dropout; of prompts, minus their rewards."""
-    if run.practice is not None:
-        sums = run.practice.measure(run, examples)
+    if run.grpo is not None:
+        sums = run.grpo.measure(run, examples)
         return LossSums(-sums[0], len(examples), sums)
     count = run.objective.count(examples)
 
@@ -434,8 +434,8 @@ def report_progress(run: TrainingRun, epoch: int | None, loss: float | None, act
         "secondsLeft": step_seconds * (run.total_steps - position.step) if step_seconds else None,
         "activity": activity,
     }
-    if run.practice is not None and run.practice.history:
-        run.reporter.progress["reward"] = run.practice.history[-1]["reward"] or 0.0
+    if run.grpo is not None and run.grpo.history:
+        run.reporter.progress["reward"] = run.grpo.history[-1]["reward"] or 0.0
     run.reporter.write_state()
 
 

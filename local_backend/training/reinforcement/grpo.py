@@ -73,7 +73,7 @@ class Batch:
 
 
 @dataclass
-class Practice:
+class GrpoTrainer:
     """Samples answers of the model in training and has them graded."""
 
     settings: Reinforcement
@@ -142,7 +142,7 @@ class Practice:
         entropy = sum(answer.entropy for answer in answers)
         return sum(rewards), float(length), entropy, float(len(prompts))
 
-    def judge(self, run: TrainingRun, values: Mapping[str, float]) -> None:
+    def record_step(self, run: TrainingRun, values: Mapping[str, float]) -> None:
         """Add a step's point to the history, and log what it shows of the run.
 
         Raise TrainerError if the run is in vain: without any reward, or collapsed without held-out
@@ -197,7 +197,7 @@ def compare_rewards(folder: Path, step: int | None) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def open_practice(run: TrainingRun) -> Iterator[None]:
+def open_grpo(run: TrainingRun) -> Iterator[None]:
     """Give the run its grader and its sampler within the context, if it learns from rewards."""
     settings, file = run.settings.reinforcement, run.settings.grader
     if settings is None:
@@ -208,11 +208,11 @@ def open_practice(run: TrainingRun) -> Iterator[None]:
     sampler = make_sampler(run.loaded, run.loss, run.dtype, run.device)
     with grader:
         history = read_history(run.checkpoints.parent / METRICS)
-        run.practice = Practice(settings, Rollouts(run.loaded, sampler, grader), history)
+        run.grpo = GrpoTrainer(settings, Rollouts(run.loaded, sampler, grader), history)
         try:
             yield
         finally:
-            run.practice = None
+            run.grpo = None
 
 
 def read_history(curve: Path) -> list[StepPoint]:
