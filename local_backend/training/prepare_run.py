@@ -289,6 +289,9 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
         }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
+    if loaded.adapter_reach is not None:
+        run.reporter.summary["adapters"] = loaded.adapter_reach.to_json()
+        run.reporter.log(f"adapters: {loaded.adapter_reach.describe()}")
     if run.train.last_turn_only:
         run.reporter.log(
             f"warning: of {run.train.last_turn_only} of {run.train.records} records only the last"
