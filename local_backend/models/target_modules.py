@@ -5,7 +5,7 @@ A target is the name of a linear layer, or of a parameter that stacks experts' m
 can be trained, merged and loaded by PEFT; what is left out has a reason.
 
 `python -m local_backend.models.target_modules` checks the selection of a job before it is started:
-a request with `model` and `lora` as in job.json on standard input; the reply is that of
+a request with `model`, `lora` and `method` as in job.json on standard input; the reply is that of
 `lora_reach.AdapterReach.to_json`, or `{"error", "fix"}`. No weights are read.
 """
 
@@ -232,6 +232,8 @@ def describe_job_adapters(request: dict[str, Any]) -> dict[str, Any]:
         except UNREADABLE_ERRORS as error:
             raise unreadable_error(source, error) from error
         selection = select_targets(model, lora)
+        if request.get("method") == "qlora":
+            selection = without_stacked_experts(model, selection)
         check_rank(model, selection.targets, lora)
         return measure_reach(model, selection).to_json()
 

@@ -19,6 +19,7 @@ import orjson
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     ProgressCallback,
+    SupportsAdapters,
     SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
@@ -45,7 +46,7 @@ from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
-from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.errors import JobNotFound, JobStateConflict, TrainerError
 from cloudft.grading import GraderConfig
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
@@ -62,6 +63,7 @@ from cloudft.storage.atomic_files import (
 from cloudft.storage.documents import convert
 from cloudft.storage.home import Home
 from cloudft.types import (
+    AdapterReach,
     DataVolume,
     Estimate,
     Finding,
@@ -98,6 +100,7 @@ class LocalBackend(
     SupportsLmEval,
     SupportsProbe,
     SupportsGrading,
+    SupportsAdapters,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
 
@@ -122,6 +125,13 @@ class LocalBackend(
             environ = self._trainer_environment(hub=False)
             findings += preflight.check_target_modules(job, environ)
         return findings
+
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return what the trainer finds in the model's configuration; None where it can't run."""
+        try:
+            return preflight.measure_adapters(job, self._trainer_environment(hub=False))
+        except TrainerError:
+            return None  # what is wrong with the job itself, `check` has found
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return the tokens of the job: this machine has no price; the time is unknown.
