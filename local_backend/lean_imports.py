@@ -21,12 +21,13 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from local_backend.job_dir import WeightSource
 from local_backend.models.weights import find_model_folder
 from local_backend.settings import Settings
 
@@ -44,8 +45,10 @@ NEEDS_MORE = ("quantization_config", "auto_map")
 
 def import_modeling(settings: Settings) -> bool:
     """Import transformers' modeling code for a job; return whether that was the lean import."""
-    is_lean = needs_lean_imports(settings)
-    return import_transformers(lean=is_lean)
+    models = [settings.weights]
+    if settings.distillation is not None:
+        models.append(settings.distillation.weights)
+    return import_transformers(lean=lean_imports_suffice(settings.method, settings.fsdp, models))
 
 
 def import_transformers(*, lean: bool) -> bool:
@@ -83,13 +86,12 @@ def _imported_since(before: set[str]) -> list[str]:
     ]
 
 
-def needs_lean_imports(settings: Settings) -> bool:
-    """Return whether a job uses none of the packages that the lean import leaves out."""
-    if settings.method == "qlora" or settings.fsdp is True or "WORLD_SIZE" in os.environ:
+def lean_imports_suffice(
+    method: str, fsdp: bool | str, models: Iterable[Sequence[WeightSource]]
+) -> bool:
+    """Return whether a job on these models uses none of the packages that are left out."""
+    if method == "qlora" or fsdp is True or "WORLD_SIZE" in os.environ:
         return False
-    models = [settings.weights]
-    if settings.distillation is not None:
-        models.append(settings.distillation.weights)
     return all(map(is_plain_model, map(find_model_folder, models)))
 
 
