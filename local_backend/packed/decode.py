@@ -101,7 +101,7 @@ class DecodedBlock:
 
     def add_attention_and_mlp(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Return the block's output from its input and what attention has mixed."""
-        return self.parts.add_mlp(self.parts.add_attention(x, mixed))
+        return self.parts.add(*self.parts.finish(x, mixed))
 
     def prefill(
         self, x: torch.Tensor, angles: Angles, prompts: int
