@@ -445,7 +445,11 @@ class LocalBackend(
 
     def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
         kept = environment.filter_environment(os.environ, hub=hub)
-        ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+        ours = {
+            "CLOUDFT_MODEL_CACHE": str(self.home.models),
+            "CLOUDFT_TOKEN_CACHE": str(self.home.tokens),
+            "PYTHONUNBUFFERED": "1",
+        }
         return SHARED_MACHINE_ENVIRON | kept | ours
 
 

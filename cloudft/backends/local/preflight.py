@@ -35,23 +35,37 @@ TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
 MAX_NAMED_TOKENS = 3
 PACKED_FAMILIES = (
+    "arcee",
+    "cohere",
+    "cohere2",
     "ernie4_5",
+    "exaone4",
     "gemma",
     "gemma2",
     "gemma3_text",
     "glm4",
+    "gpt_oss",
     "granite",
+    "granitemoe",
     "helium",
     "llama",
     "ministral",
     "mistral",
+    "mixtral",
+    "nemotron",
+    "olmo",
     "olmo2",
     "olmo3",
+    "olmoe",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "seed_oss",
     "smollm3",
+    "stablelm",
+    "starcoder2",
 )
 """Model families that the packed path supports (local_backend/packed/families.py)."""
 SLOW_LEARNING_RATE = 5e-5
