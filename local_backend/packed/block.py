@@ -125,55 +125,51 @@ class BlockParts:
         )
         return run_function(QueryKeyNorm, qkv, query.weight, key.weight, query.eps, parts)
 
-<<<<<<< HEAD
     def start(
         self, x: torch.Tensor, delta: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the residual stream with what the block before adds, and that normalized."""
         return self._add_and_normalize(x, delta, self.attention_norm)
 
-    def finish(
+    def finish(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the block's output from its input and what attention has mixed."""
+        return self.add(*self.finish_but_add(x, mixed))
+
+    def finish_but_add(
         self, x: torch.Tensor, mixed: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the residual stream after attention, and what the MLP adds to it.
+        """Return the residual stream and what is still to be added to it: the block's output.
 
-        `mixed` is what attention has mixed. Where the MLP's output is normalized, the first has it
-        already and the second is None.
+        The next block adds it in the pass that normalizes the sum. Where the MLP's output is
+        normalized, it is added here and the second is None.
         """
-        x, normalized = self._join(x, self.out(mixed), self.attention_output_norm, self.mlp_norm)
-        out = self.down(gate(self.gate_up(normalized), self.activation))
+        out, output_norm = self.out(mixed), self.attention_output_norm
+        if self.parallel_mlp:
+            normalized = self._normalize(x, self.attention_norm)
+            x = self._add(x, out, output_norm)
+        elif output_norm is None:
+            x, normalized = self._add_and_normalize(x, out, self.mlp_norm)
+        else:
+            x = self._add(x, out, output_norm)
+            x, normalized = self._add_and_normalize(x, None, self.mlp_norm)
+        delta = self._mlp(normalized)
         if self.mlp_output_norm is not None:
-            return self._add(x, out, self.mlp_output_norm), None
-        return x, out
+            return self._add(x, delta, self.mlp_output_norm), None
+        return x, delta
 
     def add(self, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
-        """Return the residual stream with what `finish` has left to add."""
+        """Return the residual stream with what `finish_but_add` has left to add."""
         return x if delta is None else self._add(x, delta, None)
-
-    def _join(
-        self, x: torch.Tensor, out: torch.Tensor, output_norm: Norm | None, norm: Norm | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if output_norm is None:
-            return self._add_and_normalize(x, out, norm)
-        return self._add_and_normalize(self._add(x, out, output_norm), None, norm)
 
     def _add_and_normalize(
         self, x: torch.Tensor, delta: torch.Tensor | None, norm: Norm | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if norm is None:
+        """Return x + delta, and that normalized."""
+        if norm is None or norm.centers:
             x = self.add(x, delta)
-            return x, x.to(self.dtype)
+            return x, self._normalize(x, norm)
         multiplier = self.residual_multiplier
         return add_rms_norm(x, delta, multiplier, norm.weight, norm.eps, self.dtype)
-=======
-    def finish(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """Return the block's output from its input and what attention has mixed."""
-        after = self._add(x, self.out(mixed), self.attention_output_norm)
-        if self.parallel_mlp:
-            normalized = self._normalize(x, self.attention_norm)
-        else:
-            normalized = self._normalize(after, self.mlp_norm)
-        return self._add(after, self._mlp(normalized), self.mlp_output_norm)
 
     def _mlp(self, x: torch.Tensor) -> torch.Tensor:
         if self.own_mlp is None:
@@ -183,7 +179,6 @@ class BlockParts:
         # Some return the router's scores as well.
         first: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return first.reshape(x.shape)
->>>>>>> main
 
     def _normalize(self, x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
         return x.to(self.dtype) if norm is None else norm(x, self.dtype)
@@ -245,14 +240,9 @@ class PackedBlock(nn.Module):
         self, x: torch.Tensor, delta: torch.Tensor | None, inputs: LayerInputs
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Compute attention, then the MLP, each added to the residual stream."""
-<<<<<<< HEAD
         x, normalized = self.parts.start(x, delta)
         qkv = self.parts.project_normalized(normalized, inputs.indices.kind)
-        mixed = run_function(PackedAttention, qkv, inputs.cos, inputs.sin, inputs.indices)
-=======
-        qkv = self.parts.project(x, inputs.indices.kind)
         mixed = run_function(
             PackedAttention, qkv, inputs.cos, inputs.sin, inputs.indices, self.sinks
         )
->>>>>>> main
-        return self.parts.finish(x, mixed)
+        return self.parts.finish_but_add(x, mixed)

@@ -56,10 +56,11 @@ class PackedModel(nn.Module):
         self.rotary = RotaryTables(self.rotary_embedding, config, family.rotary_layout)
         self.layers: list[AttentionLayer] = describe_layers(model, family)
         """How each block attends, first to last."""
-        self.blocks = nn.ModuleList(
+        blocks = [
             PackedBlock(block, family, config, dtype, sharded=sharded)
             for block in family.find_blocks(model)
-        )
+        ]
+        self.blocks, self.last_parts = nn.ModuleList(blocks), blocks[-1].parts
         self.gradient_checkpointing = sharded
         """If True, activations are computed again in the backward pass instead of being kept. With
         them go the concatenated weights of a sharded model."""
@@ -82,7 +83,7 @@ class PackedModel(nn.Module):
         at = layout.logit_positions
         x = x.index_select(0, at)
         if delta is not None:
-            x = self.blocks[-1].parts.add(x, delta.index_select(0, at))
+            x = self.last_parts.add(x, delta.index_select(0, at))
         hidden = self.head_input(x)
         head = self.head.weight
         assert isinstance(head, torch.Tensor)

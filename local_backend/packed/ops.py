@@ -114,8 +114,10 @@ def add_rms_norm(  # as AddRmsNorm
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both results of AddRmsNorm, whose `apply` PyTorch leaves untyped."""
-    total, normalized = AddRmsNorm.apply(x, delta, alpha, weight, eps, dtype)
-    return total, normalized
+    results: tuple[torch.Tensor, torch.Tensor] = AddRmsNorm.apply(  # type: ignore[no-untyped-call]
+        x, delta, alpha, weight, eps, dtype
+    )
+    return results
 
 
 def _add_and_normalize(  # as AddRmsNorm

@@ -157,7 +157,8 @@ class Kernels:
         losses = torch.empty(len(logits), dtype=torch.float32)
         rows, width = logits.shape
         targets = targets.long().contiguous()
-        assert 0 <= int(targets.min()) and int(targets.max()) < width, "a target has no logit"
+        lowest, highest = targets.aminmax()
+        assert int(lowest) >= 0 and int(highest) < width, "a target has no logit"
         self._run(
             *("cross_entropy", logits.dtype, logits, targets, losses, rows, width, int(needs_grad))
         )

@@ -22,7 +22,7 @@ COMPILE_SECONDS = 3.0
 SAVED_SHARE = 0.1
 """The share of a step that kernels save at least (benchmarks/RESULTS.md)."""
 OPERATIONS_PER_SECOND = 1e11
-"""What a thread computes in training, roughly: enough to tell seconds from minutes."""
+"""What a thread computes in training, roughly: it separates seconds from minutes."""
 
 
 @dataclass(frozen=True)

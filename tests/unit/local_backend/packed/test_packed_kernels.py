@@ -1,7 +1,9 @@
-"""Compiled kernels compute what the lines of PyTorch compute; they are compiled once for all jobs."""
+"""Compiled kernels compute what the lines of PyTorch compute, and are compiled once."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,11 +12,16 @@ import pytest
 import torch
 
 from local_backend.data.examples import Example
-from local_backend.packed import ops
+from local_backend.packed import JobSize, choose_kernels, ops
 from local_backend.packed.attention import AttentionKind, PackedAttention, build_gather_indices
 from local_backend.packed.kernels import Kernels, use_kernels
 from local_backend.packed.kernels import compile as compile_module
-from local_backend.packed.kernels.compile import compile_kernels, is_compiled, kernels_folder
+from local_backend.packed.kernels.compile import (
+    compile_kernels,
+    is_compiled,
+    kernels_folder,
+    source_digest,
+)
 from local_backend.packed.layout import pack_examples
 
 CPU = torch.device("cpu")
@@ -52,7 +59,7 @@ def results(function: Callable[..., object], inputs: Tensors) -> Tensors:
 def assert_equal(
     kernels: Kernels, function: Callable[..., object], inputs: Tensors, dtype: torch.dtype
 ) -> None:
-    """Compare both computations with float64's: the kernels are as near as the plain lines are."""
+    """Compare outputs and gradients of the kernels with those of the plain lines."""
     use_kernels(kernels)
     compiled = results(function, inputs)
     use_kernels(None)
@@ -135,3 +142,79 @@ def test_what_is_not_a_number_stays_so(kernels: Kernels) -> None:
         assert gated[0].isfinite().all() and not gated[1].isfinite().all()
         losses = kernels.cross_entropy_(x.to(dtype), torch.tensor([0, 1, 2]), needs_grad=False)
         assert losses[0].isfinite() and not losses[1:].isfinite().any()
+
+
+LONG, SHORT = JobSize(10**9, 10**9), JobSize(1, 1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder of compiled kernels."""
+    monkeypatch.setenv("CLOUDFT_MODEL_CACHE", str(tmp_path))
+    return tmp_path / "kernels"
+
+
+def choose(size: JobSize, recorded: str | None = None) -> tuple[bool, str, str]:
+    """Return whether a job uses kernels, what it records, and the log."""
+    log: list[str] = []
+    kernels, record = choose_kernels(size, recorded, log.append)
+    return kernels is not None, record, "\n".join(log)
+
+
+def test_kernels_are_compiled_once_and_by_jobs_that_are_long_enough(cache: Path) -> None:
+    assert choose(SHORT) == (
+        *(False, ""),
+        "computing without compiled kernels: the job is too short to compile them",
+    )
+    assert not cache.exists()
+    used, record, log = choose(LONG)
+    assert used and record == source_digest() and "compiled the kernels" in log
+    # Another process finds them, and then a short job uses them as well.
+    code = (
+        "from local_backend.packed import JobSize, choose_kernels\n"
+        "print(choose_kernels(JobSize(1, 1), None, print)[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["computing with compiled kernels", record]
+
+
+def test_a_damaged_entry_is_compiled_again(cache: Path) -> None:
+    choose(LONG)
+    [library] = cache.glob(f"*/{compile_module.LIBRARY}")
+    content = library.read_bytes()
+    library.unlink()  # this process has loaded it, and must keep it
+    library.write_bytes(content[:1000])
+    assert not is_compiled(kernels_folder())
+    used, _, log = choose(LONG)
+    assert used and "compiled the kernels" in log and is_compiled(kernels_folder())
+
+
+def test_a_job_keeps_its_first_choice(cache: Path) -> None:
+    used, record, log = choose(LONG, recorded="")
+    assert (used, record, log) == (False, "", "computing without compiled kernels, as before")
+    used, record, log = choose(SHORT, recorded=source_digest())
+    assert used and "warning" not in log
+    used, record, log = choose(SHORT, recorded="another")
+    assert used and record == source_digest() and "last digits" in log
+
+
+def test_without_a_compiler_the_plain_lines_compute(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(compile_module, "COMPILERS", ("no-such-compiler",))
+    used, record, log = choose(LONG)
+    assert not used and not record and "no GNU C++ compiler is installed" in log
+    used, record, log = choose(LONG, recorded=source_digest())
+    assert not used and "last digits" in log
+    broken = tmp_path / "g++"
+    broken.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo Free Software Foundation && exit\n'
+        "echo cannot find crt1.o >&2; exit 1\n"
+    )
+    broken.chmod(0o755)
+    monkeypatch.setattr(compile_module, "COMPILERS", (str(broken),))
+    assert choose(LONG) == (
+        *(False, ""),
+        "computing without compiled kernels: the compiler failed: cannot find crt1.o",
+    )
+    assert list(cache.iterdir()) == []
