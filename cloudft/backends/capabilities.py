@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,22 @@ class SupportsAdapters(ABC):
 
         Takes seconds: the trainer builds the model without its weights.
         """
+
+
+class SupportsWarmStart(ABC):
+    """A backend whose jobs start sooner within a context."""
+
+    @abstractmethod
+    def warm_start(self, job: LoadedJob) -> AbstractContextManager[None]:
+        """Return a context in which this job, and others with its model and method, start sooner.
+
+        Jobs go on when it ends.
+        """
+
+
+def warm_start(backend: object, job: LoadedJob) -> AbstractContextManager[None]:
+    """Return the backend's context of warm starts; for one without, a context that does nothing."""
+    return backend.warm_start(job) if isinstance(backend, SupportsWarmStart) else nullcontext()
 
 
 class SupportsMedia(ABC):

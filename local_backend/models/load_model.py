@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
+from local_backend.distributed.dtensor import is_dtensor
 from local_backend.errors import TrainerError
 from local_backend.models import lora
 from local_backend.models.load_tokenizer import load_tokenizer
@@ -189,8 +189,8 @@ def save_tuned_model(
     model.config.use_cache = True
     if settings.method == "lora":
         lora.save_adapter(model, settings.lora, folder, loaded.source, weights)
-    elif any(isinstance(weight, DTensor) for weight in model.parameters()):
-        buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
+    elif any(is_dtensor(weight) for weight in model.parameters()):
+        buffers = {n: t for n, t in model.state_dict().items() if not is_dtensor(t)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
     elif settings.method == "qlora":
         # Without `False`, PEFT adds the whole output layer where that has an adapter.

@@ -29,6 +29,7 @@ from cloudft.backends.capabilities import (
     SupportsProbe,
     SupportsResume,
     SupportsTokenize,
+    SupportsWarmStart,
 )
 from cloudft.backends.local import (
     environment,
@@ -43,6 +44,7 @@ from cloudft.backends.local import probe as probing
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
+from cloudft.backends.local.warm_trainer import WarmTrainer, can_start_warm
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
@@ -101,6 +103,7 @@ class LocalBackend(
     SupportsProbe,
     SupportsGrading,
     SupportsAdapters,
+    SupportsWarmStart,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
 
@@ -111,6 +114,20 @@ class LocalBackend(
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._warm_trainer: WarmTrainer | None = None
+
+    @contextlib.contextmanager
+    def warm_start(self, job: LoadedJob) -> Iterator[None]:
+        """Import what trainers of the job need in another process, which then forks them."""
+        if self._warm_trainer is not None or not can_start_warm(job):
+            yield
+            return
+        self._warm_trainer = WarmTrainer(job, self._trainer_environment(hub=False))
+        try:
+            yield
+        finally:
+            self._warm_trainer.close()
+            self._warm_trainer = None
 
     @staticmethod
     def is_running_in(folder: Path) -> bool | None:
@@ -436,7 +453,11 @@ class LocalBackend(
     def _start_trainer(self, job: JobFolder, lock: int) -> None:
         # The trainer inherits the locked descriptor: the lock proves that it lives, and is
         # released by the kernel when its last process exits. A pid file could not prove that.
+        environ = self._job_environment(job.path)
         with open(job.path / names.LOG, "ab", opener=_open_private) as log:
+            warm = self._warm_trainer
+            if warm is not None and warm.start(job.path, lock, log.fileno(), environ):
+                return
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL,
@@ -444,7 +465,7 @@ class LocalBackend(
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
-                env=self._job_environment(job.path),
+                env=environ,
             )
         # Reap the child while this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
