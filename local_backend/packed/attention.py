@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from local_backend.packed.layout import PackedLayout, RowGroup
 from local_backend.packed.ops import Context
 
-SOFTCAP_CHUNK = 512
-"""Queries of a long row whose capped scores exist at the same time."""
+QUERY_CHUNK = 512
+"""Queries of a long row whose scores exist at the same time, where PyTorch's attention can't be
+used.
+"""
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,14 @@ class AttentionContext(Context, Protocol):
     """What PackedAttention keeps besides tensors."""
 
     indices: GatherIndices
+    sinks: torch.Tensor | None
 
 
 class PackedAttention(torch.autograd.Function):
-    """Attention over `qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size]."""
+    """Attention over `qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size].
+
+    `sinks` [heads]: a frozen logit of each head that takes part in its softmax and has no value.
+    """
 
     @staticmethod
     def forward(
@@ -159,6 +165,7 @@ class PackedAttention(torch.autograd.Function):
         cos: torch.Tensor,
         sin: torch.Tensor,
         indices: GatherIndices,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Save the rotated vectors, and the attention weights of short rows."""
         tokens, kind = len(qkv), indices.kind
@@ -166,19 +173,20 @@ class PackedAttention(torch.autograd.Function):
         rotated = apply_rotary(vectors, kind, cos, sin)
         outputs, weights = [], []
         for group in indices.groups:
-            output, group_weights = attend(*gather_qkv(rotated, group, indices), group, kind)
+            gathered = gather_qkv(rotated, group, indices)
+            output, group_weights = attend(gathered, group, kind, sinks)
             outputs.append(output.flatten(0, -2))
             weights.append(group_weights)
         # Only the rotated vectors are saved, once: gathering the rows again in backward is cheap,
         # and saving them for each group would hold the prefix once for each row.
         ctx.save_for_backward(rotated, cos, sin, *(w for w in weights if w is not None))
-        ctx.indices = indices
+        ctx.indices, ctx.sinks = indices, sinks
         return torch.cat(outputs).index_select(0, indices.output_order).view(tokens, -1)
 
     @staticmethod
     def backward(
         ctx: AttentionContext, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None, None]:
+    ) -> tuple[torch.Tensor, None, None, None, None]:
         """Return the gradient of qkv."""
         rotated, cos, sin, *saved_weights = ctx.saved_tensors
         indices, kind, size = ctx.indices, ctx.indices.kind, rotated.shape[-1]
@@ -189,7 +197,9 @@ class PackedAttention(torch.autograd.Function):
             q, k, v = gather_qkv(rotated, group, indices)
             grad_rows = grad_vectors.index_select(0, group.output_indices).view(q.shape)
             group_weights = None if group.bias is None else next(weights)
-            grad_q, grad_k, grad_v = attend_backward(q, k, v, group_weights, grad_rows, kind)
+            grad_q, grad_k, grad_v = attend_backward(
+                (q, k, v), group_weights, grad_rows, kind, ctx.sinks
+            )
             grads += [grad.reshape(-1, size) for grad in (grad_q, grad_k, grad_v)]
             if group.prefix_length:
                 shared = [shared_prefix_grad(grad, group, indices) for grad in (grad_k, grad_v)]
@@ -203,7 +213,7 @@ class PackedAttention(torch.autograd.Function):
         # A rotation is orthogonal, so its gradient is the rotation by the opposite angle. A factor
         # on cos and sin (yarn, longrope) applies to both.
         grad_qkv = apply_rotary(grad_qkv, kind, cos, -sin)
-        return grad_qkv.view(len(rotated), -1), None, None, None
+        return grad_qkv.view(len(rotated), -1), None, None, None, None
 
 
 def apply_rotary(
@@ -248,17 +258,36 @@ def gather_qkv(
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: GroupIndices, kind: AttentionKind
+    vectors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    group: GroupIndices,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the attention output, and the attention weights if they are kept."""
+    """Return the attention output of queries, keys and values, and its weights if they are kept."""
+    q, k, v = vectors
     if group.bias is None:
-        return attend_long(q, k, v, kind), None
+        return attend_long(q, k, v, kind, sinks), None
     if kind.softcap is None:
         scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=kind.scale)
     else:
         scores = capped_scores(q, k, kind.scale, kind.softcap).mul_(kind.softcap).add_(group.bias)
-    weights = scores.softmax(-1)
+    if sinks is None:
+        weights = scores.softmax(-1)
+    else:
+        by_key_head = sinks.view(kind.kv_heads, -1)
+        longest = scores.shape[1] // by_key_head.shape[1]
+        by_query = by_key_head.repeat_interleave(longest, 1).repeat(group.rows, 1)
+        weights = softmax_with_sinks(scores, by_query)
     return weights @ v, weights
+
+
+def softmax_with_sinks(scores: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """Return the weights of keys [..., queries, keys] beside a sink [..., queries] of each query.
+
+    They sum to less than 1.
+    """
+    both = torch.cat([scores, sinks[..., None].to(scores.dtype)], -1).softmax(-1)
+    return both[..., :-1]
 
 
 def capped_scores(q: torch.Tensor, k: torch.Tensor, scale: float, softcap: float) -> torch.Tensor:
@@ -267,7 +296,11 @@ def capped_scores(q: torch.Tensor, k: torch.Tensor, scale: float, softcap: float
 
 
 def attend_long(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the attention of long rows, whose scores never exist as a whole.
 
@@ -276,8 +309,13 @@ def attend_long(
     dtype = torch.float32 if q.device.type == "cpu" else q.dtype
     longest = k.shape[1]
     by_head = q.view(len(q), -1, longest, q.shape[-1]).to(dtype)
-    attention = sdpa_attention if kind.softcap is None else capped_attention
-    out = attention(by_head, k[:, None].to(dtype), v[:, None].to(dtype), kind)
+    keys, values = k[:, None].to(dtype), v[:, None].to(dtype)
+    if kind.softcap is None and sinks is None:
+        out = sdpa_attention(by_head, keys, values, kind)
+    else:
+        if sinks is not None:  # of the heads that each row of the batch has
+            sinks = sinks.view(kind.kv_heads, -1).repeat(len(q) // kind.kv_heads, 1)
+        out = chunked_attention(by_head, keys, values, kind, sinks)
     return out.to(q.dtype).reshape(q.shape)
 
 
@@ -295,44 +333,53 @@ def sdpa_attention(
     )
 
 
-def capped_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
+def chunked_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return causal attention with capped scores, some queries at a time."""
-    assert kind.softcap is not None
+    """Return causal attention with capped scores or sinks [batch, heads], by chunks of queries."""
     longest, parts = k.shape[2], []
     at = torch.arange(longest, device=q.device)
-    for start in range(0, longest, SOFTCAP_CHUNK):
-        end = min(start + SOFTCAP_CHUNK, longest)
+    for start in range(0, longest, QUERY_CHUNK):
+        end = min(start + QUERY_CHUNK, longest)
         first = 0 if kind.window is None else max(0, start - kind.window + 1)
-        scores = q[:, :, start:end] @ k[:, :, first:end].transpose(-1, -2)
-        scores = kind.softcap * torch.tanh(scores * (kind.scale / kind.softcap))
+        scores = q[:, :, start:end] @ k[:, :, first:end].transpose(-1, -2) * kind.scale
+        if kind.softcap is not None:
+            scores = kind.softcap * torch.tanh(scores / kind.softcap)
         distance = at[start:end, None] - at[first:end]
         hidden = distance < 0
         if kind.window is not None:
             hidden = hidden | (distance >= kind.window)
-        parts.append(scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v[:, :, first:end])
+        scores = scores.masked_fill(hidden, -torch.inf)
+        if sinks is None:
+            weights = scores.softmax(-1)
+        else:
+            weights = softmax_with_sinks(scores, sinks[:, :, None].expand(scores.shape[:-1]))
+        parts.append(weights @ v[:, :, first:end])
     return torch.cat(parts, 2)
 
 
-def attend_backward(  # what attention takes, with its result and its gradient
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+def attend_backward(
+    vectors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     weights: torch.Tensor | None,
     grad_output: torch.Tensor,
     kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
     """Return the gradients of queries, keys and values.
 
     `weights` are the attention weights of short rows; None for long rows.
     """
+    q, k, v = vectors
     if weights is None:
         # Flash attention's own backward needs the state of its forward pass, which a custom
         # function cannot save. So the forward pass is run again, with autograd on.
         with torch.enable_grad():
             q, k, v = leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            return torch.autograd.grad(attend_long(q, k, v, kind), leaves, grad_output)
+            return torch.autograd.grad(attend_long(q, k, v, kind, sinks), leaves, grad_output)
     grad_v = weights.transpose(1, 2) @ grad_output
     grad_weights = grad_output @ v.transpose(1, 2)
     grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)

@@ -47,12 +47,13 @@ class PackedModel(nn.Module):
         self.embedding = decoder.get_submodule(family.embedding)
         self.norm = decoder.get_submodule(family.norm)
         self.head = model.get_output_embeddings()
-        self.final_norm = Norm(self.norm, family.norm_offset)
+        self.final_norm = Norm(self.norm, family.norm_offset, family.centers)
         self.embedding_scale = _embedding_scale(self.embedding, config, family)
         self.logit_softcap: float | None = _setting(config, family.logit_softcap)
-        self.logit_divisor: float = _setting(config, family.logit_divisor) or 1.0
+        divisor = _setting(config, family.logit_divisor) or 1.0
+        self.logit_scale = (_setting(config, family.logit_multiplier) or 1.0) / divisor
         self.rotary_embedding = decoder.get_submodule(family.rotary_embedding)
-        self.rotary = RotaryTables(self.rotary_embedding, config)
+        self.rotary = RotaryTables(self.rotary_embedding, config, family.rotary_layout)
         self.layers: list[AttentionLayer] = describe_layers(model, family)
         """How each block attends, first to last."""
         self.blocks = nn.ModuleList(
@@ -98,10 +99,10 @@ class PackedModel(nn.Module):
     def head_input(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the output layer multiplies, from the residual stream after the last block.
 
-        A divisor of the logits is applied here, where there are fewer numbers.
+        A factor on the logits is applied here, where there are fewer numbers.
         """
         hidden = self.final_norm(x, self.dtype)
-        return hidden if self.logit_divisor == 1 else hidden / self.logit_divisor
+        return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
     def layer_inputs(self, layout: PackedLayout) -> dict[AttentionLayer, LayerInputs]:
         """Return what the layers of each kind share."""

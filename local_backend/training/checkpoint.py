@@ -26,11 +26,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from local_backend.atomic_folders import atomic_folder, remove_path
 from local_backend.device import is_out_of_memory
-from local_backend.distributed.dtensor import full_tensor, shard_like
+from local_backend.distributed.dtensor import full_tensor, is_dtensor, shard_like
 from local_backend.file_digest import sha256_file
 from local_backend.models.load_model import trainable_parameters
 from local_backend.training.loss_curve import validate_curve
@@ -188,7 +187,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Set the optimizer to the state in `file`; each rank keeps its own shard."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    is_sharded = any(isinstance(weight, DTensor) for weight in weights)
+    is_sharded = any(is_dtensor(weight) for weight in weights)
     # Mapped if sharded: the ranks of a machine share the pages, and each copies only its shard.
     state = torch.load(file, weights_only=True, mmap=is_sharded)
     for number, entry in state["state"].items():
