@@ -2,7 +2,7 @@
 
     python benchmarks/tokens_once.py
     python benchmarks/tokens_once.py --against CHECKOUT --records 400 400000
-    python benchmarks/tokens_once.py --no-resume --memory 100000 10000000
+    python benchmarks/tokens_once.py --no-resume --memory 100000 1000000 10000000
 
 Trainers of the tests' tiny model, with records of about 25 tokens. A resume is measured from the
 start of the process to the first new step, after a job that was stopped; builds and sizes take
@@ -10,6 +10,8 @@ turns, and medians count. `--against` measures another checkout beside this one,
 in its .venv. Memory is anonymous memory (RssAnon of /proc/PID/status, sampled every 20 ms): pages
 of a mapped file are the system's to drop, and do not count. The peak is that of a trainer that
 makes the tokens and takes 40 steps, without the processes that encode, which are listed beside it.
+Jobs of more than `--made` records are given arrays: those of that many records, again and again, by
+the trainer's own writer. The trainer then finds them kept.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from pathlib import Path
 
 from smallest import ROOT, TESTS, build_parser, build_tiny_model
 
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(TESTS), str(ROOT)]
 
 STEPS = 40
 POLL_S = 0.02
@@ -199,13 +201,39 @@ def compare_resumes(
             )
 
 
-def measure_memory(folder: Path, model: Path, builds: list[Build], sizes: list[int]) -> None:
+def give_tokens(job: Path, model: Path, made: int) -> None:
+    """Write a job's kept tokens: those of the first `made` records, as often as it has records."""
+    from local_backend.data.token_arrays import NARROW, ArrayWriter
+    from local_backend.data.token_cache import CACHE_VARIABLE, token_key
+    from local_backend.job_dir import JobDir
+    from local_backend.settings import read_settings
+    from local_backend.training.memory_estimate import encode_training_data, find_token_source
+
+    cache = job.parent / "tokens"
+    os.environ[CACHE_VARIABLE] = str(cache)
+    part = write_job(job.parent / "part", model, made)
+    data = encode_training_data(read_settings(JobDir(part)))[1]
+    settings = read_settings(JobDir(job))
+    file = settings.data["train"]
+    kept = cache / token_key(find_token_source(settings)[1], file)
+    kept.mkdir()
+    writer = ArrayWriter(kept, NARROW)
+    for _ in range(file.records // made):
+        writer.append(data)
+    writer.close()
+
+
+def measure_memory(
+    folder: Path, model: Path, builds: list[Build], sizes: list[int], made: int
+) -> None:
     """Print a row for each build and size: memory, time to step STEPS, and the kept tokens."""
     print("| build | records | peak RssAnon | with the encoders | to the last step | on disk |")
     print("| --- | --- | --- | --- | --- | --- |")
     for build in builds:
         for size in sizes:
             job = write_job(folder / f"memory-{build.name}-{size}" / "job", model, size)
+            if size > made and build.root == ROOT:
+                give_tokens(job, model, made)
             measured = run_until(build, job, STEPS)
             kept = (job.parent / "tokens").rglob("*")
             disk = sum(path.stat().st_size for path in kept if path.is_file())
@@ -224,6 +252,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--against", type=Path, help="another checkout, measured beside this one")
     parser.add_argument("--records", type=int, nargs="+", default=[400, 400_000])
     parser.add_argument("--memory", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--made", type=int, default=1_000_000, help="records that are tokenized")
     parser.add_argument("--no-resume", action="store_true", help="measure memory alone")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
@@ -233,7 +262,8 @@ def main() -> None:
     """Print the tables."""
     arguments = parse_arguments()
     if arguments.smallest:
-        arguments.records, arguments.memory, arguments.rounds = [16, 64], [64], 1
+        arguments.records, arguments.memory = [16, 64], [64, 256]
+        arguments.made, arguments.rounds = 64, 1
     builds = [Build("this", ROOT, sys.executable)]
     if arguments.against:
         other = arguments.against.resolve()
@@ -244,7 +274,7 @@ def main() -> None:
         if not arguments.no_resume:
             compare_resumes(folder, model, builds, arguments.records, arguments.rounds)
         if arguments.memory:
-            measure_memory(folder, model, builds, arguments.memory)
+            measure_memory(folder, model, builds, arguments.memory, arguments.made)
 
 
 if __name__ == "__main__":

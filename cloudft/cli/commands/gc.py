@@ -23,7 +23,7 @@ from cloudft.storage.home import Home
 from cloudft.types import Listing
 
 if TYPE_CHECKING:
-    from cloudft.account.cleanup import KeptReason
+    from cloudft.account.cleanup import Garbage, KeptReason
     from cloudft.backends.local.kept_tokens import KeptTokens
     from cloudft.backends.resources import CloudResource
 
@@ -109,13 +109,7 @@ def gc_command(
         "unavailable": garbage.unavailable,
     }
     _print_kept(garbage.kept, console)
-    for model in resources:
-        for deployment in garbage.rollbacks.get(model.id, ()):
-            click.echo(
-                f"warning: {deployment.kind} {deployment.name} served {model.name} before its last"
-                f" update: without it, `cloudft deploy --rollback {deployment.name}` is impossible",
-                err=True,
-            )
+    _warn_of_rollbacks(garbage)
     print_unavailable(garbage.unavailable)
     code = Listing((), garbage.unavailable).exit_code
     listed = "\n".join(_resource_line(resource) for resource in resources)
@@ -175,6 +169,17 @@ def _tokens_result(tokens: KeptTokens) -> dict[str, Any]:
         "lastUsedAt": tokens.last_used_at,
         "whole": tokens.is_whole,
     }
+
+
+def _warn_of_rollbacks(garbage: Garbage) -> None:
+    """Print which deployments could not be rolled back any more."""
+    for model in garbage.removable:
+        for deployment in garbage.rollbacks.get(model.id, ()):
+            click.echo(
+                f"warning: {deployment.kind} {deployment.name} served {model.name} before its last"
+                f" update: without it, `cloudft deploy --rollback {deployment.name}` is impossible",
+                err=True,
+            )
 
 
 def _print_kept(kept: tuple[tuple[CloudResource, KeptReason], ...], console: Console) -> None:
