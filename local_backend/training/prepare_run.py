@@ -241,8 +241,8 @@ def encode_data(
         encoded[role] = kept.data
         if kept.key is not None:
             keys[role] = kept.key
-            how = "kept" if kept.was_kept else "made"
-            reporter.log(f"tokens of {role}: {how}, {kept.data.records} records")
+        how = "kept" if kept.was_kept else "made"
+        reporter.log(f"tokens of {role}: {how}, {kept.data.records} records")
     if reporter.process_group.is_rank_zero:
         write_json(reporter.job_dir / TOKENS, keys)
     trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples
