@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("room", nargs="?", help="room for the command lines of the forks")
     args = parser.parse_args(argv)
     with socket.socket(fileno=args.socket_fd) as link:
+        importlib.import_module("torch")  # in any case; the job is not known yet
         first, _ = receive(link)
         if first is None:
             return 0

@@ -43,7 +43,8 @@ from cloudft.backends.local import probe as probing
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
-from cloudft.backends.local.warm_trainer import WarmTrainer, can_start_warm
+from cloudft.backends.local.warm_process import WarmProcess
+from cloudft.backends.local.warm_trainer import can_start_warm, open_warm_trainer
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
@@ -81,10 +82,6 @@ PROBE_PREFIX = ".probe-"
 REPLY_CHECK = "local_backend.grading.invoke"
 GRADER_ROLE = "grader"
 """Key of the grader's file in a plan."""
-SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
-"""How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
-trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
-glibc's malloc instead of one a thread: a tenth less memory, at the same speed."""
 EXIT_GRACE_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
@@ -111,7 +108,7 @@ class LocalBackend(
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._warm_trainer: WarmTrainer | None = None
+        self._warm_trainer: WarmProcess | None = None
 
     @contextlib.contextmanager
     def warm_start(self, job: LoadedJob) -> Iterator[None]:
@@ -119,7 +116,7 @@ class LocalBackend(
         if self._warm_trainer is not None or not can_start_warm(job):
             yield
             return
-        self._warm_trainer = WarmTrainer(job, self._trainer_environment(hub=False))
+        self._warm_trainer = open_warm_trainer(job, self.home)
         try:
             yield
         finally:
@@ -465,9 +462,7 @@ class LocalBackend(
         return self._trainer_environment(hub=hub or environment.job_needs_download(job / names.JOB))
 
     def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
-        kept = environment.filter_environment(os.environ, hub=hub)
-        ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
-        return SHARED_MACHINE_ENVIRON | kept | ours
+        return environment.trainer_environment(self.home, hub=hub)
 
 
 def _grader_file(staged: StagedJob) -> dict[str, Path]:
