@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.util
 import json
@@ -28,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from local_backend.job_dir import WeightSource
+from local_backend.libraries import pause_collection
 from local_backend.models.weights import find_model_folder
 from local_backend.settings import Settings
 
@@ -48,7 +50,12 @@ def import_modeling(settings: Settings) -> bool:
     models = [settings.weights]
     if settings.distillation is not None:
         models.append(settings.distillation.weights)
-    return import_transformers(lean=lean_imports_suffice(settings.method, settings.fsdp, models))
+    with pause_collection():
+        is_lean = import_transformers(
+            lean=lean_imports_suffice(settings.method, settings.fsdp, models)
+        )
+    gc.freeze()  # what was imported stays: no collection has to look through it
+    return is_lean
 
 
 def import_transformers(*, lean: bool) -> bool:

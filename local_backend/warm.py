@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("room", nargs="?", help="room for the command lines of the forks")
     args = parser.parse_args(argv)
     with socket.socket(fileno=args.socket_fd) as link:
+        gc.disable()  # as in libraries.pause_collection
         importlib.import_module("torch")  # in any case; the job is not known yet
         first, _ = receive(link)
         if first is None:
@@ -75,7 +76,6 @@ def preload(first: dict[str, Any]) -> bool:
     importlib.import_module("local_backend.train")
     for weights in first["models"]:
         _import_family(find_model_folder(weights))
-    gc.collect()
     gc.freeze()  # no collection in a fork copies these pages
     return is_lean
 
@@ -93,6 +93,7 @@ def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean
 
     def run() -> int:
         lock, log = fds
+        gc.enable()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(log, 1)
