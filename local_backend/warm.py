@@ -1,16 +1,17 @@
-"""Start trainers from a process that has imported all they need: `python -m local_backend.warm`.
+"""Fork trainers from a process that has imported all they need: `python -m local_backend.warm`.
 
 `cloudft` runs it while it prepares a job, or for a command that trains several jobs one after
 another. It imports what the first message on its socket says, then forks a supervisor for each job
 that it receives, which forks the trainer. Both are sessions of their own: nothing that happens to
 this process, or to another job, reaches them. It exits when the other end of the socket is closed.
 
-Only an import has run before a fork: no thread, no kernel, no random number. So a forked trainer
+Only imports have run before a fork: none of torch's threads, no random number. So a forked trainer
 computes what one that was started on its own computes.
 
 Messages (JSON) from the other end: `{"method", "fsdp", "models": [WEIGHTS, ...]}` first; then for
-each job `{"jobDir"}` with two file descriptors, the job's held lock and its log. The answer
-`{"pid"}` comes from the supervisor itself.
+each job `{"jobDir"}` with two file descriptors, the job's held lock and its log; or, to answer
+prompts, `{"answer": JOB_DIR}` with the standard streams of inference/generate.py. The answer
+`{"pid"}` comes from the forked process itself.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if message is None:
                 return 0
             if os.fork() == 0:
+                if "answer" in message:
+                    run_generate(link, JobDir(message["answer"]), fds)
                 run_supervisor(link, JobDir(message["jobDir"]), fds, is_lean)
             for fd in fds:
                 os.close(fd)
@@ -105,6 +108,25 @@ def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean
         link.close()
         start = fork_trainer if can_fork(job_dir, is_lean) else start_trainers
         return supervise(job_dir, lock, start)
+
+    _run_and_exit(run)
+
+
+def run_generate(link: socket.socket, job_dir: JobDir, fds: list[int]) -> NoReturn:
+    """Answer prompts for a job's models in this process, which was just forked, and exit."""
+
+    def run() -> int:
+        os.setsid()
+        gc.enable()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+            os.close(fd)
+        sys.argv = ["local_backend.inference.generate", str(job_dir.path)]
+        set_command_line([sys.executable, "-m", *sys.argv])
+        link.send(json.dumps({"pid": os.getpid()}).encode())
+        link.close()
+        return int(importlib.import_module(sys.argv[0]).main())
 
     _run_and_exit(run)
 

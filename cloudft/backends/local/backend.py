@@ -289,7 +289,7 @@ class LocalBackend(
     def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
         """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
-        return model_process.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
 
     def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
         """Return the rewards in the reply of a grader that ran elsewhere."""
@@ -322,7 +322,7 @@ class LocalBackend(
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
         """Start a process that answers for the job's models. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
-        return model_process.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
         """Write the folder of a base model: a job.json that is never trained."""

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,19 +56,44 @@ class WarmProcess:
 
         The supervisor inherits `lock` and writes to `log`. Waits until the imports are done.
         """
+        return self._fork({"jobDir": str(job_dir)}, [lock, log], environment) is not None
+
+    def start_generate(
+        self, job_dir: Path, noise: int, environment: Mapping[str, str]
+    ) -> ForkedProgram | None:
+        """Start a program that answers for a job's models; return None where that can't be done.
+
+        `noise` is the descriptor of its standard error.
+        """
+        (their_input, our_output), (our_input, their_output) = os.pipe(), os.pipe()
+        try:
+            streams = [their_input, their_output, noise]
+            pid = self._fork({"answer": str(job_dir)}, streams, environment)
+        finally:
+            os.close(their_input)
+            os.close(their_output)
+        if pid is None:
+            os.close(our_input)
+            os.close(our_output)
+            return None
+        return ForkedProgram(pid, our_output, our_input)
+
+    def _fork(
+        self, message: Mapping[str, str], fds: Sequence[int], environment: Mapping[str, str]
+    ) -> int | None:
+        """Return the id of the process that was forked; None where there is none."""
         if dict(environment) != self._environment:
-            return False
-        request = json.dumps({"jobDir": str(job_dir)}).encode()
+            return None
         try:
             self._is_starting = True
-            socket.send_fds(self._link, [request], [lock, log])
-            # The supervisor answers, and closes its end. So an end without an answer means that
-            # there is none.
+            socket.send_fds(self._link, [json.dumps(message).encode()], list(fds))
+            # The forked process answers, and closes its end. So an end without an answer means
+            # that there is none.
             reply = self._link.recv(1024)
         except OSError:
             reply = b""
         self._is_starting = False
-        return bool(reply)
+        return int(json.loads(reply)["pid"]) if reply else None
 
     def close(self) -> None:
         """End the process. Jobs that it has started go on."""
@@ -74,6 +102,37 @@ class WarmProcess:
         if not self._is_starting:
             self._process.kill()
             self._process.wait()
+
+
+class ForkedProgram:
+    """A program that is no child of this process, with what is used of `subprocess.Popen`."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int) -> None:
+        self.pid = pid
+        # It stays the same process even when its id is used again.
+        self._pidfd = os.pidfd_open(pid)
+        self.stdin = os.fdopen(stdin, "w", encoding="utf-8")
+        self.stdout = os.fdopen(stdout, encoding="utf-8")
+
+    def poll(self) -> int | None:
+        """Return None while it runs, then 0: its exit status is its parent's."""
+        return 0 if self._has_ended(0.0) else None
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def communicate(self) -> None:
+        """Wait until it has ended, and close its pipes."""
+        self._has_ended(None)
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.stdout.close()
+        os.close(self._pidfd)
+
+    def _has_ended(self, seconds: float | None) -> bool:
+        return bool(select.select([self._pidfd], [], [], seconds)[0])
 
 
 _early: list[WarmProcess] = []
