@@ -32,7 +32,11 @@ from typing import Any, NoReturn
 
 from local_backend.__main__ import TrainerProcess, start_trainers, supervise
 from local_backend.job_dir import JobDir
-from local_backend.lean_imports import import_transformers, lean_imports_suffice
+from local_backend.lean_imports import (
+    allow_lean_imports,
+    import_transformers,
+    lean_imports_suffice,
+)
 from local_backend.models.weights import find_model_folder
 from local_backend.process_title import set_command_line
 
@@ -73,6 +77,7 @@ def receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 def preload(first: dict[str, Any]) -> bool:
     """Import what trainers of such a job import; return whether that was the lean import."""
+    allow_lean_imports()
     is_lean = import_transformers(
         lean=lean_imports_suffice(first["method"], first["fsdp"], first["models"])
     )
