@@ -34,7 +34,7 @@ from cloudft.inference import (
     Prompt,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.types import CallerIdentity, Estimate, Finding, Listing, Manifest, Plan
+from cloudft.types import AdapterReach, CallerIdentity, Estimate, Finding, Listing, Manifest, Plan
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of an activity, how much of it is done, and how much there is."""
@@ -278,6 +278,17 @@ class SupportsProbe(ABC):
         """Return the job's own tokens, steps, memory and time, from `steps` discarded steps.
 
         Where memory does not suffice, no step is run and `seconds` is None. Raise TrainerError.
+        """
+
+
+class SupportsAdapters(ABC):
+    """A backend that knows what the adapters of a job reach in its model."""
+
+    @abstractmethod
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return it; None for a job without adapters, or whose model is not on this machine.
+
+        Takes seconds: the trainer builds the model without its weights.
         """
 
 

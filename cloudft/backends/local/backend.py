@@ -19,6 +19,7 @@ import orjson
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     ProgressCallback,
+    SupportsAdapters,
     SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
@@ -48,7 +49,7 @@ from cloudft.backends.local.warm_trainer import can_start_warm, open_warm_traine
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
-from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.errors import JobNotFound, JobStateConflict, TrainerError
 from cloudft.grading import GraderConfig
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
@@ -65,6 +66,7 @@ from cloudft.storage.atomic_files import (
 from cloudft.storage.documents import convert
 from cloudft.storage.home import Home
 from cloudft.types import (
+    AdapterReach,
     DataVolume,
     Estimate,
     Finding,
@@ -97,6 +99,7 @@ class LocalBackend(
     SupportsLmEval,
     SupportsProbe,
     SupportsGrading,
+    SupportsAdapters,
     SupportsWarmStart,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
@@ -136,6 +139,13 @@ class LocalBackend(
             environ = self._trainer_environment(hub=False)
             findings += preflight.check_target_modules(job, environ)
         return findings
+
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return what the trainer finds in the model's configuration; None where it can't run."""
+        try:
+            return preflight.measure_adapters(job, self._trainer_environment(hub=False))
+        except TrainerError:
+            return None  # what is wrong with the job itself, `check` has found
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return the tokens of the job: this machine has no price; the time is unknown.

@@ -79,7 +79,11 @@ class _Job(msgspec.Struct):
 def trainer_environment(home: Home, *, hub: bool) -> dict[str, str]:
     """Return the environment of the trainer's programs. `hub` allows what a download needs."""
     kept = filter_environment(os.environ, hub=hub)
-    ours = {"CLOUDFT_MODEL_CACHE": str(home.models), "PYTHONUNBUFFERED": "1"}
+    ours = {
+        "CLOUDFT_MODEL_CACHE": str(home.models),
+        "CLOUDFT_TOKEN_CACHE": str(home.tokens),
+        "PYTHONUNBUFFERED": "1",
+    }
     return SHARED_MACHINE_ENVIRON | kept | ours
 
 
