@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
+from local_backend.distributed.dtensor import is_dtensor
 from local_backend.errors import TrainerError
 from local_backend.models import lora
 from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.lora_reach import AdapterReach, measure_reach
 from local_backend.models.portable_config import write_portable_config
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
-from local_backend.models.target_modules import check_rank, find_target_layers
+from local_backend.models.target_modules import (
+    check_rank,
+    select_targets,
+    without_stacked_experts,
+)
 from local_backend.models.weights import locate_weights
 from local_backend.settings import LoraSettings, Settings
 
@@ -36,6 +41,8 @@ class LoadedModel:
     source: str
     stop_ids: list[int]
     uses_plain_template: bool
+    adapter_reach: AdapterReach | None = None
+    """What the adapters of a training run reach."""
 
     @property
     def stop_texts(self) -> list[str]:
@@ -96,10 +103,12 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
         return loaded
     if settings.method == "qlora":
         loaded = load_model(source, dtype, device, **nf4_options(device, dtype))
-        loaded.model = attach_peft_adapters(loaded.model, settings.lora, settings.seed)
+        loaded.model, loaded.adapter_reach = attach_peft_adapters(
+            loaded.model, settings.lora, settings.seed
+        )
     else:
         loaded = load_model(source, dtype, device)
-        lora.attach_adapters(loaded.model, settings.lora, settings.seed)
+        loaded.adapter_reach = lora.attach_adapters(loaded.model, settings.lora, settings.seed)
     loaded.model.train()
     return loaded
 
@@ -130,25 +139,29 @@ def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def attach_peft_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Any:
-    """Return a quantized model with fresh PEFT adapters drawn from `seed`.
+def attach_peft_adapters(
+    model: PreTrainedModel, settings: LoraSettings, seed: int
+) -> tuple[Any, AdapterReach]:
+    """Return a quantized model with fresh PEFT adapters drawn from `seed`, and what they reach.
 
-    PEFT's own layers, because they support 4-bit weights. Raise TrainerError for unknown modules.
+    PEFT's own layers, because they support 4-bit weights. Stacked experts, which have none in 4
+    bits, get no adapter. Raise TrainerError for unknown modules.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    targets = find_target_layers(model, settings)
-    check_rank(model, targets, settings)
+    selection = without_stacked_experts(model, select_targets(model, settings))
+    check_rank(model, selection.targets, settings)
+    reach = measure_reach(model, selection)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides it; a float is fine
         lora_dropout=settings.dropout,
-        target_modules=targets,
+        target_modules=selection.targets,
         task_type="CAUSAL_LM",
     )
     model = prepare_model_for_kbit_training(model)
     torch.manual_seed(seed)
-    return get_peft_model(model, config)
+    return get_peft_model(model, config), reach
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -176,8 +189,8 @@ def save_tuned_model(
     model.config.use_cache = True
     if settings.method == "lora":
         lora.save_adapter(model, settings.lora, folder, loaded.source, weights)
-    elif any(isinstance(weight, DTensor) for weight in model.parameters()):
-        buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
+    elif any(is_dtensor(weight) for weight in model.parameters()):
+        buffers = {n: t for n, t in model.state_dict().items() if not is_dtensor(t)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
     elif settings.method == "qlora":
         # Without `False`, PEFT adds the whole output layer where that has an adapter.

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.distributed.tensor import DTensor
 
 from local_backend.data.batches import MicroBatchLimit, steps_per_epoch
 from local_backend.data.examples import EncodedData, merge_data
 from local_backend.data.token_cache import TokenSource, load_tokens
 from local_backend.device import choose_device, choose_dtype, total_memory_bytes, trim_heap
-from local_backend.distributed import fsdp
+from local_backend.distributed.dtensor import is_dtensor
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_json
 from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
 from local_backend.models.load_tokenizer import fix_template_date
+from local_backend.packed import JobSize, choose_kernels, use_kernels
 from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
@@ -139,8 +139,20 @@ def prepare_run(
         loss_curve=LossCurve(curve, position.metrics_bytes) if is_rank_zero else NullLossCurve(),
         checkpoints=folder,
     )
+    choose_run_kernels(run, restored)
     log_settings(run, max_length)
     return run
+
+
+def choose_run_kernels(run: TrainingRun, restored: checkpoint.Position | None) -> None:
+    """Compute with compiled kernels from now on where that pays, and note it in the position."""
+    kernels = None
+    if run.loss.name == "packed" and run.device.type == "cpu":
+        weights = sum(weight.numel() for weight in run.loaded.model.parameters())
+        size = JobSize(run.train.tokens * run.settings.epoch_count, weights)
+        recorded = None if restored is None else restored.kernels
+        kernels, run.position.kernels = choose_kernels(size, recorded, run.reporter.log)
+    use_kernels(kernels)
 
 
 def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:
@@ -176,7 +188,9 @@ def load_model_and_loss(
     Marks the reporter's process group as sharded if the model is. Logs which path computes the
     loss, and why. Raise TrainerError.
     """
-    if fsdp.should_shard(settings, reporter.process_group, device, dtype):
+    if should_shard(settings, reporter.process_group, device, dtype):
+        from local_backend.distributed import fsdp
+
         reporter.process_group = replace(reporter.process_group, is_sharded=True)
         loaded, loss = fsdp.load_sharded(settings, objective, reporter.process_group, device, dtype)
     else:
@@ -190,6 +204,17 @@ def load_model_and_loss(
         )
     reporter.summary["packed"] = loss.name == "packed"
     return loaded, loss
+
+
+def should_shard(
+    settings: Settings, group: ProcessGroup, device: torch.device, dtype: torch.dtype
+) -> bool:
+    """Return what fsdp.should_shard returns, without importing FSDP for one process."""
+    if group.world_size == 1 and settings.fsdp is not True:
+        return False
+    from local_backend.distributed import fsdp
+
+    return fsdp.should_shard(settings, group, device, dtype)
 
 
 def encode_data(
@@ -274,7 +299,7 @@ def check_same_checkpoint(group: ProcessGroup, position: checkpoint.Position) ->
 
 def local_weight_bytes(model: torch.nn.Module) -> int:
     """Return the bytes of weights that this rank holds between two steps."""
-    local = (w.to_local() if isinstance(w, DTensor) else w for w in model.parameters())
+    local = (w.to_local() if is_dtensor(w) else w for w in model.parameters())
     return sum(weight.numel() * weight.element_size() for weight in local)
 
 
@@ -314,6 +339,9 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
         }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
+    if loaded.adapter_reach is not None:
+        run.reporter.summary["adapters"] = loaded.adapter_reach.to_json()
+        run.reporter.log(f"adapters: {loaded.adapter_reach.describe()}")
     if run.train.last_turn_only:
         run.reporter.log(
             f"warning: of {run.train.last_turn_only} of {run.train.records} records only the last"
