@@ -12,7 +12,7 @@ ARG_START, ARG_END = 48, 49
 
 
 def set_command_line(words: Sequence[str]) -> None:
-    """Show `words` as this process's command line, cut to the length that it began with. Linux only.
+    """Show `words` as this process's command line, cut to its first length. Linux only.
 
     A program that will fork others is started with a long argument, to make room.
     """
