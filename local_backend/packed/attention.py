@@ -7,12 +7,14 @@ which the matrix products need them, and one list scatters the results of all gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
+from local_backend.packed.kernels import Rotation, kernels_for
 from local_backend.packed.layout import PackedLayout, RowGroup
 from local_backend.packed.ops import Context
 
@@ -149,6 +151,7 @@ class AttentionContext(Context, Protocol):
     """What PackedAttention keeps besides tensors."""
 
     indices: GatherIndices
+    is_rotated: bool
     sinks: torch.Tensor | None
 
 
@@ -168,19 +171,17 @@ class PackedAttention(torch.autograd.Function):
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Save the rotated vectors, and the attention weights of short rows."""
-        tokens, kind = len(qkv), indices.kind
-        vectors = qkv.view(tokens, kind.heads + 2 * kind.kv_heads, -1)
-        rotated = apply_rotary(vectors, kind, cos, sin)
+        tokens = len(qkv)
+        rotated = RotatedVectors(qkv, cos, sin, indices.kind)
         outputs, weights = [], []
         for group in indices.groups:
-            gathered = gather_qkv(rotated, group, indices)
-            output, group_weights = attend(gathered, group, kind, sinks)
+            output, group_weights = attend(rotated.gather(group), group, indices.kind, sinks)
             outputs.append(output.flatten(0, -2))
             weights.append(group_weights)
-        # Only the rotated vectors are saved, once: gathering the rows again in backward is cheap,
-        # and saving them for each group would hold the prefix once for each row.
-        ctx.save_for_backward(rotated, cos, sin, *(w for w in weights if w is not None))
-        ctx.indices, ctx.sinks = indices, sinks
+        # Only the vectors are saved, once: gathering the rows again in backward is cheap, and
+        # saving them for each group would hold the prefix once for each row.
+        ctx.save_for_backward(rotated.saved, cos, sin, *(w for w in weights if w is not None))
+        ctx.indices, ctx.is_rotated, ctx.sinks = indices, rotated.is_rotated, sinks
         return torch.cat(outputs).index_select(0, indices.output_order).view(tokens, -1)
 
     @staticmethod
@@ -188,13 +189,15 @@ class PackedAttention(torch.autograd.Function):
         ctx: AttentionContext, grad_output: torch.Tensor
     ) -> tuple[torch.Tensor, None, None, None, None]:
         """Return the gradient of qkv."""
-        rotated, cos, sin, *saved_weights = ctx.saved_tensors
-        indices, kind, size = ctx.indices, ctx.indices.kind, rotated.shape[-1]
+        saved, cos, sin, *saved_weights = ctx.saved_tensors
+        indices, kind = ctx.indices, ctx.indices.kind
+        rotated = RotatedVectors(saved, cos, sin, kind, is_rotated=ctx.is_rotated)
+        size = rotated.size
         grad_vectors, weights = grad_output.reshape(-1, size), iter(saved_weights)
         grads: list[torch.Tensor] = []
         prefix_grads: list[torch.Tensor] = []
         for group in indices.groups:
-            q, k, v = gather_qkv(rotated, group, indices)
+            q, k, v = rotated.gather(group)
             grad_rows = grad_vectors.index_select(0, group.output_indices).view(q.shape)
             group_weights = None if group.bias is None else next(weights)
             grad_q, grad_k, grad_v = attend_backward(
@@ -205,15 +208,74 @@ class PackedAttention(torch.autograd.Function):
                 shared = [shared_prefix_grad(grad, group, indices) for grad in (grad_k, grad_v)]
                 prefix_grads.append(torch.cat(shared, 1))
         grads.append(grad_vectors.new_zeros(1, size))  # the zero that grad_order points to
-        grad_qkv = torch.cat(grads).index_select(0, indices.grad_order).view(rotated.shape)
+        grad_qkv = rotated.backward(torch.cat(grads), indices.grad_order, prefix_grads)
+        return grad_qkv, None, None, None, None
+
+
+class RotatedVectors:
+    """The vectors of `qkv` [tokens, width] with their rotary positions, gathered by group.
+
+    `saved` is what backward makes this of again: with kernels `qkv` itself, because they rotate
+    while they gather; otherwise (`is_rotated`) the rotated vectors [tokens, vectors, size].
+    """
+
+    def __init__(
+        self,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        kind: AttentionKind,
+        *,
+        is_rotated: bool = False,
+    ) -> None:
+        self.kind, self.cos, self.sin = kind, cos, sin
+        self.kernels = None if is_rotated or kind.interleaved else kernels_for(qkv)
+        vectors = kind.heads + 2 * kind.kv_heads
+        self.rotation = Rotation(cos, sin, vectors, kind.heads + kind.kv_heads)
+        self.is_rotated = self.kernels is None
+        if self.kernels is None and not is_rotated:
+            qkv = apply_rotary(qkv.view(len(qkv), vectors, -1), kind, cos, sin)
+        self.saved = qkv.contiguous()
+        self.size = self.saved.numel() // (len(qkv) * vectors)
+
+    def gather(self, group: GroupIndices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values of a group, [rows x kv_heads, vectors, size]."""
+        flat, batch = self.saved.view(-1, self.size), group.rows * self.kind.kv_heads
+        if self.kernels is None:
+            q, key_values = (
+                flat.index_select(0, at) for at in (group.query_indices, group.key_value_indices)
+            )
+        else:
+            q, key_values = (
+                self.kernels.rotate(flat, at, self.rotation)
+                for at in (group.query_indices, group.key_value_indices)
+            )
+        k, v = key_values.view(2, batch, -1, self.size)
+        return q.view(batch, -1, self.size), k, v
+
+    def backward(
+        self, grads: torch.Tensor, order: torch.Tensor, prefix_grads: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the gradient of qkv [tokens, width], from those of all groups' vectors.
+
+        `prefix_grads` are for each group what its rows add to the shared prefix.
+        """
+        # A rotation is orthogonal, so its gradient is the rotation by the opposite angle. A factor
+        # on cos and sin (yarn, longrope) applies to both.
+        if self.kernels is not None and not prefix_grads:
+            turned = self.kernels.rotate(grads, order, self.rotation, backward=True)
+            return turned.view(len(self.saved), -1)
+        grad_qkv = grads.index_select(0, order).view(len(self.saved), -1, self.size)
         for grad in prefix_grads:
             # The prefix is the layout's first tokens, and has a row of its own: the gradients of
             # the rows that attend to it are added to those of that row.
-            grad_qkv[: len(grad), kind.heads :] += grad
-        # A rotation is orthogonal, so its gradient is the rotation by the opposite angle. A factor
-        # on cos and sin (yarn, longrope) applies to both.
-        grad_qkv = apply_rotary(grad_qkv, kind, cos, -sin)
-        return grad_qkv.view(len(rotated), -1), None, None, None, None
+            grad_qkv[: len(grad), self.kind.heads :] += grad
+        if self.kernels is not None:
+            flat = grad_qkv.view(-1, self.size)
+            grad_qkv = self.kernels.rotate(flat, None, self.rotation, backward=True)
+        else:
+            grad_qkv = apply_rotary(grad_qkv, self.kind, self.cos, -self.sin)
+        return grad_qkv.view(len(self.saved), -1)
 
 
 def apply_rotary(
@@ -247,16 +309,6 @@ def _rotated_halves(
     return x[..., :half], x[..., half : 2 * half]
 
 
-def gather_qkv(
-    rotated: torch.Tensor, group: GroupIndices, indices: GatherIndices
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return queries, keys and values of a group, [rows x kv_heads, vectors, size]."""
-    flat, batch = rotated.view(-1, rotated.shape[-1]), group.rows * indices.kind.kv_heads
-    q = flat.index_select(0, group.query_indices).view(batch, -1, flat.shape[-1])
-    k, v = flat.index_select(0, group.key_value_indices).view(2, batch, -1, flat.shape[-1])
-    return q, k, v
-
-
 def attend(
     vectors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     group: GroupIndices,
@@ -267,6 +319,10 @@ def attend(
     q, k, v = vectors
     if group.bias is None:
         return attend_long(q, k, v, kind, sinks), None
+    kernels = kernels_for(q)
+    if kernels is not None and kind.softcap is None and sinks is None:
+        weights = kernels.softmax_(q @ k.transpose(1, 2), group.bias, kind.scale)
+        return weights @ v, weights
     if kind.softcap is None:
         scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=kind.scale)
     else:
@@ -382,6 +438,10 @@ def attend_backward(
             return torch.autograd.grad(attend_long(q, k, v, kind, sinks), leaves, grad_output)
     grad_v = weights.transpose(1, 2) @ grad_output
     grad_weights = grad_output @ v.transpose(1, 2)
+    kernels = kernels_for(q)
+    if kernels is not None and kind.softcap is None:
+        grad_scores = kernels.softmax_backward_(weights, grad_weights, kind.scale)
+        return grad_scores @ k, grad_scores.transpose(1, 2) @ q, grad_v
     grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
     if kind.softcap is not None:  # the derivative of tanh
         capped = capped_scores(q, k, kind.scale, kind.softcap)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from local_backend.packed.attention import AttentionKind, GatherIndices, PackedAttention
 from local_backend.packed.families import ModelFamily
 from local_backend.packed.gated import gate
-from local_backend.packed.ops import QueryKeyNorm, RmsNorm, run_function
+from local_backend.packed.ops import QueryKeyNorm, RmsNorm, add_rms_norm, run_function
 from local_backend.packed.projections import make_projection
 
 if TYPE_CHECKING:
@@ -108,7 +108,11 @@ class BlockParts:
 
     def project(self, x: torch.Tensor, kind: AttentionKind) -> torch.Tensor:
         """Return queries, keys and values of the residual stream `x` [tokens, width]."""
-        qkv = self.qkv(self._normalize(x, self.attention_norm))
+        return self.project_normalized(self._normalize(x, self.attention_norm), kind)
+
+    def project_normalized(self, x: torch.Tensor, kind: AttentionKind) -> torch.Tensor:
+        """Return queries, keys and values of the normalized residual stream."""
+        qkv = self.qkv(x)
         if not self.query_key_norms:
             return qkv
         query, key = self.query_key_norms
@@ -121,14 +125,51 @@ class BlockParts:
         )
         return run_function(QueryKeyNorm, qkv, query.weight, key.weight, query.eps, parts)
 
+    def start(
+        self, x: torch.Tensor, delta: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the residual stream with what the block before adds, and that normalized."""
+        return self._add_and_normalize(x, delta, self.attention_norm)
+
     def finish(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Return the block's output from its input and what attention has mixed."""
-        after = self._add(x, self.out(mixed), self.attention_output_norm)
+        return self.add(*self.finish_but_add(x, mixed))
+
+    def finish_but_add(
+        self, x: torch.Tensor, mixed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the residual stream and what is still to be added to it: the block's output.
+
+        The next block adds it in the pass that normalizes the sum. Where the MLP's output is
+        normalized, it is added here and the second is None.
+        """
+        out, output_norm = self.out(mixed), self.attention_output_norm
         if self.parallel_mlp:
             normalized = self._normalize(x, self.attention_norm)
+            x = self._add(x, out, output_norm)
+        elif output_norm is None:
+            x, normalized = self._add_and_normalize(x, out, self.mlp_norm)
         else:
-            normalized = self._normalize(after, self.mlp_norm)
-        return self._add(after, self._mlp(normalized), self.mlp_output_norm)
+            x = self._add(x, out, output_norm)
+            x, normalized = self._add_and_normalize(x, None, self.mlp_norm)
+        delta = self._mlp(normalized)
+        if self.mlp_output_norm is not None:
+            return self._add(x, delta, self.mlp_output_norm), None
+        return x, delta
+
+    def add(self, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
+        """Return the residual stream with what `finish_but_add` has left to add."""
+        return x if delta is None else self._add(x, delta, None)
+
+    def _add_and_normalize(
+        self, x: torch.Tensor, delta: torch.Tensor | None, norm: Norm | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x + delta, and that normalized."""
+        if norm is None or norm.centers:
+            x = self.add(x, delta)
+            return x, self._normalize(x, norm)
+        multiplier = self.residual_multiplier
+        return add_rms_norm(x, delta, multiplier, norm.weight, norm.eps, self.dtype)
 
     def _mlp(self, x: torch.Tensor) -> torch.Tensor:
         if self.own_mlp is None:
@@ -174,22 +215,34 @@ class PackedBlock(nn.Module):
         self.sinks = None if sinks is None else sinks.detach()
 
     def forward(
-        self, x: torch.Tensor, inputs: LayerInputs, *, gradient_checkpointing: bool = False
-    ) -> torch.Tensor:
-        """Return the block's output, float32 [tokens, width] as its input.
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        inputs: LayerInputs,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the residual stream, float32 [tokens, width], and what is still to be added to it.
 
-        With `gradient_checkpointing` only the input is kept, and the rest is computed again in the
-        backward pass.
+        `x` and `delta` are those of the block before: they are added where they are normalized, in
+        one pass. With `gradient_checkpointing` only the input is kept, and the rest is computed
+        again in the backward pass.
         """
         if gradient_checkpointing:
-            output: torch.Tensor = checkpoint(self.compute, x, inputs, use_reentrant=False)
+            x = self.parts.add(x, delta)  # one tensor to keep instead of two
+            output: tuple[torch.Tensor, torch.Tensor | None] = checkpoint(
+                self.compute, x, None, inputs, use_reentrant=False
+            )
             return output
-        return self.compute(x, inputs)
+        return self.compute(x, delta, inputs)
 
-    def compute(self, x: torch.Tensor, inputs: LayerInputs) -> torch.Tensor:
+    def compute(
+        self, x: torch.Tensor, delta: torch.Tensor | None, inputs: LayerInputs
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Compute attention, then the MLP, each added to the residual stream."""
-        qkv = self.parts.project(x, inputs.indices.kind)
+        x, normalized = self.parts.start(x, delta)
+        qkv = self.parts.project_normalized(normalized, inputs.indices.kind)
         mixed = run_function(
             PackedAttention, qkv, inputs.cos, inputs.sin, inputs.indices, self.sinks
         )
-        return self.parts.finish(x, mixed)
+        return self.parts.finish_but_add(x, mixed)

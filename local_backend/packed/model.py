@@ -56,10 +56,11 @@ class PackedModel(nn.Module):
         self.rotary = RotaryTables(self.rotary_embedding, config, family.rotary_layout)
         self.layers: list[AttentionLayer] = describe_layers(model, family)
         """How each block attends, first to last."""
-        self.blocks = nn.ModuleList(
+        blocks = [
             PackedBlock(block, family, config, dtype, sharded=sharded)
             for block in family.find_blocks(model)
-        )
+        ]
+        self.blocks, self.last_parts = nn.ModuleList(blocks), blocks[-1].parts
         self.gradient_checkpointing = sharded
         """If True, activations are computed again in the backward pass instead of being kept. With
         them go the concatenated weights of a sharded model."""
@@ -72,14 +73,18 @@ class PackedModel(nn.Module):
         The losses are passed to `reduce` within this call, because the output layer of a sharded
         model is whole only here.
         """
-        x, inputs = self.embed(layout.ids), self.layer_inputs(layout)
+        x, delta, inputs = self.embed(layout.ids), None, self.layer_inputs(layout)
         needs_grad = torch.is_grad_enabled()
         for block, layer in zip(self.blocks, self.layers, strict=True):
             checkpointed = self.gradient_checkpointing and needs_grad
-            x = block(x, inputs[layer], gradient_checkpointing=checkpointed)
+            x, delta = block(x, delta, inputs[layer], gradient_checkpointing=checkpointed)
         # Only the positions that predict a loss token reach the output layer, which is most of a
         # small model's work.
-        hidden = self.head_input(x.index_select(0, layout.logit_positions))
+        at = layout.logit_positions
+        x = x.index_select(0, at)
+        if delta is not None:
+            x = self.last_parts.add(x, delta.index_select(0, at))
+        hidden = self.head_input(x)
         head = self.head.weight
         assert isinstance(head, torch.Tensor)
         return reduce(

@@ -70,6 +70,8 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     micro: list[int] = field(default_factory=list)
+    kernels: str = ""
+    """Digest of the compiled kernels that the steps used; empty without."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Position:
@@ -78,8 +80,8 @@ class Position:
         Raise KeyError, TypeError or ValueError.
         """
         # Checked value by value: a position that is damaged, but still JSON, must not be resumed.
-        # Jobs that were written before `base_measures` existed have none.
-        value = {"base_measures": {}, **value}
+        # Jobs that were written before `base_measures` and `kernels` existed have none.
+        value = {"base_measures": {}, "kernels": "", **value}
         read = {f.name: value[f.name] for f in fields(cls)}
         for name in ("step", "metrics_bytes", "bad_validations", "validated_step", "tokens"):
             _require_number(name, read[name], int)
@@ -95,13 +97,16 @@ class Position:
             raise TypeError("micro is not a pair")
         for number in read["micro"]:
             _require_number("micro", number, int, least=1)
+        if not isinstance(read["kernels"], str):
+            raise TypeError("kernels is not a string")
         return cls(**read)
 
     def digest(self) -> str:
         """Return the SHA-256 of the position in hex."""
         content = asdict(self)
-        if not self.base_measures:  # as it was before that existed
-            del content["base_measures"]
+        for name in ("base_measures", "kernels"):
+            if not content[name]:  # as it was before that existed
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

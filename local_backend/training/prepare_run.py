@@ -23,6 +23,7 @@ from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_js
 from local_backend.libraries import pause_collection, silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
 from local_backend.models.load_tokenizer import fix_template_date
+from local_backend.packed import JobSize, choose_kernels, use_kernels
 from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
@@ -138,8 +139,20 @@ def prepare_run(
         loss_curve=LossCurve(curve, position.metrics_bytes) if is_rank_zero else NullLossCurve(),
         checkpoints=folder,
     )
+    choose_run_kernels(run, restored)
     log_settings(run, max_length)
     return run
+
+
+def choose_run_kernels(run: TrainingRun, restored: checkpoint.Position | None) -> None:
+    """Compute with compiled kernels from now on where that pays, and note it in the position."""
+    kernels = None
+    if run.loss.name == "packed" and run.device.type == "cpu":
+        weights = sum(weight.numel() for weight in run.loaded.model.parameters())
+        size = JobSize(run.train.tokens * run.settings.epoch_count, weights)
+        recorded = None if restored is None else restored.kernels
+        kernels, run.position.kernels = choose_kernels(size, recorded, run.reporter.log)
+    use_kernels(kernels)
 
 
 def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:
