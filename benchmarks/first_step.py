@@ -3,7 +3,7 @@
     python benchmarks/first_step.py [--other CHECKOUT] [--rounds N] [--commands]
 
 The job is the starter's (`cloudft init`), with SmolLM2 135M, whose weights are converted before.
-Each round submits it anew and ends it after its first step, with this build and with CHECKOUT,
+Each round submits it again and ends it after its first step, with this build and with CHECKOUT,
 another checkout of cloudft that has its own .venv, one after the other. `first batch` is when the
 trainer begins to compute: it validates the base model before the first step. CPU time is that of
 all processes up to the first step. The losses of both builds must be equal.
@@ -38,7 +38,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Start:
-    """When things happened after the start of the command, in seconds, and the CPU time."""
+    """Seconds from the start of the command to each event, the CPU time, and the first loss."""
 
     first_batch: float
     first_step: float
