@@ -61,6 +61,7 @@ format: $(VENV)/.dev  ## Format the sources.
 
 bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/list_local_jobs.py
 	$(BIN)/python benchmarks/check_throughput.py
 	$(BIN)/python benchmarks/list_bedrock_jobs.py
