@@ -14,7 +14,7 @@ import torch
 from local_backend.data.examples import Example
 from local_backend.packed import JobSize, choose_kernels, ops
 from local_backend.packed.attention import AttentionKind, PackedAttention, build_gather_indices
-from local_backend.packed.kernels import Kernels, use_kernels
+from local_backend.packed.kernels import Kernels, NormSettings, use_kernels
 from local_backend.packed.kernels import compile as compile_module
 from local_backend.packed.kernels.compile import (
     compile_kernels,
@@ -83,7 +83,7 @@ def test_norms_and_gates_are_those_of_the_plain_lines(
     x, delta, weight = noise(tokens, 33), noise(tokens, 33, seed=1).to(dtype), noise(33)
 
     def add_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor) -> object:
-        return ops.add_rms_norm(x, delta, 0.5, weight, 1e-5, dtype)
+        return ops.add_rms_norm(x, delta, 0.5, weight, NormSettings(1e-5, dtype, 3))
 
     def norm(x: torch.Tensor, weight: torch.Tensor) -> object:
         return ops.run_function(ops.RmsNorm, x, weight, 1e-5, dtype)
@@ -113,6 +113,22 @@ def test_attention_is_that_of_the_plain_lines(
         return ops.run_function(PackedAttention, qkv, angles.cos(), angles.sin(), indices)
 
     assert_equal(kernels, attend, [qkv], dtype)
+
+
+@pytest.mark.parametrize("columns", [0, 4, 5])
+def test_adapters_columns_are_put_beside_their_input(kernels: Kernels, columns: int) -> None:
+    """With the memory that the norm has allocated for them, and without it."""
+    x, norm, weight = noise(9, 12), noise(12), noise(20, 16) / 4
+    a, b = noise(4, 12) / 4, noise(20, 4)
+
+    def project(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> object:
+        settings = NormSettings(1e-5, torch.float32, columns)
+        _, normalized = ops.add_rms_norm(x, None, 1.0, norm, settings)
+        wide = torch.cat([weight[:, :12], b.detach()], 1)
+        inputs = (normalized, normalized, wide, None, 2.0, a, b)
+        return ops.run_function(ops.FusedLoraLinear, *inputs)
+
+    assert_equal(kernels, project, [x, a, b], torch.float32)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
