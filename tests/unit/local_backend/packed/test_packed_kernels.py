@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from trainer_run import run_trainer
 
 from local_backend.data.examples import Example
 from local_backend.packed import JobSize, choose_kernels, ops
@@ -23,6 +25,8 @@ from local_backend.packed.kernels.compile import (
     source_digest,
 )
 from local_backend.packed.layout import pack_examples
+from local_backend.training import train_loop
+from local_backend.training.prepare_run import TrainingRun
 
 CPU = torch.device("cpu")
 FORMATS = (torch.bfloat16, torch.float32)
@@ -234,3 +238,36 @@ def test_without_a_compiler_the_plain_lines_compute(
         "computing without compiled kernels: the compiler failed: cannot find crt1.o",
     )
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("compiled_before", [True, False])
+def test_a_resumed_job_computes_as_it_began(
+    cache: Path,
+    compiled_before: bool,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compiled_before:
+        compile_kernels(kernels_folder())
+    data = {"train": tiny.pairs(8)}
+    whole = run_trainer(tiny.write_job_dir(tmp_path / "whole", tiny_model, data, epochCount=3))
+    folder = tiny.write_job_dir(tmp_path / "broken", tiny_model, data, epochCount=3)
+
+    def save_and_stop(run: TrainingRun) -> None:
+        train_loop.save_checkpoint(run)
+        if run.position.step == 3:
+            raise RuntimeError("an error that ends the job")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "save_checkpoint_if_due", save_and_stop)
+        broken = run_trainer(folder)
+    assert broken.status == "Failed" and len(broken.losses()) == 3
+    (folder / "ended.json").unlink()
+    if not compiled_before:
+        compile_kernels(kernels_folder())
+    resumed = run_trainer(folder)
+    for run in (whole, broken, resumed):
+        assert ("computing with compiled kernels" in run.log) == compiled_before
+    assert "resuming after step 3" in resumed.log
+    assert resumed.losses() == whole.losses()
