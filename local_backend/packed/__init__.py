@@ -1,11 +1,12 @@
-"""The packed path: the fast forward pass of training, for models with Llama's blocks.
+"""The packed path: the fast forward pass of training, for decoders of the families in its table.
 
 Nothing else imports the modules of this folder. training/loss.py chooses between this path and the
 padded one, which takes the model's own forward pass and which tests compare this one with.
 """
 
 from local_backend.packed.decode import PackedDecoder
-from local_backend.packed.families import FAMILIES, ModelFamily, unsupported_reason
+from local_backend.packed.families import FAMILIES, ModelFamily
 from local_backend.packed.loss import PackedLoss
+from local_backend.packed.support import unsupported_reason
 
 __all__ = ["FAMILIES", "ModelFamily", "PackedDecoder", "PackedLoss", "unsupported_reason"]

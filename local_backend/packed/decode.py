@@ -7,6 +7,7 @@ so that the probabilities which tokens are drawn from are those that the loss se
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,15 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from local_backend.models.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
-from local_backend.packed.attention import apply_rotary
-from local_backend.packed.llama import (
-    FusedProjection,
-    PackedBlock,
-    PackedLlama,
-    SeparateProjections,
-    rms_norm,
-)
-from local_backend.packed.ops import SwiGlu, run_function
+from local_backend.packed.attention import AttentionKind, apply_rotary, attend_long
+from local_backend.packed.block import PackedBlock
+from local_backend.packed.layers import AttentionLayer
+from local_backend.packed.model import PackedModel
+from local_backend.packed.projections import FusedProjection, SeparateProjections
+
+Angles = tuple[torch.Tensor, torch.Tensor]
+"""cos and sin of rotary positions, [rows, 1, rotations] each."""
 
 
 class FrozenProjection:
@@ -86,54 +86,60 @@ class LayerCache:
 class DecodedBlock:
     """One block of the model, for prompts as a whole and for one more token of each answer."""
 
-    def __init__(self, block: PackedBlock, heads: int, kv_heads: int) -> None:
-        self.norms, self.dtype = block.norms, block.dtype
-        self.qkv, self.out = freeze(block.qkv), freeze(block.out)
-        self.gate_up, self.down = freeze(block.gate_up), freeze(block.down)
-        self.heads, self.kv_heads = heads, kv_heads
+    def __init__(self, block: PackedBlock, layer: AttentionLayer) -> None:
+        self.parts, self.layer, self.kind = copy.copy(block.parts), layer, layer.kind
+        self.heads, self.kv_heads = layer.kind.heads, layer.kind.kv_heads
+        parts = self.parts
+        parts.qkv, parts.out, parts.gate_up, parts.down = map(freeze, block.projections)
 
-    def rotated(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def rotated(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
         """Return queries, keys and values of `x` [rows, width]: [rows, vectors, size]."""
-        vectors = self.qkv(rms_norm(x, self.norms[0], self.dtype))
-        rotated = self.heads + self.kv_heads
-        return apply_rotary(vectors.view(len(x), rotated + self.kv_heads, -1), rotated, cos, sin)
+        vectors = self.parts.project(x, self.kind)
+        return apply_rotary(
+            vectors.view(len(x), self.heads + 2 * self.kv_heads, -1), self.kind, *angles
+        )
 
     def add_attention_and_mlp(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Return the block's output from its input and what attention has mixed."""
-        x = x + self.out(mixed)
-        gate_up = self.gate_up(rms_norm(x, self.norms[1], self.dtype))
-        return x + self.down(run_function(SwiGlu, gate_up))
+        return self.parts.add_mlp(self.parts.add_attention(x, mixed))
 
     def prefill(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, prompts: int
+        self, x: torch.Tensor, angles: Angles, prompts: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the output for prompts padded on the right, and their keys and values."""
-        vectors = self.rotated(x, cos, sin).view(
-            prompts, -1, self.heads + 2 * self.kv_heads, cos.shape[-1] * 2
-        )
-        q, k, v = vectors.transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], 1)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        mixed = mixed.transpose(1, 2).reshape(len(x), -1)
+        vectors = self.rotated(x, angles)
+        vectors = vectors.view(prompts, -1, *vectors.shape[1:]).transpose(1, 2)
+        q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 1)
+        longest, size = k.shape[2:]
+        by_key = (prompts * self.kv_heads, -1, size)
+        mixed = attend_long(q.reshape(by_key), k.reshape(by_key), v.reshape(by_key), self.kind)
+        mixed = mixed.view(prompts, self.heads, longest, size).transpose(1, 2).reshape(len(x), -1)
         return self.add_attention_and_mlp(x, mixed), k.contiguous(), v.contiguous()
 
     def step(
         self,
         x: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
+        angles: Angles,
         cache: LayerCache,
         state: DecodingState,
+        biases: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """Return the output for the newest token of each answer, and add it to the cache."""
-        vectors = self.rotated(x, cos, sin)
+        vectors = self.rotated(x, angles)
         size = vectors.shape[-1]
         vectors = vectors.view(state.prompts, state.samples, -1, size)
         q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 2)
         cache.keys[:, :, :, state.length], cache.values[:, :, :, state.length] = k, v
-        mixed = self._attend(q, cache, state)
+        mixed = self._attend(q, cache, state, biases)
         return self.add_attention_and_mlp(x, mixed)
 
-    def _attend(self, q: torch.Tensor, cache: LayerCache, state: DecodingState) -> torch.Tensor:
+    def _attend(
+        self,
+        q: torch.Tensor,
+        cache: LayerCache,
+        state: DecodingState,
+        biases: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         """Return the attention of each answer's newest token: [prompts x samples, width].
 
         The queries of all answers to a prompt meet its keys in one product.
@@ -142,11 +148,11 @@ class DecodedBlock:
         group, known = self.heads // kv_heads, state.length + 1
         q = q.reshape(prompts, samples, kv_heads, group, size)
         by_prompt = q.transpose(1, 2).reshape(prompts * kv_heads, samples * group, size)
-        scale = size**-0.5
+        prompt_bias, own_bias = biases
         prompt_keys = cache.prompt_keys.flatten(0, 1).transpose(1, 2)
-        prompt_scores = torch.baddbmm(state.prompt_bias, by_prompt, prompt_keys, alpha=scale)
+        prompt_scores = _scores(by_prompt, prompt_keys, self.kind) + prompt_bias
         keys = cache.keys[..., :known, :].flatten(0, 2)
-        own_scores = torch.bmm(q.flatten(0, 2), keys.transpose(1, 2)).mul_(scale)
+        own_scores = _scores(q.flatten(0, 2), keys.transpose(1, 2), self.kind) + own_bias
         own_scores = own_scores.view(prompts, samples, kv_heads, group, known).transpose(1, 2)
         own_scores = own_scores.reshape(prompts * kv_heads, samples * group, known)
         weights = torch.cat([prompt_scores, own_scores], -1).softmax(-1)
@@ -165,13 +171,14 @@ class DecodingState:
     """What is known of the answers that are still decoded.
 
     `rows` [prompts, samples] has the number of each answer among all; `lengths` [prompts] the
-    tokens of each prompt; `prompt_bias` [prompts x kv_heads, 1, longest prompt] hides padding;
-    `length` counts the tokens in the answers' caches.
+    tokens of each prompt, of which the longest has `longest`; `length` counts the tokens in the
+    answers' caches; `dtype` is that of the scores.
     """
 
     rows: torch.Tensor
     lengths: torch.Tensor
-    prompt_bias: torch.Tensor
+    longest: int
+    dtype: torch.dtype
     length: int = 0
 
     @property
@@ -186,25 +193,49 @@ class DecodingState:
 
     def keep(self, prompts: torch.Tensor, order: torch.Tensor) -> None:
         """Keep these prompts, and of each the answers in `order`."""
-        kv_heads = len(self.prompt_bias) // self.prompts
-        bias = self.prompt_bias.view(self.prompts, kv_heads, *self.prompt_bias.shape[1:])
-        self.prompt_bias = bias[prompts].flatten(0, 1)
         self.rows = self.rows[prompts[:, None], order]
         self.lengths = self.lengths[prompts]
+
+    def biases(self, window: int | None, kv_heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is added to the newest token's scores: those of prompts, and of answers.
+
+        -inf for padding, and for keys before the window: [prompts x kv_heads, 1, longest prompt]
+        and [known tokens].
+        """
+        at = torch.arange(self.longest, device=self.lengths.device)
+        hidden = at >= self.lengths[:, None]
+        own = torch.arange(self.length + 1, device=self.lengths.device)
+        is_old = torch.zeros_like(own, dtype=torch.bool)
+        if window is not None:
+            newest = (self.lengths + self.length)[:, None]
+            hidden = hidden | (at <= newest - window)
+            is_old = own <= self.length - window
+        bias = torch.zeros(hidden.shape, dtype=self.dtype, device=hidden.device)
+        bias = bias.masked_fill_(hidden, -torch.inf).repeat_interleave(kv_heads, 0)[:, None]
+        own_bias = torch.zeros(len(own), dtype=self.dtype, device=own.device)
+        return bias, own_bias.masked_fill_(is_old, -torch.inf)
+
+
+def _scores(q: torch.Tensor, keys: torch.Tensor, kind: AttentionKind) -> torch.Tensor:
+    """Return the scores of queries [batch, queries, size] and keys [batch, size, keys]."""
+    scores = torch.bmm(q, keys).mul_(kind.scale)
+    if kind.softcap is not None:
+        scores = scores.div_(kind.softcap).tanh_().mul_(kind.softcap)
+    return scores
 
 
 class PackedDecoder:
     """Decodes with the weights that a packed model has now."""
 
-    def __init__(self, model: PackedLlama) -> None:
+    def __init__(self, model: PackedModel) -> None:
         self.model = model
         self.blocks = []
-        for block in model.blocks:
+        for block, layer in zip(model.blocks, model.layers, strict=True):
             assert isinstance(block, PackedBlock)
-            self.blocks.append(DecodedBlock(block, model.heads, model.kv_heads))
-        head, embedding = model.head.weight, model.embedding.weight
-        assert isinstance(head, torch.Tensor) and isinstance(embedding, torch.Tensor)
-        self.head, self.embedding = head.to(model.dtype), embedding
+            self.blocks.append(DecodedBlock(block, layer))
+        head = model.head.weight
+        assert isinstance(head, torch.Tensor)
+        self.head, self.device = head.to(model.dtype), head.device
 
     def sample(
         self,
@@ -214,7 +245,7 @@ class PackedDecoder:
         stop_ids: Collection[int],
     ) -> list[list[Sampled]]:
         """Return `samples` answers to each prompt, each up to one of `stop_ids`."""
-        device = self.embedding.device
+        device = self.device
         stops = torch.tensor(sorted(stop_ids), device=device)
         uniforms = draw_uniforms(sampling, samples).flatten(0, 1).to(device)
         count, limit = len(prompts) * samples, sampling.max_new_tokens
@@ -244,42 +275,42 @@ class PackedDecoder:
         self, prompts: Sequence[Sequence[int]], samples: int, limit: int
     ) -> tuple[DecodingState, list[LayerCache], torch.Tensor]:
         """Return the state after the prompts, the caches, and the logits of the first tokens."""
-        device, model = self.embedding.device, self.model
+        device, model = self.device, self.model
         lengths = torch.tensor([len(ids) for ids in prompts], device=device)
         longest = int(lengths.max())
         rows = [[*ids, *[0] * (longest - len(ids))] for ids in prompts]
         ids = torch.tensor(rows, device=device)
         positions = torch.arange(longest, device=device).repeat(len(prompts))
-        cos, sin = model.rotary_tables(positions)
-        x, caches = F.embedding(ids.flatten(), self.embedding).float(), []
+        tables = model.rotary.tables(model.layers, positions, lengths.repeat_interleave(longest))
+        x, caches = model.embed(ids.flatten()), []
         for block in self.blocks:
-            x, keys, values = block.prefill(x, cos, sin, len(prompts))
-            shape = (len(prompts), samples, model.kv_heads, limit, keys.shape[-1])
+            x, keys, values = block.prefill(x, tables[block.layer.rotary], len(prompts))
+            shape = (len(prompts), samples, block.kv_heads, limit, keys.shape[-1])
             caches.append(LayerCache(keys, values, keys.new_empty(shape), keys.new_empty(shape)))
         last = torch.arange(len(prompts), device=device) * longest + lengths - 1
         logits = self._logits(x[last]).repeat_interleave(samples, 0)
-        padding = torch.arange(longest, device=device) >= lengths[:, None]
-        bias = torch.zeros(padding.shape, dtype=model.dtype, device=device)
-        bias.masked_fill_(padding, -torch.inf)
-        bias = bias.repeat_interleave(model.kv_heads, 0)[:, None]
         numbers = torch.arange(len(prompts) * samples).view(len(prompts), samples)
-        return DecodingState(numbers, lengths, bias), caches, logits
+        return DecodingState(numbers, lengths, longest, model.dtype), caches, logits
 
     def _step(
         self, tokens: torch.Tensor, state: DecodingState, caches: Sequence[LayerCache]
     ) -> torch.Tensor:
         """Return the logits after one more token of each answer, [answers, vocabulary]."""
         positions = (state.lengths + state.length).repeat_interleave(state.samples)
-        cos, sin = self.model.rotary_tables(positions)
-        x = F.embedding(tokens, self.embedding).float()
+        tables = self.model.rotary.tables(self.model.layers, positions, positions + 1)
+        windows = {(block.kind.window, block.kv_heads) for block in self.blocks}
+        biases = {window: state.biases(window, kv_heads) for window, kv_heads in windows}
+        x = self.model.embed(tokens)
         for block, cache in zip(self.blocks, caches, strict=True):
-            x = block.step(x, cos, sin, cache, state)
+            angles, bias = tables[block.layer.rotary], biases[block.kind.window]
+            x = block.step(x, angles, cache, state, bias)
         state.length += 1
         return self._logits(x)
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = rms_norm(x, self.model.norm, self.model.dtype)
-        return F.linear(hidden, self.head).float()
+        logits = F.linear(self.model.head_input(x), self.head).float()
+        softcap = self.model.logit_softcap
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     def _drop_ended(
         self,

@@ -1,14 +1,15 @@
 """Model families that the packed path computes, described as data.
 
-To add a family whose blocks compute what Llama's do, add a line to FAMILIES; where its modules have
-other names, name them. A family that computes something else (for example, normalized queries)
-needs a change in llama.py too.
+A line of FAMILIES says where the models of a family keep their modules and what their blocks
+compute besides what Llama's do. What no field describes, the packed path can't compute: such a
+family is not in the table, and its models take their own forward pass. Tests compare each family
+with that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """Where the models of a family keep their modules; names are dotted paths.
+    """Where the models of a family keep their modules, and what their blocks compute.
 
-    The first three are paths in the decoder, which is at `decoder` in the model; the others are
-    paths in a block.
+    Names of modules are dotted paths: the first five in the model or its decoder, the others in a
+    block; None where a block has no such module. Names of settings are those of config.json.
     """
 
     model_type: str
@@ -34,66 +35,131 @@ class ModelFamily:
     rotary_embedding: str = "rotary_emb"
     norm: str = "norm"
     blocks: str = "layers"
-    query: str = "self_attn.q_proj"
-    key: str = "self_attn.k_proj"
-    value: str = "self_attn.v_proj"
+    qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    """Queries, keys and values, in this order; one layer where a family has them fused."""
+    attention: str = "self_attn"
     attention_output: str = "self_attn.o_proj"
-    gate: str = "mlp.gate_proj"
-    up: str = "mlp.up_proj"
+    gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     down: str = "mlp.down_proj"
-    attention_norm: str = "input_layernorm"
-    mlp_norm: str = "post_attention_layernorm"
+    attention_norm: str | None = "input_layernorm"
+    mlp_norm: str | None = "post_attention_layernorm"
+    attention_output_norm: str | None = None
+    """Normalizes what attention adds to the residual stream."""
+    mlp_output_norm: str | None = None
+    query_key_norms: tuple[str, str] | None = None
+    """Normalize queries and keys before positions are applied."""
+    norm_offset: float = 0.0
+    """Added to the weights of all norms (Gemma keeps them around zero)."""
+    activation: str = "hidden_act"
+    """Setting with the name of the MLP's activation."""
+    interleaved_rotary: bool = False
+    """Positions rotate neighboring dimensions (GPT-J's way), not those half a rotation apart."""
+    rotary_by_layer_type: bool = False
+    """The rotary module takes the layer's type, and has angles of its own for each."""
+    rotary_flag: str | None = None
+    """Attribute of a block's attention that says whether it has positions at all."""
+    scales_embedding_by_width: bool = False
+    """Embeddings are multiplied by the root of their width. A model whose embedding module has an
+    `embed_scale` needs no such line."""
+    embedding_multiplier: str | None = None
+    residual_multiplier: str | None = None
+    """Setting that multiplies what attention and MLP add to the residual stream."""
+    attention_softcap: str | None = None
+    logit_softcap: str | None = None
+    logit_divisor: str | None = None
+    must_be_off: tuple[str, ...] = field(default=("attention_dropout",))
+    """Settings that change the computation in ways that nothing here describes."""
 
     def find_blocks(self, model: nn.Module) -> list[nn.Module]:
         """Return the blocks of `model`, first to last."""
         return list(model.get_submodule(f"{self.decoder}.{self.blocks}").children())
 
+    def projections(self, block: nn.Module) -> list[list[nn.Module]]:
+        """Return the linear layers of a block, those of one input together.
+
+        These are queries, keys and values; attention's output; gate and up; down.
+        """
+        names = (self.qkv, (self.attention_output,), self.gate_up, (self.down,))
+        return [[block.get_submodule(name) for name in part] for part in names]
+
     def linear_layers(self, block: nn.Module) -> Iterator[nn.Module]:
-        """Yield the seven linear layers of a block, some of them with adapters."""
-        names = (self.query, self.key, self.value, self.attention_output)
-        for name in (*names, self.gate, self.up, self.down):
-            yield block.get_submodule(name)
+        """Yield the linear layers of a block, some of them with adapters."""
+        for part in self.projections(block):
+            yield from part
 
 
+_LLAMA = ModelFamily("llama")
+_FUSED_GATE_UP = ("mlp.gate_up_proj",)
+_QUERY_KEY_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+_GEMMA = replace(_LLAMA, norm_offset=1.0, activation="hidden_activation")
+_GEMMA2 = replace(
+    _GEMMA,
+    mlp_norm="pre_feedforward_layernorm",
+    attention_output_norm="post_attention_layernorm",
+    mlp_output_norm="post_feedforward_layernorm",
+    attention_softcap="attn_logit_softcapping",
+    logit_softcap="final_logit_softcapping",
+    must_be_off=("attention_dropout", "use_bidirectional_attention"),
+)
+_GEMMA3 = replace(
+    _GEMMA2,
+    query_key_norms=_QUERY_KEY_NORMS,
+    rotary_by_layer_type=True,
+    # transformers reads attn_logit_softcapping for Gemma 3, and does not apply it (5.23).
+    attention_softcap=None,
+)
+_OLMO2 = replace(
+    _LLAMA,
+    attention_norm=None,
+    mlp_norm=None,
+    attention_output_norm="post_attention_layernorm",
+    mlp_output_norm="post_feedforward_layernorm",
+    query_key_norms=_QUERY_KEY_NORMS,
+)
+_BY_MODEL_TYPE = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "ministral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": replace(_LLAMA, query_key_norms=_QUERY_KEY_NORMS),
+    "gemma": replace(_GEMMA, activation="hidden_act", scales_embedding_by_width=True),
+    "gemma2": replace(_GEMMA2, scales_embedding_by_width=True),
+    "gemma3_text": _GEMMA3,
+    "phi3": replace(
+        _LLAMA,
+        qkv=("self_attn.qkv_proj",),
+        gate_up=_FUSED_GATE_UP,
+        must_be_off=("attention_dropout", "resid_pdrop", "embd_pdrop"),
+    ),
+    "granite": replace(
+        _LLAMA,
+        embedding_multiplier="embedding_multiplier",
+        residual_multiplier="residual_multiplier",
+        logit_divisor="logits_scaling",
+    ),
+    "olmo2": _OLMO2,
+    "olmo3": replace(_OLMO2, rotary_by_layer_type=True),
+    "smollm3": replace(_LLAMA, rotary_flag="use_rope"),
+    "seed_oss": replace(_LLAMA, must_be_off=("attention_dropout", "residual_dropout")),
+    "glm4": replace(
+        _LLAMA,
+        gate_up=_FUSED_GATE_UP,
+        attention_output_norm="post_self_attn_layernorm",
+        mlp_output_norm="post_mlp_layernorm",
+        interleaved_rotary=True,
+    ),
+    "ernie4_5": replace(_LLAMA, interleaved_rotary=True),
+    "helium": replace(_LLAMA, interleaved_rotary=True),
+}
 FAMILIES = {
-    family.model_type: family
-    for family in (ModelFamily("llama"), ModelFamily("mistral"), ModelFamily("qwen2"))
+    name: replace(family, model_type=name) for name, family in sorted(_BY_MODEL_TYPE.items())
 }
 """Families by `model_type`. cloudft's `check` has the same names; a test compares the two."""
 
 
 def find_family(model: PreTrainedModel) -> ModelFamily | None:
     """Return the family of a transformers model, or None if the packed path does not know it."""
-    return FAMILIES.get(str(_setting(model, "model_type")))
-
-
-def unsupported_reason(model: PreTrainedModel) -> str | None:
-    """Return why the packed path can't compute this model; None if it can."""
-    family = find_family(model)
-    if family is None:
-        return f"it knows the families {', '.join(FAMILIES)}, not {_setting(model, 'model_type')}"
-    if _setting(model, "hidden_act") != "silu":
-        return f"it computes the activation silu, not {_setting(model, 'hidden_act')}"
-    if _setting(model, "use_sliding_window", True) and _setting(model, "sliding_window"):
-        return "it has no sliding-window attention, which this model uses"
-    if _setting(model, "attention_dropout"):
-        return "it has no attention dropout, which this model uses"
-    if isinstance(model.get_output_embeddings(), LoraLinear):
-        return "it has no adapter on the output layer"
-    rope = _setting(model, "rope_parameters")
-    if isinstance(rope, dict) and rope.get("partial_rotary_factor", 1.0) != 1.0:
-        return "it rotates whole vectors, and this model rotates a part of them"
-    for block in family.find_blocks(model):
-        for layer in family.linear_layers(block):
-            # By exact type: 4-bit and other quantized layers are subclasses of nn.Linear.
-            base = base_linear(layer)
-            if type(layer) not in (nn.Linear, LoraLinear) or type(base) is not nn.Linear:
-                return f"it computes plain linear layers, not {type(base).__name__}"
-    return None
-
-
-def _setting(model: PreTrainedModel, name: str, default: object = None) -> object:
-    return getattr(model.config, name, default)
+    return FAMILIES.get(str(getattr(model.config, "model_type", None)))
 
 
 def base_linear(layer: nn.Module) -> nn.Module:

@@ -47,14 +47,17 @@ class RowGroup:
 class PackedLayout:
     """Indices of one packed micro-batch.
 
-    `ids` and `positions` [tokens]; `logit_positions` [loss tokens] are the positions that predict
-    `targets` [loss tokens]. The last token, and some before it, are padding that belongs to no row:
-    nothing attends to them, and their gradient is 0. `example_order` has for each row, in the order
-    of the targets, the index of its example; `loss_counts` its number of targets.
+    `ids` and `positions` [tokens], and `sequence_lengths` [tokens]: the length of each token's
+    sequence (of the longest for those that sequences share). `logit_positions` [loss tokens] are
+    the positions that predict `targets` [loss tokens]. The last token, and some before it, are
+    padding that belongs to no row: nothing attends to them, and their gradient is 0.
+    `example_order` has for each row, in the order of the targets, the index of its example;
+    `loss_counts` its number of targets.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
+    sequence_lengths: torch.Tensor
     logit_positions: torch.Tensor
     targets: torch.Tensor
     row_groups: tuple[RowGroup, ...]
@@ -89,9 +92,11 @@ def count_packed_tokens(examples: Sequence[Example]) -> int:
     return sum(len(row.ids) for row in rows) - prefix * (len(rows) - 1)
 
 
-def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedLayout:
+def pack_examples(
+    examples: Sequence[Example], device: torch.device, *, share_prefix: bool = True
+) -> PackedLayout:
     """Return the layout of `examples` on `device`."""
-    prefix = shared_prefix_length(examples)
+    prefix = shared_prefix_length(examples) if share_prefix else 0
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids), reverse=True)
     rows = [examples[i] for i in order]
     # The prefix comes first, once, and then of each row what follows it.
@@ -99,6 +104,8 @@ def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedLa
     starts = np.cumsum([0, *(len(part) for part in parts)])
     ids = np.concatenate(parts).astype(np.int64)
     positions = np.concatenate([np.arange(prefix), *(np.arange(prefix, len(e.ids)) for e in rows)])
+    row_lengths = [len(e.ids) for e in rows]
+    lengths = np.repeat([row_lengths[0], *row_lengths], [len(part) for part in parts])
     loss_indices = [np.flatnonzero(e.loss_mask) for e in rows]
     # Token i of a row is predicted at position i - 1, which is never in the shared prefix.
     logit_positions = np.concatenate(
@@ -107,7 +114,7 @@ def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedLa
     targets = np.concatenate([e.ids[at] for e, at in zip(rows, loss_indices, strict=True)])
     spans = [(int(s), len(p)) for s, p in zip(starts[1:-1], parts[1:], strict=True)]
     padding = (0, PAD_MULTIPLE - len(ids) % PAD_MULTIPLE)
-    ids, positions = (np.pad(x, padding) for x in (ids, positions))
+    ids, positions, lengths = (np.pad(x, padding) for x in (ids, positions, lengths))
 
     def to_device(array: np.ndarray) -> torch.Tensor:
         return copy_to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
@@ -124,6 +131,7 @@ def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedLa
     return PackedLayout(
         to_device(ids),
         to_device(positions),
+        to_device(lengths),
         to_device(logit_positions),
         to_device(targets),
         tuple(groups),

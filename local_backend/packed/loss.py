@@ -11,7 +11,7 @@ from torch import nn
 from local_backend.data.examples import Example, flatten_rows
 from local_backend.packed.families import find_family
 from local_backend.packed.layout import count_packed_tokens, pack_examples
-from local_backend.packed.llama import PackedLlama
+from local_backend.packed.model import PackedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ class PackedLoss:
         family = find_family(model)
         assert family is not None, "unsupported_reason() refuses other models"
         self.objective, self.device, self.reason = objective, device, reason
-        self.model = PackedLlama(model, family, dtype, sharded=sharded)
+        self.model = PackedModel(model, family, dtype, sharded=sharded)
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
@@ -49,7 +49,9 @@ class PackedLoss:
         self, examples: Sequence[Example], function: Callable[[TokenLosses], torch.Tensor]
     ) -> torch.Tensor:
         """Return what `function` makes of the losses of `examples` in place of the objective."""
-        layout = pack_examples(flatten_rows(examples), self.device)
+        rows = flatten_rows(examples)
+        share_prefix = self.model.rotary.have_equal_angles([len(row.ids) for row in rows])
+        layout = pack_examples(rows, self.device, share_prefix=share_prefix)
         result: torch.Tensor = self.model(layout, function)
         return result
 

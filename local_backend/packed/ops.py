@@ -6,6 +6,7 @@ are in the inputs' format; sums and norms are in float32.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -88,6 +89,99 @@ class SwiGlu(torch.autograd.Function):
         torch.mul(F.silu(gate), grad_output, out=grad_up)
         grad_gate.copy_(torch.ops.aten.silu_backward(grad_output * up, gate))
         return grad_input
+
+
+class GatedContext(Context, Protocol):
+    """What GatedGelu keeps besides tensors."""
+
+    approximate: str
+
+
+class GatedGelu(torch.autograd.Function):
+    """gelu(gate) * up, of [tokens, 2 x width] that holds both; `approximate` is none or tanh."""
+
+    @staticmethod
+    def forward(ctx: GatedContext, gate_up: torch.Tensor, approximate: str) -> torch.Tensor:
+        """Save the input."""
+        ctx.save_for_backward(gate_up)
+        ctx.approximate = approximate
+        gate, up = gate_up.chunk(2, -1)
+        return F.gelu(gate, approximate=approximate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: GatedContext, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the gradient of both halves, in one tensor as SwiGlu does."""
+        [gate_up] = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        grad_input = torch.empty_like(gate_up)
+        grad_gate, grad_up = grad_input.chunk(2, -1)
+        torch.mul(F.gelu(gate, approximate=ctx.approximate), grad_output, out=grad_up)
+        grad_gate.copy_(
+            torch.ops.aten.gelu_backward(grad_output * up, gate, approximate=ctx.approximate)
+        )
+        return grad_input, None
+
+
+class QueryKeyNormContext(Context, Protocol):
+    """What QueryKeyNorm keeps besides tensors."""
+
+    parts: tuple[tuple[int, int], ...]
+
+
+class QueryKeyNorm(torch.autograd.Function):
+    """Normalize the queries and the keys in `qkv` [tokens, width] by their root mean square.
+
+    `parts` are the (width, norms) of queries and of keys: that many norms over equal parts of the
+    width, all with one weight. What follows (the values) is copied.
+    """
+
+    @staticmethod
+    def forward(  # what autograd has to see is an argument
+        ctx: QueryKeyNormContext,
+        qkv: torch.Tensor,
+        query_weight: torch.Tensor,
+        key_weight: torch.Tensor,
+        eps: float,
+        parts: tuple[tuple[int, int], ...],
+    ) -> torch.Tensor:
+        """Save the input and each vector's 1 / rms."""
+        normalized, saved, at = qkv.clone(), [], 0
+        for weight, (width, norms) in zip((query_weight, key_weight), parts, strict=True):
+            vectors = qkv[:, at : at + width].float().unflatten(1, (norms, -1))
+            inverse_rms = torch.rsqrt(vectors.square().mean(-1, keepdim=True).add_(eps))
+            vectors = (vectors * inverse_rms).mul_(weight.float())
+            normalized[:, at : at + width] = vectors.flatten(1)
+            saved.append(inverse_rms)
+            at += width
+        ctx.save_for_backward(qkv, query_weight, key_weight, *saved)
+        ctx.parts = parts
+        return normalized
+
+    @staticmethod
+    def backward(
+        ctx: QueryKeyNormContext, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of `qkv` and, if needed, of the weights."""
+        qkv, *weights = ctx.saved_tensors[:3]
+        grad_qkv, grad_weights, at = grad_output.clone(), [], 0
+        for number, (weight, inverse_rms) in enumerate(
+            zip(weights, ctx.saved_tensors[3:], strict=True)
+        ):
+            width, norms = ctx.parts[number]
+            here = slice(at, at + width)
+            normalized = qkv[:, here].float().unflatten(1, (norms, -1)) * inverse_rms
+            grad = grad_output[:, here].float().unflatten(1, (norms, -1))
+            needs_grad = ctx.needs_input_grad[1 + number]
+            # As in RmsNorm, which has the formula.
+            grad_weights.append(
+                (grad * normalized).sum((0, 1)).to(weight.dtype) if needs_grad else None
+            )
+            grad = grad * weight.float()
+            mean = (grad * normalized).mean(-1, keepdim=True)
+            grad = grad.sub_(normalized.mul_(mean)).mul_(inverse_rms)
+            grad_qkv[:, here] = grad.flatten(1)
+            at += width
+        return grad_qkv, *grad_weights, None, None
 
 
 class LinearContext(Context, Protocol):
@@ -197,6 +291,14 @@ class FusedLoraLinear(torch.autograd.Function):
         return grad_x, grad_dropped, None, None, None, *grad_parts
 
 
+@dataclass(frozen=True)
+class LogitCap:
+    """What a model does to its logits: softcap x tanh(logit / softcap), over a temperature."""
+
+    softcap: float
+    temperature: float = 1.0
+
+
 class ChunkedTokenSum(torch.autograd.Function):
     """Summed cross-entropy of `targets` under the logits hidden @ weight.T, some rows at a time.
 
@@ -214,6 +316,7 @@ class ChunkedTokenSum(torch.autograd.Function):
         weight: torch.Tensor,
         targets: torch.Tensor,
         needs_grad: bool,
+        cap: LogitCap | None,
         function: TokenFunction | None = None,
         constants: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -229,7 +332,7 @@ class ChunkedTokenSum(torch.autograd.Function):
         for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
             rows = slice(at, at + LOGIT_CHUNK_ROWS)
             losses, grad_logits = _token_losses(
-                hidden[rows], cast_weight, targets[rows], needs_grad=grad_hidden is not None
+                hidden[rows], cast_weight, targets[rows], cap, needs_grad=grad_hidden is not None
             )
             slopes = None
             if function is not None:
@@ -253,7 +356,7 @@ class ChunkedTokenSum(torch.autograd.Function):
         """Return the gradients of `hidden` and, where it is trained, of the weight."""
         grad_hidden, *rest = ctx.saved_tensors
         grad_weight = rest[0] * grad_output if rest else None
-        return grad_hidden * grad_output, grad_weight, None, None, None, None
+        return grad_hidden * grad_output, grad_weight, None, None, None, None, None
 
 
 def _apply_function(
@@ -273,6 +376,12 @@ def _apply_function(
     return values.detach(), slopes
 
 
+class CapContext(Context, Protocol):
+    """What ChunkedTokenLosses keeps besides tensors."""
+
+    cap: LogitCap | None
+
+
 class ChunkedTokenLosses(torch.autograd.Function):
     """Cross-entropy of each target, [loss tokens] in nats, for objectives that weight tokens.
 
@@ -282,13 +391,18 @@ class ChunkedTokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Context, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ctx: CapContext,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        cap: LogitCap | None,
     ) -> torch.Tensor:
         """Save the inputs. `hidden` is [loss tokens, width]."""
         ctx.save_for_backward(hidden, weight, targets)
+        ctx.cap = cap
         cast_weight = weight.to(hidden.dtype)
         losses = [
-            _token_losses(part, cast_weight, target, needs_grad=False)[0]
+            _token_losses(part, cast_weight, target, cap, needs_grad=False)[0]
             for part, target in zip(
                 hidden.split(LOGIT_CHUNK_ROWS), targets.split(LOGIT_CHUNK_ROWS), strict=True
             )
@@ -297,8 +411,8 @@ class ChunkedTokenLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Context, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        ctx: CapContext, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         """Return the gradients of `hidden` and, where it is trained, of the weight."""
         hidden, weight, targets = ctx.saved_tensors
         cast_weight = weight.to(hidden.dtype)
@@ -307,25 +421,33 @@ class ChunkedTokenLosses(torch.autograd.Function):
         for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
             rows = slice(at, at + LOGIT_CHUNK_ROWS)
             _, grad_logits = _token_losses(
-                hidden[rows], cast_weight, targets[rows], needs_grad=True
+                hidden[rows], cast_weight, targets[rows], ctx.cap, needs_grad=True
             )
             assert grad_logits is not None
             grad_logits = grad_logits * grad_output[rows, None].to(hidden.dtype)
             grad_hidden[rows] = grad_logits @ cast_weight
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ hidden[rows]
-        return grad_hidden, grad_weight, None
+        return grad_hidden, grad_weight, None, None
 
 
 def _token_losses(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, needs_grad: bool
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    cap: LogitCap | None,
+    *,
+    needs_grad: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return each token's loss, and its gradient with respect to the logits if needed.
 
     The gradient of the cross-entropy is softmax(logits) - one_hot(target), in `hidden`'s format.
     """
     targets = targets[:, None]
-    logits = (hidden @ weight.T).float()
+    logits, capped = (hidden @ weight.T).float(), None
+    if cap is not None:
+        capped = logits.div_(cap.softcap).tanh_()
+        logits = capped * (cap.softcap / cap.temperature)
     log_sum = logits.logsumexp(-1, keepdim=True)
     losses = (log_sum - logits.gather(1, targets))[:, 0]
     if not needs_grad:
@@ -333,4 +455,6 @@ def _token_losses(
     # In place: the logits are the largest tensor here, and are not needed any more.
     grad_logits = logits.sub_(log_sum).exp_()
     grad_logits.scatter_add_(1, targets, torch.full_like(log_sum, -1.0))
+    if cap is not None and capped is not None:  # the derivative of tanh
+        grad_logits.mul_(capped.square_().neg_().add_(1).div_(cap.temperature))
     return losses, grad_logits.to(hidden.dtype)

@@ -34,7 +34,25 @@ REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
 MAX_NAMED_TOKENS = 3
-PACKED_FAMILIES = ("llama", "mistral", "qwen2")
+PACKED_FAMILIES = (
+    "ernie4_5",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "glm4",
+    "granite",
+    "helium",
+    "llama",
+    "ministral",
+    "mistral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "seed_oss",
+    "smollm3",
+)
 """Model families that the packed path supports (local_backend/packed/families.py)."""
 SLOW_LEARNING_RATE = 5e-5
 """A LoRA on a small model hardly moves below this rate."""
