@@ -1,23 +1,35 @@
-"""Frozen weights in 4 bits (QLoRA, Dettmers et al. 2023), by bitsandbytes.
+"""Frozen weights in 4 bits (QLoRA, Dettmers et al. 2023), by bitsandbytes, on CUDA and on a CPU.
 
-On CUDA and on a CPU, where it is slower than LoRA and saves memory only for larger models:
-`price_on_cpu` has the figures. The adapters over the weights are those of LoRA (lora.py).
+The adapters over the weights are those of LoRA (lora.py). The packed path computes no 4-bit
+weights, so on a CPU QLoRA is compared with LoRA on the path that LoRA would take: PRICE_ON_CPU.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from local_backend.errors import TrainerError
+from local_backend.models.target_modules import linear_shape
+from local_backend.packed.families import find_family
 
-LEAST_ON_CPU = 300_000_000
-"""Weights of linear layers below which QLoRA on a CPU saves no memory over LoRA."""
-MEASURED = "benchmarks/qlora_cpu.py, bitsandbytes 0.50.2"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LEAST_PARAMETERS = 1_200_000_000
+"""Below that, QLoRA on a CPU takes no less memory than LoRA on the packed path.
+
+Measured (benchmarks/RESULTS.md): 1.14 of it at 0.4 billion parameters, 1.04 at 1.0 billion.
+"""
+PRICE_ON_CPU = (
+    "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2; a step takes as long as LoRA's"
+    " on the padded path, about twice as long as on the packed one"
+)
 
 
 def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -57,5 +69,36 @@ def keep_gradients(model: nn.Module) -> None:
     (findings/bitsandbytes_evaluated_on_cpu_has_wrong_gradients.sh).
     """
     for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
+        if is_four_bits(module):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def check_pays(model: PreTrainedModel, device: torch.device, packed: bool | str) -> None:
+    """Raise TrainerError where LoRA takes no more memory and half the time.
+
+    That is on a CPU with a small model that the packed path knows. `packed` is `local.packed`.
+    """
+    is_alternative = packed is not False and find_family(model) is not None
+    count = count_parameters(model)
+    if device.type != "cpu" or not is_alternative or count >= LEAST_PARAMETERS:
+        return
+    raise TrainerError(
+        f"local.method is qlora, and the model has {count / 1e6:.0f} million parameters: on a"
+        f" CPU, LoRA takes no more memory below {LEAST_PARAMETERS / 1e6:.0f} million, and half"
+        " the time.",
+        fix="use `method: lora`.",
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return how many weights a model has, wherever they are in 4 bits."""
+    packed = {id(layer.weight): layer for layer in model.modules() if is_four_bits(layer)}
+    return sum(
+        math.prod(linear_shape(packed[id(weight)])) if id(weight) in packed else weight.numel()
+        for weight in model.parameters()
+    )
+
+
+def is_four_bits(module: nn.Module) -> bool:
+    """Return True for a linear layer of bitsandbytes with 4-bit weights."""
+    return type(module).__name__ == "Linear4bit"

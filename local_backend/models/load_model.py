@@ -93,6 +93,7 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
         return loaded
     if settings.method == "qlora":
         loaded = load_model(source, dtype, device, **four_bits.nf4_options(device, dtype))
+        four_bits.check_pays(loaded.model, device, settings.packed)
         four_bits.keep_gradients(loaded.model)
     else:
         loaded = load_model(source, dtype, device)
