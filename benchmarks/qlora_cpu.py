@@ -109,11 +109,13 @@ def measure(method: str, folder: str, steps: int) -> dict[str, Any]:
     import contestant
 
     from local_backend.job_dir import JobDir
+    from local_backend.models import four_bits
     from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
+    four_bits.LEAST_PARAMETERS = 0  # also what a job is refused
     job = Path(tempfile.mkdtemp())
     rows = contestant.records("aws-cli", 0, steps * BATCH)
     packed = False if method == "lora-padded" else "auto"

@@ -322,6 +322,29 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class WeightsLeftOut:
+    """Weights of one kind that no adapter is on. `share` is of the model's counted weights."""
+
+    name: str
+    reason: str
+    share: float
+
+
+@dataclass(frozen=True)
+class AdapterReach:
+    """What a job's adapters reach: how many layers, and which share of the model's weights.
+
+    Counted are weights of two or more dimensions, without embeddings and output layer. `text` is
+    all of it in one line.
+    """
+
+    layers: int
+    share: float
+    left_out: tuple[WeightsLeftOut, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """The exact request, as a value that prints. Submitting only sends it.
 

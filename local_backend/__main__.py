@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, acquire_lock, write_json
 
@@ -39,9 +40,16 @@ def main(argv: list[str] | None = None) -> int:
     lock = args.lock_fd if args.lock_fd is not None else acquire_lock(job_dir / LOCK)
     if lock is None:
         parser.error(f"{job_dir.path}: another trainer is already running this job")
+    return supervise(job_dir, lock, start_trainers)
+
+
+def supervise(
+    job_dir: JobDir, lock: int, start: Callable[[JobDir, int], Sequence[TrainerProcess]]
+) -> int:
+    """Run a job whose lock is held. Return 0 when its ending is not Failed, else 1."""
     job_dir.remove_leftovers()
     job_dir.reserve_space()
-    code = run_trainer(job_dir, lock)
+    code = run_trainer(job_dir, start(job_dir, lock))
     job_dir.remove_leftovers()
     if code == 0 and group_rank() > 0:  # the first machine's folder has the ending
         job_dir.release_space()
@@ -52,16 +60,39 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if ending and ending["status"] != FAILED else 1
 
 
-def run_trainer(job_dir: JobDir, lock: int) -> int:
-    """Start the trainer processes, forward stop signals to them, and return their exit status.
+class TrainerProcess(Protocol):
+    """What is used of a trainer's process: as `subprocess.Popen` has it."""
 
-    The trainers inherit `lock`, so the job stays locked while any of them lives.
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status that `poll` has seen; negative for a signal."""
+
+    def poll(self) -> int | None:
+        """Return the exit status; None while the process runs."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send a signal, unless the process has ended."""
+
+    def kill(self) -> None:
+        """Kill the process, unless it has ended."""
+
+
+def start_trainers(job_dir: JobDir, lock: int) -> Sequence[TrainerProcess]:
+    """Start the trainer processes.
+
+    They inherit `lock`, so the job stays locked while any of them lives.
     """
     command = [sys.executable, "-m", "local_backend.train", str(job_dir.path)]
-    children = [
+    return [
         subprocess.Popen(command, pass_fds=(lock,), env=os.environ | variables)
         for variables in rank_environments(resolve_process_count(job_dir))
     ]
+
+
+def run_trainer(job_dir: JobDir, children: Sequence[TrainerProcess]) -> int:
+    """Forward stop signals to the trainer processes, and return their exit status."""
     pids = [child.pid for child in children]
     write_json(job_dir / PIDS, {"pid": pids[0], "others": pids[1:], "supervisor": os.getpid()})
 
@@ -107,7 +138,7 @@ def group_rank() -> int:
     return int(os.environ.get("GROUP_RANK", "0"))
 
 
-def wait_for_children(children: Sequence[subprocess.Popen[bytes]]) -> int:
+def wait_for_children(children: Sequence[TrainerProcess]) -> int:
     """Wait for all trainers. Return the first exit status that is not 0, else 0.
 
     Once one has failed, the others get GRACE_S seconds to end and are then killed.

@@ -12,6 +12,7 @@
     metrics.jsonl       one line for each point of the loss curves; appended
     meeting             where several processes of one job find each other
     stop                its presence requests a stop
+    tokens.json         keys of the kept tokens that the job uses, by role (data/token_cache.py)
     checkpoints/        where `resume` continues
     artifacts/          what a completed job leaves, in Bedrock's layout; complete or absent
     ended.json          how the job ended. The first ending written is the ending
@@ -49,6 +50,7 @@ STOP = "stop"
 MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
 REFERENCE = "reference"
+TOKENS = "tokens.json"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"

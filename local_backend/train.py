@@ -25,6 +25,7 @@ from local_backend.distributed.process_group import (
 )
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, METRICS, STOPPED, JobDir
+from local_backend.lean_imports import import_modeling
 from local_backend.process_exit import exit_now
 from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
@@ -119,6 +120,7 @@ def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
     for file in (*settings.data.values(), *([settings.grader] if settings.grader else ())):
         verify_digest(file)
     reporter.set_phase("validationDetails", COMPLETED)
+    import_modeling(settings)
     reporter.set_phase("dataProcessingDetails", IN_PROGRESS)
     settings = complete_records(job_dir, settings, reporter)
     run = prepare_run(job_dir, settings, reporter)

@@ -43,6 +43,8 @@ NOT_FORKED = {"local_backend.sagemaker"}
 MAX_SOCKET_PATH = 100
 """Bytes of a socket's path; Linux allows 107."""
 WAIT_S = 120.0
+ROOM = "-" * 1024
+"""An argument of the server, so that a fork can show a longer command line (process_title.py)."""
 FIRST_SPARE_FD = 200
 """File descriptors from here on are free in the programs that are started."""
 
@@ -94,7 +96,7 @@ def become(real: str, address: str, owner: int) -> None:
         os.execv(real, [real, *arguments])
     program = arguments[1]
     if program.startswith("local_backend.") and program not in NOT_FORKED:
-        _run_forked(shim, arguments[1:], _connect([real, __file__, address, str(owner)]))
+        _run_forked(shim, arguments[1:], _connect([real, __file__, address, str(owner), ROOM]))
     sys.executable, sys.argv, sys.path[:2] = shim, arguments[1:], [os.getcwd()]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 

@@ -1,12 +1,14 @@
 """Run one trainer on one set of records in a process of its own; print its figures as JSON.
 
-    python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--dtype bfloat16] [--seed 7]
+    python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--model MODEL] [--seed 7]
 
 NAME: ours, ours-unshared (no shared prefixes), padded (padded rows through the model's own forward
 pass), hf-padded, hf-grouped, trl-grouped, trl-padding-free; with the prefix `full-` all weights are
 trained. RECORDS: aws-cli or intents. Training begins with record FIRST, so that rounds have new
-shapes. With --held-out the records are shuffled by the seed and repeated as often as needed, and
-the result has the loss on the example's test records, in float32 by the model's own forward pass.
+shapes. MODEL: smollm2, or a random model with the shape of another family (shapes.py). With
+--checkout, cloudft is that of another checkout. With --held-out the records are shuffled by the
+seed and repeated as often as needed, and the result has the loss on the example's test records, in
+float32 by the model's own forward pass.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shapes import SHAPES, make_weights
 
 STARTED = time.time()
 ROOT = Path(__file__).parents[2]
@@ -116,6 +121,7 @@ def write_job(  # noqa: PLR0913  # the keys of job.json that benchmarks vary
     processes: int = 1,
     fsdp: bool = False,
     packed: bool | str = "auto",
+    weights: list[dict[str, str]] | None = None,
 ) -> None:
     """Write a job folder as the local backend does."""
     (folder / "data").mkdir()
@@ -125,7 +131,7 @@ def write_job(  # noqa: PLR0913  # the keys of job.json that benchmarks vary
         "version": 1,
         "customizationType": "FINE_TUNING",
         "format": "converse",
-        "model": {"name": "smollm2-135m", "weights": WEIGHTS},
+        "model": {"name": "smollm2-135m", "weights": weights or WEIGHTS},
         "method": method,
         "lora": LORA,
         "hyperParameters": {
@@ -156,9 +162,19 @@ def write_job(  # noqa: PLR0913  # the keys of job.json that benchmarks vary
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def run_cloudft(
-    name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Task:
+    """What every contestant does alike."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    weights: list[dict[str, str]]
+    steps: int
+    dtype: str
+    seed: int
+
+
+def run_cloudft(task: Task) -> dict[str, Any]:
     """Run the trainer itself from its job folder; steps take the records in order."""
     from local_backend.job_dir import JobDir
     from local_backend.packed import layout
@@ -167,11 +183,18 @@ def run_cloudft(
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
+    name, steps = task.name, task.steps
     if "unshared" in name:
         layout.MIN_SHARED_PREFIX = sys.maxsize
     folder = Path(tempfile.mkdtemp())
     method = "full" if name.startswith("full-") else "lora"
-    write_job(folder, rows, method, dtype, seed=seed, packed="padded" not in name)
+    packed = "auto" if "padded" not in name else False
+    write_job(
+        *(folder, task.rows, method, task.dtype),
+        seed=task.seed,
+        packed=packed,
+        weights=task.weights,
+    )
     run = prepare_run(
         JobDir(folder), read_settings(JobDir(folder)), ProgressReporter(JobDir(folder))
     )
@@ -196,9 +219,7 @@ def run_cloudft(
     }
 
 
-def run_hugging_face(
-    name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
-) -> dict[str, Any]:
+def run_hugging_face(task: Task) -> dict[str, Any]:
     """Run Hugging Face's Trainer with PEFT, or TRL's SFTTrainer, with settings of their own."""
     import torch
     from datasets import Dataset
@@ -210,8 +231,9 @@ def run_hugging_face(
     from local_backend.models.load_tokenizer import load_tokenizer
     from local_backend.models.weights import locate_weights
 
+    name, rows, steps, dtype, seed = task.name, task.rows, task.steps, task.dtype, task.seed
     torch.manual_seed(seed)  # the adapters are drawn from it
-    source, full = locate_weights("smollm2-135m", WEIGHTS), name.startswith("full-")
+    source, full = locate_weights("smollm2-135m", task.weights), name.startswith("full-")
     half = dtype == "bfloat16"
     tokenizer, _ = load_tokenizer(source)
     loaded = torch.float32 if full or not half else torch.bfloat16
@@ -308,6 +330,18 @@ def run_hugging_face(
     }
 
 
+def count_weights(model: Any) -> dict[str, int]:
+    """Return the weights of the frozen linear layers, and those of the output layer."""
+    head = model.get_output_embeddings()
+    linear = [
+        module
+        for name, module in model.named_modules()
+        if type(module).__name__ == "Linear" and module is not head and "lora_" not in name
+    ]
+    sizes = (module.in_features * module.out_features for module in linear)
+    return {"linearWeights": sum(sizes), "headWeights": head.weight.numel()}
+
+
 def without_length(collate: Any) -> Any:
     """Return a collator that does not see the sampler's column."""
     return lambda batch: collate(
@@ -323,10 +357,12 @@ def main() -> int:
     parser.add_argument("steps", type=int)
     parser.add_argument("first", type=int)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--model", default="smollm2", choices=["smollm2", *SHAPES])
+    parser.add_argument("--checkout", type=Path, default=ROOT)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--held-out", action="store_true")
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(args.checkout))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     run = run_hugging_face if "hf" in args.name or "trl" in args.name else run_cloudft
@@ -336,8 +372,10 @@ def main() -> int:
         if args.held_out
         else records(args.records, args.first, count)
     )
-    result = run(args.name, rows, args.steps, args.dtype, args.seed)
+    weights = WEIGHTS if args.model == "smollm2" else make_weights(args.model, WEIGHTS)
+    result = run(Task(args.name, rows, weights, args.steps, args.dtype, args.seed))
     tuned = result.pop("model")
+    result |= count_weights(tuned[0])
     if args.held_out:
         result["heldOutLoss"] = held_out_loss(*tuned, args.records)
     clock = result.pop("times")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from cloudft.inference import (
     Prompt,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.types import CallerIdentity, Estimate, Finding, Listing, Manifest, Plan
+from cloudft.types import AdapterReach, CallerIdentity, Estimate, Finding, Listing, Manifest, Plan
 
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of an activity, how much of it is done, and how much there is."""
@@ -278,6 +279,33 @@ class SupportsProbe(ABC):
 
         Where memory does not suffice, no step is run and `seconds` is None. Raise TrainerError.
         """
+
+
+class SupportsAdapters(ABC):
+    """A backend that knows what the adapters of a job reach in its model."""
+
+    @abstractmethod
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return it; None for a job without adapters, or whose model is not on this machine.
+
+        Takes seconds: the trainer builds the model without its weights.
+        """
+
+
+class SupportsWarmStart(ABC):
+    """A backend whose jobs start sooner within a context."""
+
+    @abstractmethod
+    def warm_start(self, job: LoadedJob) -> AbstractContextManager[None]:
+        """Return a context in which this job, and others with its model and method, start sooner.
+
+        Jobs go on when it ends.
+        """
+
+
+def warm_start(backend: object, job: LoadedJob) -> AbstractContextManager[None]:
+    """Return the backend's context of warm starts; for one without, a context that does nothing."""
+    return backend.warm_start(job) if isinstance(backend, SupportsWarmStart) else nullcontext()
 
 
 class SupportsMedia(ABC):

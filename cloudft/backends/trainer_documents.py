@@ -71,6 +71,23 @@ class TrainerSummary(msgspec.Struct, rename="camel"):
     dtype: str | None = None
 
 
+class TrainerWeightsLeftOut(msgspec.Struct):
+    """Weights of one kind without an adapter."""
+
+    name: str
+    reason: str
+    share: float
+
+
+class TrainerAdapters(msgspec.Struct, rename="camel"):
+    """The reply of `local_backend.models.target_modules`."""
+
+    layers: int
+    share: float
+    text: str
+    left_out: list[TrainerWeightsLeftOut] = []
+
+
 class TrainerState(msgspec.Struct, rename="camel"):
     """state.json."""
 

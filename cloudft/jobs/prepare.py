@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
+    SupportsAdapters,
     SupportsChatTemplate,
     SupportsInvocationLogs,
     SupportsMedia,
@@ -46,7 +47,15 @@ from cloudft.spec.grader_file import GraderFile, check_grader, read_grader
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.home import Home
-from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, ManifestSource, Plan
+from cloudft.types import (
+    COULD_NOT_REACH,
+    AdapterReach,
+    DataVolume,
+    Estimate,
+    Finding,
+    ManifestSource,
+    Plan,
+)
 
 if TYPE_CHECKING:
     from cloudft.data.staging.stage import StagedData
@@ -118,6 +127,11 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
         estimate = _counted_estimate(job, backend, volumes, bool(rendering.tokens))
         findings = (*findings, *_budget_findings(job, estimate))
     return CheckReport(findings, volumes, estimate, data.sources, bool(rendering.tokens))
+
+
+def describe_adapters(job: LoadedJob, backend: Backend) -> AdapterReach | None:
+    """Return what the adapters of a job without errors reach, where the backend knows it."""
+    return backend.describe_adapters(job) if isinstance(backend, SupportsAdapters) else None
 
 
 def _counted_estimate(

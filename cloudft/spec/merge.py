@@ -23,6 +23,7 @@ NON_FIELD_VARIABLES = frozenset(
     {
         "CLOUDFT_HOME",
         "CLOUDFT_MODEL_CACHE",
+        "CLOUDFT_TOKEN_CACHE",
         "CLOUDFT_OUTPUT",
         "CLOUDFT_LOG",
         "CLOUDFT_ENDPOINT_TOKEN",

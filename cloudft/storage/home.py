@@ -10,6 +10,7 @@
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
     models/     converted weights and kept tokenizers (the trainer's cache); may be removed any time
+    tokens/     tokens of staged data (the trainer's, too); may be removed any time
 
 A folder is created when something is first written to it.
 """
@@ -83,6 +84,11 @@ class Home:
     def prices(self) -> Path:
         """Return the file of prices that a person states."""
         return self.path / "prices.yaml"
+
+    @property
+    def tokens(self) -> Path:
+        """Return the folder of kept tokens, one folder each (storage/kept_tokens.py)."""
+        return self.path / "tokens"
 
     @property
     def models(self) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from local_backend.data.examples import Example, flatten_rows
+from local_backend.data.examples import Example, flatten_rows, longest_first
 from local_backend.device import copy_to_device
 
 IGNORE_INDEX = -100
@@ -24,10 +24,20 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Return the epoch's batches, each a list of example indices."""
-    order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
-    return [order[at : at + batch_size] for at in range(0, count, batch_size)]
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the indices of the epoch's examples in their order, [count].
+
+    The same as `permutation(count)`, in half of its memory where 32 bits hold a number.
+    """
+    order = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+    np.random.default_rng([seed, epoch]).shuffle(order)
+    return order
+
+
+def take_batch(order: np.ndarray, batch_size: int, number: int) -> list[int]:
+    """Return the example indices of an epoch's batch of that number; the first one is 0."""
+    indices: list[int] = order[number * batch_size : (number + 1) * batch_size].tolist()
+    return indices
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def split_into_micro_batches(
     """
     part: list[Example] = []
     rows = 0
-    for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
+    for example in (examples[at] for at in longest_first(examples).tolist()):
         rows += example.row_count
         is_full = rows > limit.sequences or count_tokens([*part, example]) > limit.tokens
         if part and is_full:

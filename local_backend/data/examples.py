@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
@@ -42,11 +45,58 @@ def flatten_rows(examples: Sequence[Example]) -> list[Example]:
     return [row for example in examples for row in example.rows()]
 
 
+class JoinedExamples(Sequence[Example]):
+    """The examples of several files as one sequence. Nothing is copied."""
+
+    def __init__(self, parts: Sequence[Sequence[Example]]) -> None:
+        self.parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Return an example, or a list of those of a slice."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(index)
+        part = bisect.bisect_right(self._ends, at)
+        return self.parts[part][at - (self._ends[part - 1] if part else 0)]
+
+    def __iter__(self) -> Iterator[Example]:
+        return itertools.chain.from_iterable(self.parts)
+
+
+def example_lengths(examples: Sequence[Example]) -> np.ndarray:
+    """Return the number of tokens of each example, [examples]. Those of arrays are not made."""
+    lengths: np.ndarray | None = getattr(examples, "lengths", None)
+    if lengths is not None:
+        return lengths
+    if isinstance(examples, JoinedExamples):
+        empty = np.empty(0, dtype=np.int64)
+        return np.concatenate([empty, *map(example_lengths, examples.parts)])
+    return np.array([len(example.ids) for example in examples], dtype=np.int64)
+
+
+def longest_first(examples: Sequence[Example]) -> np.ndarray:
+    """Return the indices of the examples by length, the longest first; equal ones in order."""
+    return np.argsort(-example_lengths(examples), kind="stable")
+
+
 @dataclass
 class EncodedData:
     """The examples of one file, with counts of what happened to its records."""
 
-    examples: list[Example]
+    examples: Sequence[Example]
+    """A list while they are added; arrays (token_arrays.py) once they are kept."""
     records: int
     tokens: int = 0
     loss_tokens: int = 0
@@ -56,6 +106,7 @@ class EncodedData:
     longest: int = 0
     last_turn_only: int = 0
     """Records of which only the last answer carries loss: the template rewrites earlier turns."""
+    highest_id: int = 0
 
     def add(self, ids: list[int], loss_mask: list[bool], max_length: int) -> None:
         """Count one record and keep what fits, if any of its answer is left."""
@@ -68,7 +119,7 @@ class EncodedData:
         if not mask.any():
             self.masked += 1
             return
-        self._append(Example(np.array(ids, dtype=np.int32), mask))
+        self.append(Example(np.array(ids, dtype=np.int32), mask))
 
     def add_rows(self, rows: Sequence[tuple[list[int], list[bool]]], max_length: int) -> None:
         """Count one record of several sequences and keep it, each sequence cut to `max_length`.
@@ -91,18 +142,36 @@ class EncodedData:
             self.masked += 1
             return
         ids, masks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        self._append(Example(ids, masks, row_lengths=tuple(len(ids) for ids, _ in parts)))
+        self.append(Example(ids, masks, row_lengths=tuple(len(ids) for ids, _ in parts)))
+
+    def add_document(self, ids: list[int]) -> None:
+        """Add a document that is to be packed with others."""
+        self.append(Example(np.array(ids, dtype=np.int32), np.ones(len(ids), dtype=bool)))
 
     def add_packed_sequence(self, ids: np.ndarray) -> None:
         """Add one packed sequence: every token except the first is predicted."""
         mask = np.ones(len(ids), dtype=bool)
         mask[0] = False
-        self._append(Example(ids.copy(), mask))
+        self.append(Example(ids.copy(), mask))
 
-    def _append(self, example: Example) -> None:
+    def append(self, example: Example) -> None:
+        """Keep an example and count its tokens."""
+        assert isinstance(self.examples, list)
         self.examples.append(example)
         self.tokens += len(example.ids)
         self.loss_tokens += int(example.loss_mask.sum())
+        self.highest_id = max(self.highest_id, int(example.ids.max(initial=0)))
+
+    def add_counts(self, other: EncodedData) -> None:
+        """Add the counts of other data. The examples stay."""
+        self.records += other.records
+        self.tokens += other.tokens
+        self.loss_tokens += other.loss_tokens
+        self.truncated += other.truncated
+        self.masked += other.masked
+        self.longest = max(self.longest, other.longest)
+        self.last_turn_only += other.last_turn_only
+        self.highest_id = max(self.highest_id, other.highest_id)
 
     def summary(self) -> dict[str, int]:
         """Return the counts for the job's summary."""
@@ -120,14 +189,8 @@ class EncodedData:
 
 def merge_data(parts: Iterable[EncodedData]) -> EncodedData:
     """Return several files' examples as one, with the sums of their counts. Nothing is copied."""
-    merged = EncodedData([], 0)
+    parts = list(parts)
+    merged = EncodedData(JoinedExamples([part.examples for part in parts]), 0)
     for part in parts:
-        merged.examples += part.examples
-        merged.records += part.records
-        merged.tokens += part.tokens
-        merged.loss_tokens += part.loss_tokens
-        merged.truncated += part.truncated
-        merged.masked += part.masked
-        merged.longest = max(merged.longest, part.longest)
-        merged.last_turn_only += part.last_turn_only
+        merged.add_counts(part)
     return merged

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from local_backend.data.batches import MicroBatchLimit
+from local_backend.data.examples import example_lengths
 from local_backend.device import free_memory_bytes
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
@@ -71,7 +72,7 @@ def fits_on_one_device(settings: Settings, device: torch.device, dtype: torch.dt
     If that can't be estimated without content (a step that depends on its values), return True.
     """
     config, data = encode_training_data(settings)
-    longest = max(data.examples, key=lambda e: len(e.ids))
+    longest = data.examples[int(example_lengths(data.examples).argmax())]
     one = MicroBatchLimit(1, sys.maxsize)
     estimator = StepEstimator(config, settings, dtype, device)
     try:

@@ -28,7 +28,7 @@ from local_backend.errors import TrainerError
 from local_backend.inference.generate import generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
 from local_backend.libraries import silence_libraries
-from local_backend.models import lora
+from local_backend.models import merge_proof
 from local_backend.models.load_model import (
     LoadedModel,
     load_model,
@@ -105,7 +105,7 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
             raise_on_full_disk("The merged model", out, DISK_REMEDY),
             atomic_folder(out) as temporary,
         ):
-            lora.merge_adapters(loaded.model)
+            merge_proof.merge_adapters(loaded.model)
             convert_weights(loaded.model, DTYPES[dtype])
             loaded.model.save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)

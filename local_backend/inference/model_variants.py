@@ -85,7 +85,7 @@ def base_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the base model's own weights, under their names without adapters."""
     for name, tensor in sorted(loaded.model.named_parameters()):
         if ".lora_" not in name:
-            yield name.replace(".base_layer.", "."), tensor
+            yield name.replace(lora.BASE_LAYER, ""), tensor
 
 
 def adapter_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:

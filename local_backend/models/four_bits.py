@@ -6,6 +6,8 @@ weights, so on a CPU QLoRA is compared with LoRA on the path that LoRA would tak
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import logging
 import math
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from local_backend.errors import TrainerError
-from local_backend.models.target_modules import linear_shape
+from local_backend.models.linear_layers import linear_shape
 from local_backend.packed.families import find_family
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ PRICE_ON_CPU = (
     "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2; a step takes as long as LoRA's"
     " on the padded path, about twice as long as on the packed one"
 )
+M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES = -3, 2**20
+"""Option of glibc's mallopt: from which size a block has pages of its own; 1 MiB."""
 
 
 def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -59,6 +63,17 @@ def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def keep_memory_compact(device: torch.device) -> None:
+    """Let each large block that is freed go back to the machine (glibc, on a CPU).
+
+    Each product makes a copy of its weight in 16 bits for a moment. Blocks of that size would stay
+    in the heap in pieces: 3.3 GB in place of 2.1 GB for a model of a billion parameters.
+    """
+    if device.type == "cpu":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def keep_gradients(model: nn.Module) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
+from local_backend.distributed.dtensor import is_dtensor
 from local_backend.models import four_bits, lora
 from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.lora_reach import AdapterReach
 from local_backend.models.portable_config import write_portable_config
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
 from local_backend.models.weights import locate_weights
@@ -33,6 +34,8 @@ class LoadedModel:
     source: str
     stop_ids: list[int]
     uses_plain_template: bool
+    adapter_reach: AdapterReach | None = None
+    """What the adapters of a training run reach."""
 
     @property
     def stop_texts(self) -> list[str]:
@@ -92,12 +95,15 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
         loaded.model.train()
         return loaded
     if settings.method == "qlora":
+        four_bits.keep_memory_compact(device)
         loaded = load_model(source, dtype, device, **four_bits.nf4_options(device, dtype))
         four_bits.check_pays(loaded.model, device, settings.packed)
         four_bits.keep_gradients(loaded.model)
     else:
         loaded = load_model(source, dtype, device)
-    lora.attach_adapters(loaded.model, settings.lora, settings.seed)
+    loaded.adapter_reach = lora.attach_adapters(
+        loaded.model, settings.lora, settings.seed, experts=settings.method != "qlora"
+    )
     loaded.model.train()
     return loaded
 
@@ -127,8 +133,8 @@ def save_tuned_model(
     model.config.use_cache = True
     if settings.method != "full":
         lora.save_adapter(model, settings.lora, folder, loaded.source, weights)
-    elif any(isinstance(weight, DTensor) for weight in model.parameters()):
-        buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
+    elif any(is_dtensor(weight) for weight in model.parameters()):
+        buffers = {n: t for n, t in model.state_dict().items() if not is_dtensor(t)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
     else:
         model.save_pretrained(folder)

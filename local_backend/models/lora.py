@@ -3,6 +3,7 @@
 LoRA (Hu et al. 2021) adds to a frozen layer's W the product of two thin matrices: W x + s B A x, s
 = alpha / r. The layers here are plain modules, so a job needs no `import peft`, which takes
 seconds. They are saved as PEFT's adapter folder, and PEFT's rules decide which layers get one.
+Experts that are stacked in one parameter are in `lora_experts.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from local_backend.errors import TrainerError
+from local_backend.models.linear_layers import is_linear, linear_shape, weight_of
+from local_backend.models.lora_experts import LoraExperts, find_expert_parameters
+from local_backend.models.lora_reach import AdapterReach, measure_reach
 from local_backend.models.target_modules import (
     check_rank,
-    find_target_layers,
-    is_linear,
-    linear_shape,
+    is_last_part,
     match_target_layers,
-    weight_of,
+    select_targets,
+    without_stacked_experts,
 )
 from local_backend.settings import LoraSettings
 
@@ -40,6 +43,12 @@ PEFT_PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
 LORA_TENSORS = ("lora_A", "lora_B")
 """The two tensors of an adapted layer."""
+BASE_LAYER = ".base_layer"
+"""What the names of an adapted layer's own weights, and of nested layers, have more."""
+PEFT_EXPERT_PARTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""Names of linear layers that PEFT (0.21) takes for experts' in models with experts, whatever
+layers they are of. Named as parameters (`mlp.gate_proj.weight`), they are left as they are.
+"""
 
 
 class LoraLinear(nn.Module):
@@ -79,16 +88,43 @@ class LoraLinear(nn.Module):
         return self.base_layer
 
 
-def attach_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> None:
-    """Attach fresh adapters, drawn from `seed`, to the selected layers; freeze the rest."""
+LoraLayer = LoraLinear | LoraExperts
+"""A linear layer or a stack of experts with its update."""
+
+
+def attach_adapters(
+    model: PreTrainedModel, lora: LoraSettings, seed: int, *, experts: bool = True
+) -> AdapterReach:
+    """Attach fresh adapters, drawn from `seed`, to the selected layers; freeze the rest.
+
+    Without `experts`, stacked experts get none. Return what they reach.
+    """
+    selection = select_targets(model, lora)
+    if not experts:
+        selection = without_stacked_experts(model, selection)
+    check_rank(model, selection.targets, lora)
+    reach = measure_reach(model, selection)
     torch.manual_seed(seed)
-    targets = find_target_layers(model, lora)
-    check_rank(model, targets, lora)
     model.requires_grad_(False)
-    for name in targets:
-        replace_module(
-            model, name, LoraLinear(model.get_submodule(name), lora.r, lora.alpha, lora.dropout)
-        )
+    for name in selection.targets:
+        _attach(model, name, lora)
+    return reach
+
+
+def _attach(model: nn.Module, target: str, lora: LoraSettings) -> LoraLayer:
+    """Attach a fresh adapter to a linear layer or a stacked parameter; return it.
+
+    Those of one module are to be attached in the order in which the module has them.
+    """
+    parent, _, last = target.rpartition(".")
+    layer: LoraLayer
+    if last in model.get_submodule(parent)._modules:
+        layer = LoraLinear(model.get_submodule(target), lora.r, lora.alpha, lora.dropout)
+        replace_module(model, target, layer)
+        return layer
+    layer = LoraExperts(model.get_submodule(parent), last, lora.r, lora.alpha, lora.dropout)
+    replace_module(model, parent, layer)
+    return layer
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -97,9 +133,9 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), last, module)
 
 
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Yield every adapted layer with its name."""
-    return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear))
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Yield every adapted layer with its name; of nested ones, the outermost first."""
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear | LoraExperts))
 
 
 @contextlib.contextmanager
@@ -127,7 +163,8 @@ def merge_adapters(model: PreTrainedModel) -> None:
         head.base_layer.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
         for config in (model.config, model.config.get_text_config()):
             config.tie_word_embeddings = False
-    for name, layer in list(lora_layers(model)):
+    # In reverse, because merging an outer layer renames those within it.
+    for name, layer in reversed(list(lora_layers(model))):
         replace_module(model, name, layer.merge())
 
 
@@ -143,29 +180,74 @@ def save_adapter(
     `weights` are the adapter's, by their names in the model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors, is_transposed = {}, False
-    for name, layer in lora_layers(model):
-        is_transposed = is_transposed or not isinstance(layer.base_layer, nn.Linear)
-        for part in LORA_TENSORS:
-            tensors[f"{PEFT_PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
+    layers = list(lora_layers(model))
+    tensors = {
+        f"{PEFT_PREFIX}{name}.{part}.weight": weights[f"{name}.{part}"]
+        for name, _ in layers
+        for part in LORA_TENSORS
+    }
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    targets = lora.target_modules
-    if targets == "all-linear":
-        # PEFT saves the names that it has resolved `all-linear` to, and so do we.
-        targets = tuple(sorted({name.rsplit(".", 1)[-1] for name, _ in lora_layers(model)}))
+    targets, parameters = _peft_targets(model, lora)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": lora.r,
         "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "target_modules": targets if isinstance(targets, str) else list(targets),
+        # PEFT refuses dropout on parameters. It matters in training alone.
+        "lora_dropout": 0.0 if parameters else lora.dropout,
+        "target_modules": targets,
+        "target_parameters": parameters or None,
         "bias": "none",
-        "fan_in_fan_out": is_transposed,
+        "fan_in_fan_out": any(
+            isinstance(layer, LoraLinear) and not isinstance(layer.base_layer, nn.Linear)
+            for _, layer in layers
+        ),
         "inference_mode": True,
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _peft_targets(model: nn.Module, lora: LoraSettings) -> tuple[str | list[str], list[str]]:
+    """Return PEFT's `target_modules` and `target_parameters` for the adapted layers.
+
+    PEFT saves the last parts of names that it has resolved `all-linear` to, and so does this; more
+    parts where the last one alone would name further layers.
+    """
+    layers = dict(lora_layers(model))
+    stacked = [
+        f"{name.replace(BASE_LAYER, '')}.{layer.parameter_name}"
+        for name, layer in layers.items()
+        if isinstance(layer, LoraExperts)
+    ]
+    linear = [name for name, layer in layers.items() if isinstance(layer, LoraLinear)]
+    if not stacked and lora.target_modules != "all-linear":
+        targets = lora.target_modules
+        return (targets if isinstance(targets, str) else list(targets)), []
+    renamed = {name for name in linear if stacked and name.rpartition(".")[2] in PEFT_EXPERT_PARTS}
+    modules = (name.replace(BASE_LAYER, "") for name, _ in model.named_modules())
+    parameters = (name.replace(BASE_LAYER, "") for name, _ in model.named_parameters())
+    return (
+        shortest_names([name for name in linear if name not in renamed], modules),
+        shortest_names([*stacked, *(f"{name}.weight" for name in renamed)], parameters),
+    )
+
+
+def shortest_names(selected: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Return the fewest last parts of names that mean the selected ones, and no other, of `names`.
+
+    >>> shortest_names(["a.q", "b.q", "a.o"], ["a.q", "b.q", "a.o", "b.o"])
+    ['a.o', 'q']
+    """
+    chosen = set(selected)
+    others = {ending for name in set(names) - chosen for ending in _endings(name)}
+    return sorted({next((e for e in _endings(n) if e not in others), n) for n in chosen})
+
+
+def _endings(name: str) -> Iterator[str]:
+    """Yield the last part of a name, the last two, and so on."""
+    parts = name.split(".")
+    return (".".join(parts[at:]) for at in reversed(range(len(parts))))
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> None:
@@ -177,15 +259,17 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         lora = LoraSettings(config["r"], config["lora_alpha"], 0.0, config["target_modules"])
+        parameters = tuple(config.get("target_parameters") or ())
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise TrainerError(
             f"The adapter {folder} can't be read: {error}", fix="restore the job's artifacts."
         ) from error
+    sites = _find_adapter_sites(model, folder, tensors, lora, parameters)
     model.requires_grad_(False)
-    for name in _find_adapter_layers(model, folder, tensors, lora):
-        a, b = (tensors[f"{PEFT_PREFIX}{name}.{part}.weight"] for part in LORA_TENSORS)
-        layer = LoraLinear(model.get_submodule(name), lora.r, lora.alpha, 0.0)
-        for weight, value in ((layer.lora_A, a), (layer.lora_B, b)):
+    for name, target in sites.items():
+        layer = _attach(model, target, lora)
+        for weight, part in ((layer.lora_A, "lora_A"), (layer.lora_B, "lora_B")):
+            value = tensors[f"{PEFT_PREFIX}{name}.{part}.weight"]
             if weight.shape != value.shape:
                 raise TrainerError(
                     f"{folder} is another model's adapter: a tensor of {name} has the shape"
@@ -193,16 +277,23 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> None:
                 )
             with torch.no_grad():
                 weight.copy_(value)
-        replace_module(model, name, layer)
 
 
-def _find_adapter_layers(
-    model: PreTrainedModel, folder: Path, tensors: Mapping[str, torch.Tensor], lora: LoraSettings
-) -> list[str]:
-    """Return the layers that the adapter is for, each with both of its tensors in `tensors`."""
+def _find_adapter_sites(
+    model: PreTrainedModel,
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    lora: LoraSettings,
+    parameters: Sequence[str],
+) -> dict[str, str]:
+    """Return the target of each layer of the adapter, which has both of its tensors in `tensors`.
+
+    The name of a layer is that of its tensors; it differs from the target for stacked experts.
+    """
     inside = {key.removeprefix(PEFT_PREFIX).rpartition(".lora_")[0] for key in tensors}
-    linear = {name for name, module in model.named_modules() if is_linear(module)}
-    unknown = sorted(inside - linear)
+    linear = {name: name for name, module in model.named_modules() if is_linear(module)}
+    stacked = _stacked_sites(model, parameters)
+    unknown = sorted(inside - {*linear, *stacked})
     if unknown:
         # A tensor that is not an adapter's has no layer in its name; then the tensor is named.
         missing_layer = unknown[0] or min(tensors)
@@ -212,8 +303,10 @@ def _find_adapter_layers(
     head = model.get_output_embeddings()
     # An earlier version saved names that match nothing, so those are no fault here.
     targets = [n for n in match_target_layers(model, lora) if model.get_submodule(n) is not head]
-    names = sorted({*targets, *inside})
-    expected = {f"{PEFT_PREFIX}{name}.{part}.weight" for name in names for part in LORA_TENSORS}
+    targets += [n for n in linear if any(is_last_part(p, f"{n}.weight") for p in parameters)]
+    names = sorted({*targets, *(inside - stacked.keys())})
+    sites = {name: name for name in names} | stacked
+    expected = {f"{PEFT_PREFIX}{name}.{part}.weight" for name in sites for part in LORA_TENSORS}
     missing = sorted(expected - tensors.keys())
     if missing:
         raise TrainerError(
@@ -221,4 +314,20 @@ def _find_adapter_layers(
             f" ({missing[0]}).",
             fix="restore the job's artifacts.",
         )
-    return names
+    return sites
+
+
+def _stacked_sites(model: nn.Module, parameters: Sequence[str]) -> dict[str, str]:
+    """Return the stacked parameters that `target_parameters` names, by their layers' names.
+
+    The first of a module is innermost.
+    """
+    of_module: dict[str, list[str]] = {}
+    for name in find_expert_parameters(model):
+        if any(is_last_part(parameter, name) for parameter in parameters):
+            of_module.setdefault(name.rpartition(".")[0], []).append(name)
+    return {
+        module + BASE_LAYER * (len(names) - 1 - at): name
+        for module, names in of_module.items()
+        for at, name in enumerate(names)
+    }

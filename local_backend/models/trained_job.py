@@ -92,11 +92,14 @@ def _merge_once(base: str, adapter: Path, merged: Path, cache: Path) -> Path:
 
 
 def _merge(base: str, adapter: Path, to: Path) -> None:
-    """Write `base` with the adapter in its weights, and the adapter's tokenizer, to `to`."""
+    """Write `base` with the adapter in its weights, and the adapter's tokenizer, to `to`.
+
+    Raise TrainerError if what was written is not the tuned model.
+    """
     # Here, because they import torch: a located folder needs none.
     import torch
 
-    from local_backend.models import lora
+    from local_backend.models import lora, merge_proof
     from local_backend.models.load_model import load_model
     from local_backend.models.load_tokenizer import load_tokenizer
     from local_backend.models.portable_config import (
@@ -107,9 +110,10 @@ def _merge(base: str, adapter: Path, to: Path) -> None:
     print(f"merging the adapter {adapter} into its base, once ...", flush=True)
     loaded = load_model(base, torch.float32, torch.device("cpu"))
     lora.load_adapter(loaded.model, adapter)
-    lora.merge_adapters(loaded.model)
+    merge_proof.merge_adapters(loaded.model)
     tokenizer = load_tokenizer(str(adapter))[0]
     loaded.model.save_pretrained(to)
     tokenizer.save_pretrained(to)
     write_portable_config(to, tokenizer, loaded.stop_ids)
     copy_sentencepiece_model(base, to)
+    merge_proof.check_saved_model(loaded.model, to)

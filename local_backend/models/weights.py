@@ -62,6 +62,26 @@ def locate_weights(name: str, weights: Sequence[WeightSource]) -> str:
     )
 
 
+def find_model_folder(weights: Sequence[WeightSource]) -> Path | None:
+    """Return the folder that `locate_weights` would return at once; None where it has more to do.
+
+    More is a download, a conversion, or a merge.
+    """
+    for candidate in weights:
+        if candidate["kind"] == "package":
+            folder = find_package_folder(candidate["module"])
+            if folder is not None and (folder / candidate["file"]).is_file():
+                converted = model_cache() / _folder_name(folder / candidate["file"], CONVERSION)
+                return converted if (converted / "config.json").is_file() else None
+        elif candidate["kind"] == "folder":
+            folder = Path(candidate["path"])
+            if folder.is_dir():
+                return folder
+        else:
+            return None
+    return None
+
+
 def locate_tokenizer(name: str, weights: Sequence[WeightSource]) -> tuple[str, str]:
     """Return where the model's tokenizer and where its config.json are, as `locate_weights` does.
 

@@ -6,7 +6,18 @@ padded one, which takes the model's own forward pass and which tests compare thi
 
 from local_backend.packed.decode import PackedDecoder
 from local_backend.packed.families import FAMILIES, ModelFamily
+from local_backend.packed.kernels import use_kernels
+from local_backend.packed.kernels.choice import JobSize, choose_kernels
 from local_backend.packed.loss import PackedLoss
 from local_backend.packed.support import unsupported_reason
 
-__all__ = ["FAMILIES", "ModelFamily", "PackedDecoder", "PackedLoss", "unsupported_reason"]
+__all__ = [
+    "FAMILIES",
+    "JobSize",
+    "ModelFamily",
+    "PackedDecoder",
+    "PackedLoss",
+    "choose_kernels",
+    "unsupported_reason",
+    "use_kernels",
+]

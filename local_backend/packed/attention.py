@@ -7,17 +7,21 @@ which the matrix products need them, and one list scatters the results of all gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
+from local_backend.packed.kernels import Rotation, kernels_for
 from local_backend.packed.layout import PackedLayout, RowGroup
 from local_backend.packed.ops import Context
 
-SOFTCAP_CHUNK = 512
-"""Queries of a long row whose capped scores exist at the same time."""
+QUERY_CHUNK = 512
+"""Queries of a long row whose scores exist at the same time, where PyTorch's attention can't be
+used.
+"""
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,15 @@ class AttentionContext(Context, Protocol):
     """What PackedAttention keeps besides tensors."""
 
     indices: GatherIndices
+    is_rotated: bool
+    sinks: torch.Tensor | None
 
 
 class PackedAttention(torch.autograd.Function):
-    """Attention over `qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size]."""
+    """Attention over `qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size].
+
+    `sinks` [heads]: a frozen logit of each head that takes part in its softmax and has no value.
+    """
 
     @staticmethod
     def forward(
@@ -159,51 +168,114 @@ class PackedAttention(torch.autograd.Function):
         cos: torch.Tensor,
         sin: torch.Tensor,
         indices: GatherIndices,
+        sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Save the rotated vectors, and the attention weights of short rows."""
-        tokens, kind = len(qkv), indices.kind
-        vectors = qkv.view(tokens, kind.heads + 2 * kind.kv_heads, -1)
-        rotated = apply_rotary(vectors, kind, cos, sin)
+        tokens = len(qkv)
+        rotated = RotatedVectors(qkv, cos, sin, indices.kind)
         outputs, weights = [], []
         for group in indices.groups:
-            output, group_weights = attend(*gather_qkv(rotated, group, indices), group, kind)
+            output, group_weights = attend(rotated.gather(group), group, indices.kind, sinks)
             outputs.append(output.flatten(0, -2))
             weights.append(group_weights)
-        # Only the rotated vectors are saved, once: gathering the rows again in backward is cheap,
-        # and saving them for each group would hold the prefix once for each row.
-        ctx.save_for_backward(rotated, cos, sin, *(w for w in weights if w is not None))
-        ctx.indices = indices
+        # Only the vectors are saved, once: gathering the rows again in backward is cheap, and
+        # saving them for each group would hold the prefix once for each row.
+        ctx.save_for_backward(rotated.saved, cos, sin, *(w for w in weights if w is not None))
+        ctx.indices, ctx.is_rotated, ctx.sinks = indices, rotated.is_rotated, sinks
         return torch.cat(outputs).index_select(0, indices.output_order).view(tokens, -1)
 
     @staticmethod
     def backward(
         ctx: AttentionContext, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None, None]:
+    ) -> tuple[torch.Tensor, None, None, None, None]:
         """Return the gradient of qkv."""
-        rotated, cos, sin, *saved_weights = ctx.saved_tensors
-        indices, kind, size = ctx.indices, ctx.indices.kind, rotated.shape[-1]
+        saved, cos, sin, *saved_weights = ctx.saved_tensors
+        indices, kind = ctx.indices, ctx.indices.kind
+        rotated = RotatedVectors(saved, cos, sin, kind, is_rotated=ctx.is_rotated)
+        size = rotated.size
         grad_vectors, weights = grad_output.reshape(-1, size), iter(saved_weights)
         grads: list[torch.Tensor] = []
         prefix_grads: list[torch.Tensor] = []
         for group in indices.groups:
-            q, k, v = gather_qkv(rotated, group, indices)
+            q, k, v = rotated.gather(group)
             grad_rows = grad_vectors.index_select(0, group.output_indices).view(q.shape)
             group_weights = None if group.bias is None else next(weights)
-            grad_q, grad_k, grad_v = attend_backward(q, k, v, group_weights, grad_rows, kind)
+            grad_q, grad_k, grad_v = attend_backward(
+                (q, k, v), group_weights, grad_rows, kind, ctx.sinks
+            )
             grads += [grad.reshape(-1, size) for grad in (grad_q, grad_k, grad_v)]
             if group.prefix_length:
                 shared = [shared_prefix_grad(grad, group, indices) for grad in (grad_k, grad_v)]
                 prefix_grads.append(torch.cat(shared, 1))
         grads.append(grad_vectors.new_zeros(1, size))  # the zero that grad_order points to
-        grad_qkv = torch.cat(grads).index_select(0, indices.grad_order).view(rotated.shape)
+        grad_qkv = rotated.backward(torch.cat(grads), indices.grad_order, prefix_grads)
+        return grad_qkv, None, None, None, None
+
+
+class RotatedVectors:
+    """The vectors of `qkv` [tokens, width] with their rotary positions, gathered by group.
+
+    `saved` is what backward makes this of again: with kernels `qkv` itself, because they rotate
+    while they gather; otherwise (`is_rotated`) the rotated vectors [tokens, vectors, size].
+    """
+
+    def __init__(
+        self,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        kind: AttentionKind,
+        *,
+        is_rotated: bool = False,
+    ) -> None:
+        self.kind, self.cos, self.sin = kind, cos, sin
+        self.kernels = None if is_rotated or kind.interleaved else kernels_for(qkv)
+        vectors = kind.heads + 2 * kind.kv_heads
+        self.rotation = Rotation(cos, sin, vectors, kind.heads + kind.kv_heads)
+        self.is_rotated = self.kernels is None
+        if self.kernels is None and not is_rotated:
+            qkv = apply_rotary(qkv.view(len(qkv), vectors, -1), kind, cos, sin)
+        self.saved = qkv.contiguous()
+        self.size = self.saved.numel() // (len(qkv) * vectors)
+
+    def gather(self, group: GroupIndices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values of a group, [rows x kv_heads, vectors, size]."""
+        flat, batch = self.saved.view(-1, self.size), group.rows * self.kind.kv_heads
+        if self.kernels is None:
+            q, key_values = (
+                flat.index_select(0, at) for at in (group.query_indices, group.key_value_indices)
+            )
+        else:
+            q, key_values = (
+                self.kernels.rotate(flat, at, self.rotation)
+                for at in (group.query_indices, group.key_value_indices)
+            )
+        k, v = key_values.view(2, batch, -1, self.size)
+        return q.view(batch, -1, self.size), k, v
+
+    def backward(
+        self, grads: torch.Tensor, order: torch.Tensor, prefix_grads: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the gradient of qkv [tokens, width], from those of all groups' vectors.
+
+        `prefix_grads` are for each group what its rows add to the shared prefix.
+        """
+        # A rotation is orthogonal, so its gradient is the rotation by the opposite angle. A factor
+        # on cos and sin (yarn, longrope) applies to both.
+        if self.kernels is not None and not prefix_grads:
+            turned = self.kernels.rotate(grads, order, self.rotation, backward=True)
+            return turned.view(len(self.saved), -1)
+        grad_qkv = grads.index_select(0, order).view(len(self.saved), -1, self.size)
         for grad in prefix_grads:
             # The prefix is the layout's first tokens, and has a row of its own: the gradients of
             # the rows that attend to it are added to those of that row.
-            grad_qkv[: len(grad), kind.heads :] += grad
-        # A rotation is orthogonal, so its gradient is the rotation by the opposite angle. A factor
-        # on cos and sin (yarn, longrope) applies to both.
-        grad_qkv = apply_rotary(grad_qkv, kind, cos, -sin)
-        return grad_qkv.view(len(rotated), -1), None, None, None
+            grad_qkv[: len(grad), self.kind.heads :] += grad
+        if self.kernels is not None:
+            flat = grad_qkv.view(-1, self.size)
+            grad_qkv = self.kernels.rotate(flat, None, self.rotation, backward=True)
+        else:
+            grad_qkv = apply_rotary(grad_qkv, self.kind, self.cos, -self.sin)
+        return grad_qkv.view(len(self.saved), -1)
 
 
 def apply_rotary(
@@ -237,28 +309,41 @@ def _rotated_halves(
     return x[..., :half], x[..., half : 2 * half]
 
 
-def gather_qkv(
-    rotated: torch.Tensor, group: GroupIndices, indices: GatherIndices
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return queries, keys and values of a group, [rows x kv_heads, vectors, size]."""
-    flat, batch = rotated.view(-1, rotated.shape[-1]), group.rows * indices.kind.kv_heads
-    q = flat.index_select(0, group.query_indices).view(batch, -1, flat.shape[-1])
-    k, v = flat.index_select(0, group.key_value_indices).view(2, batch, -1, flat.shape[-1])
-    return q, k, v
-
-
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: GroupIndices, kind: AttentionKind
+    vectors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    group: GroupIndices,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the attention output, and the attention weights if they are kept."""
+    """Return the attention output of queries, keys and values, and its weights if they are kept."""
+    q, k, v = vectors
     if group.bias is None:
-        return attend_long(q, k, v, kind), None
+        return attend_long(q, k, v, kind, sinks), None
+    kernels = kernels_for(q)
+    if kernels is not None and kind.softcap is None and sinks is None:
+        weights = kernels.softmax_(q @ k.transpose(1, 2), group.bias, kind.scale)
+        return weights @ v, weights
     if kind.softcap is None:
         scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=kind.scale)
     else:
         scores = capped_scores(q, k, kind.scale, kind.softcap).mul_(kind.softcap).add_(group.bias)
-    weights = scores.softmax(-1)
+    if sinks is None:
+        weights = scores.softmax(-1)
+    else:
+        by_key_head = sinks.view(kind.kv_heads, -1)
+        longest = scores.shape[1] // by_key_head.shape[1]
+        by_query = by_key_head.repeat_interleave(longest, 1).repeat(group.rows, 1)
+        weights = softmax_with_sinks(scores, by_query)
     return weights @ v, weights
+
+
+def softmax_with_sinks(scores: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """Return the weights of keys [..., queries, keys] beside a sink [..., queries] of each query.
+
+    They sum to less than 1.
+    """
+    both = torch.cat([scores, sinks[..., None].to(scores.dtype)], -1).softmax(-1)
+    return both[..., :-1]
 
 
 def capped_scores(q: torch.Tensor, k: torch.Tensor, scale: float, softcap: float) -> torch.Tensor:
@@ -267,7 +352,11 @@ def capped_scores(q: torch.Tensor, k: torch.Tensor, scale: float, softcap: float
 
 
 def attend_long(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the attention of long rows, whose scores never exist as a whole.
 
@@ -276,8 +365,13 @@ def attend_long(
     dtype = torch.float32 if q.device.type == "cpu" else q.dtype
     longest = k.shape[1]
     by_head = q.view(len(q), -1, longest, q.shape[-1]).to(dtype)
-    attention = sdpa_attention if kind.softcap is None else capped_attention
-    out = attention(by_head, k[:, None].to(dtype), v[:, None].to(dtype), kind)
+    keys, values = k[:, None].to(dtype), v[:, None].to(dtype)
+    if kind.softcap is None and sinks is None:
+        out = sdpa_attention(by_head, keys, values, kind)
+    else:
+        if sinks is not None:  # of the heads that each row of the batch has
+            sinks = sinks.view(kind.kv_heads, -1).repeat(len(q) // kind.kv_heads, 1)
+        out = chunked_attention(by_head, keys, values, kind, sinks)
     return out.to(q.dtype).reshape(q.shape)
 
 
@@ -295,46 +389,59 @@ def sdpa_attention(
     )
 
 
-def capped_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
+def chunked_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return causal attention with capped scores, some queries at a time."""
-    assert kind.softcap is not None
+    """Return causal attention with capped scores or sinks [batch, heads], by chunks of queries."""
     longest, parts = k.shape[2], []
     at = torch.arange(longest, device=q.device)
-    for start in range(0, longest, SOFTCAP_CHUNK):
-        end = min(start + SOFTCAP_CHUNK, longest)
+    for start in range(0, longest, QUERY_CHUNK):
+        end = min(start + QUERY_CHUNK, longest)
         first = 0 if kind.window is None else max(0, start - kind.window + 1)
-        scores = q[:, :, start:end] @ k[:, :, first:end].transpose(-1, -2)
-        scores = kind.softcap * torch.tanh(scores * (kind.scale / kind.softcap))
+        scores = q[:, :, start:end] @ k[:, :, first:end].transpose(-1, -2) * kind.scale
+        if kind.softcap is not None:
+            scores = kind.softcap * torch.tanh(scores / kind.softcap)
         distance = at[start:end, None] - at[first:end]
         hidden = distance < 0
         if kind.window is not None:
             hidden = hidden | (distance >= kind.window)
-        parts.append(scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v[:, :, first:end])
+        scores = scores.masked_fill(hidden, -torch.inf)
+        if sinks is None:
+            weights = scores.softmax(-1)
+        else:
+            weights = softmax_with_sinks(scores, sinks[:, :, None].expand(scores.shape[:-1]))
+        parts.append(weights @ v[:, :, first:end])
     return torch.cat(parts, 2)
 
 
-def attend_backward(  # what attention takes, with its result and its gradient
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
+def attend_backward(
+    vectors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     weights: torch.Tensor | None,
     grad_output: torch.Tensor,
     kind: AttentionKind,
+    sinks: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
     """Return the gradients of queries, keys and values.
 
     `weights` are the attention weights of short rows; None for long rows.
     """
+    q, k, v = vectors
     if weights is None:
         # Flash attention's own backward needs the state of its forward pass, which a custom
         # function cannot save. So the forward pass is run again, with autograd on.
         with torch.enable_grad():
             q, k, v = leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            return torch.autograd.grad(attend_long(q, k, v, kind), leaves, grad_output)
+            return torch.autograd.grad(attend_long(q, k, v, kind, sinks), leaves, grad_output)
     grad_v = weights.transpose(1, 2) @ grad_output
     grad_weights = grad_output @ v.transpose(1, 2)
+    kernels = kernels_for(q)
+    if kernels is not None and kind.softcap is None:
+        grad_scores = kernels.softmax_backward_(weights, grad_weights, kind.scale)
+        return grad_scores @ k, grad_scores.transpose(1, 2) @ q, grad_v
     grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
     if kind.softcap is not None:  # the derivative of tanh
         capped = capped_scores(q, k, kind.scale, kind.softcap)

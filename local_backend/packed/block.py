@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from local_backend.packed.attention import AttentionKind, GatherIndices, PackedAttention
 from local_backend.packed.families import ModelFamily
 from local_backend.packed.gated import gate
-from local_backend.packed.ops import QueryKeyNorm, RmsNorm, run_function
+from local_backend.packed.ops import QueryKeyNorm, RmsNorm, add_rms_norm, run_function
 from local_backend.packed.projections import make_projection
 
 if TYPE_CHECKING:
@@ -35,12 +36,20 @@ class LayerInputs:
     sin: torch.Tensor
 
 
+LAYER_NORM_EPS = 1e-5
+"""PyTorch's default, for norms that do not name theirs (OLMo)."""
+
+
 @dataclass(frozen=True)
 class Norm:
-    """A norm of the model by its root mean square, with what is added to its weights."""
+    """A norm of the model: by the root mean square, or (`centers`) by mean and variance.
+
+    `offset` is added to its weights.
+    """
 
     module: nn.Module
     offset: float
+    centers: bool
 
     @property
     def weight(self) -> torch.Tensor:
@@ -52,12 +61,17 @@ class Norm:
     @property
     def eps(self) -> float:
         """Return what is added to the mean square. transformers has two names for it."""
-        eps = getattr(self.module, "variance_epsilon", None)
-        return float(self.module.eps if eps is None else eps)  # type: ignore[arg-type]
+        eps = getattr(self.module, "variance_epsilon", getattr(self.module, "eps", None))
+        return LAYER_NORM_EPS if eps is None else float(eps)
 
     def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return `x` [tokens, width] normalized, in `dtype`."""
-        return run_function(RmsNorm, x.float(), self.weight, self.eps, dtype)
+        if not self.centers:
+            return run_function(RmsNorm, x.float(), self.weight, self.eps, dtype)
+        weight = None if getattr(self.module, "weight", None) is None else self.weight.float()
+        bias = getattr(self.module, "bias", None)
+        bias = bias.float() if isinstance(bias, torch.Tensor) else None
+        return F.layer_norm(x.float(), x.shape[-1:], weight, bias, self.eps).to(dtype)
 
 
 class BlockParts:
@@ -67,7 +81,9 @@ class BlockParts:
         self, block: nn.Module, family: ModelFamily, config: PreTrainedConfig, dtype: torch.dtype
     ) -> None:
         def find(name: str | None) -> Norm | None:
-            return Norm(block.get_submodule(name), family.norm_offset) if name else None
+            if name is None:
+                return None
+            return Norm(block.get_submodule(name), family.norm_offset, family.centers)
 
         self.dtype = dtype
         self.activation = str(getattr(config, family.activation))
@@ -75,6 +91,8 @@ class BlockParts:
         self.attention_output_norm = find(family.attention_output_norm)
         self.mlp_output_norm = find(family.mlp_output_norm)
         self.query_key_norms = [find(name) for name in family.query_key_norms or ()]
+        self.own_mlp = block.get_submodule(family.own_mlp) if family.own_mlp else None
+        self.parallel_mlp = family.parallel_mlp
         multiplier = family.residual_multiplier
         self.residual_multiplier = float(getattr(config, multiplier)) if multiplier else 1.0
         self.qkv: Projection
@@ -82,9 +100,19 @@ class BlockParts:
         self.gate_up: Projection
         self.down: Projection
 
+    def set_projections(self, projections: Sequence[Projection]) -> None:
+        """Set the projections of ModelFamily.projections, in its order."""
+        self.qkv, self.out, *rest = projections
+        if rest:
+            self.gate_up, self.down = rest
+
     def project(self, x: torch.Tensor, kind: AttentionKind) -> torch.Tensor:
         """Return queries, keys and values of the residual stream `x` [tokens, width]."""
-        qkv = self.qkv(self._normalize(x, self.attention_norm))
+        return self.project_normalized(self._normalize(x, self.attention_norm), kind)
+
+    def project_normalized(self, x: torch.Tensor, kind: AttentionKind) -> torch.Tensor:
+        """Return queries, keys and values of the normalized residual stream."""
+        qkv = self.qkv(x)
         if not self.query_key_norms:
             return qkv
         query, key = self.query_key_norms
@@ -97,14 +125,60 @@ class BlockParts:
         )
         return run_function(QueryKeyNorm, qkv, query.weight, key.weight, query.eps, parts)
 
-    def add_attention(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """Return the residual stream with what attention has mixed."""
-        return self._add(x, self.out(mixed), self.attention_output_norm)
+    def start(
+        self, x: torch.Tensor, delta: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the residual stream with what the block before adds, and that normalized."""
+        return self._add_and_normalize(x, delta, self.attention_norm)
 
-    def add_mlp(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the residual stream with the MLP's output."""
-        gate_up = self.gate_up(self._normalize(x, self.mlp_norm))
-        return self._add(x, self.down(gate(gate_up, self.activation)), self.mlp_output_norm)
+    def finish(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        """Return the block's output from its input and what attention has mixed."""
+        return self.add(*self.finish_but_add(x, mixed))
+
+    def finish_but_add(
+        self, x: torch.Tensor, mixed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the residual stream and what is still to be added to it: the block's output.
+
+        The next block adds it in the pass that normalizes the sum. Where the MLP's output is
+        normalized, it is added here and the second is None.
+        """
+        out, output_norm = self.out(mixed), self.attention_output_norm
+        if self.parallel_mlp:
+            normalized = self._normalize(x, self.attention_norm)
+            x = self._add(x, out, output_norm)
+        elif output_norm is None:
+            x, normalized = self._add_and_normalize(x, out, self.mlp_norm)
+        else:
+            x = self._add(x, out, output_norm)
+            x, normalized = self._add_and_normalize(x, None, self.mlp_norm)
+        delta = self._mlp(normalized)
+        if self.mlp_output_norm is not None:
+            return self._add(x, delta, self.mlp_output_norm), None
+        return x, delta
+
+    def add(self, x: torch.Tensor, delta: torch.Tensor | None) -> torch.Tensor:
+        """Return the residual stream with what `finish_but_add` has left to add."""
+        return x if delta is None else self._add(x, delta, None)
+
+    def _add_and_normalize(
+        self, x: torch.Tensor, delta: torch.Tensor | None, norm: Norm | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x + delta, and that normalized."""
+        if norm is None or norm.centers:
+            x = self.add(x, delta)
+            return x, self._normalize(x, norm)
+        multiplier = self.residual_multiplier
+        return add_rms_norm(x, delta, multiplier, norm.weight, norm.eps, self.dtype)
+
+    def _mlp(self, x: torch.Tensor) -> torch.Tensor:
+        if self.own_mlp is None:
+            return self.down(gate(self.gate_up(x), self.activation))
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            out = self.own_mlp(x[None])
+        # Some return the router's scores as well.
+        first: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return first.reshape(x.shape)
 
     def _normalize(self, x: torch.Tensor, norm: Norm | None) -> torch.Tensor:
         return x.to(self.dtype) if norm is None else norm(x, self.dtype)
@@ -136,24 +210,39 @@ class PackedBlock(nn.Module):
         self.projections = tuple(
             make_projection(layers, dtype, sharded=sharded) for layers in family.projections(block)
         )
-        parts = self.parts
-        parts.qkv, parts.out, parts.gate_up, parts.down = self.projections
+        self.parts.set_projections(self.projections)
+        sinks = block.get_parameter(family.sinks) if family.sinks else None
+        self.sinks = None if sinks is None else sinks.detach()
 
     def forward(
-        self, x: torch.Tensor, inputs: LayerInputs, *, gradient_checkpointing: bool = False
-    ) -> torch.Tensor:
-        """Return the block's output, float32 [tokens, width] as its input.
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        inputs: LayerInputs,
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the residual stream, float32 [tokens, width], and what is still to be added to it.
 
-        With `gradient_checkpointing` only the input is kept, and the rest is computed again in the
-        backward pass.
+        `x` and `delta` are those of the block before: they are added where they are normalized, in
+        one pass. With `gradient_checkpointing` only the input is kept, and the rest is computed
+        again in the backward pass.
         """
         if gradient_checkpointing:
-            output: torch.Tensor = checkpoint(self.compute, x, inputs, use_reentrant=False)
+            x = self.parts.add(x, delta)  # one tensor to keep instead of two
+            output: tuple[torch.Tensor, torch.Tensor | None] = checkpoint(
+                self.compute, x, None, inputs, use_reentrant=False
+            )
             return output
-        return self.compute(x, inputs)
+        return self.compute(x, delta, inputs)
 
-    def compute(self, x: torch.Tensor, inputs: LayerInputs) -> torch.Tensor:
+    def compute(
+        self, x: torch.Tensor, delta: torch.Tensor | None, inputs: LayerInputs
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Compute attention, then the MLP, each added to the residual stream."""
-        qkv = self.parts.project(x, inputs.indices.kind)
-        mixed = run_function(PackedAttention, qkv, inputs.cos, inputs.sin, inputs.indices)
-        return self.parts.add_mlp(self.parts.add_attention(x, mixed))
+        x, normalized = self.parts.start(x, delta)
+        qkv = self.parts.project_normalized(normalized, inputs.indices.kind)
+        mixed = run_function(
+            PackedAttention, qkv, inputs.cos, inputs.sin, inputs.indices, self.sinks
+        )
+        return self.parts.finish_but_add(x, mixed)

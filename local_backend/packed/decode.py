@@ -15,7 +15,12 @@ import torch
 import torch.nn.functional as F
 
 from local_backend.models.sampling import Sampled, Sampling, choose_tokens, draw_uniforms
-from local_backend.packed.attention import AttentionKind, apply_rotary, attend_long
+from local_backend.packed.attention import (
+    AttentionKind,
+    apply_rotary,
+    attend_long,
+    softmax_with_sinks,
+)
 from local_backend.packed.block import PackedBlock
 from local_backend.packed.layers import AttentionLayer
 from local_backend.packed.model import PackedModel
@@ -89,8 +94,8 @@ class DecodedBlock:
     def __init__(self, block: PackedBlock, layer: AttentionLayer) -> None:
         self.parts, self.layer, self.kind = copy.copy(block.parts), layer, layer.kind
         self.heads, self.kv_heads = layer.kind.heads, layer.kind.kv_heads
-        parts = self.parts
-        parts.qkv, parts.out, parts.gate_up, parts.down = map(freeze, block.projections)
+        self.parts.set_projections([freeze(one) for one in block.projections])
+        self.sinks = block.sinks
 
     def rotated(self, x: torch.Tensor, angles: Angles) -> torch.Tensor:
         """Return queries, keys and values of `x` [rows, width]: [rows, vectors, size]."""
@@ -98,10 +103,6 @@ class DecodedBlock:
         return apply_rotary(
             vectors.view(len(x), self.heads + 2 * self.kv_heads, -1), self.kind, *angles
         )
-
-    def add_attention_and_mlp(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        """Return the block's output from its input and what attention has mixed."""
-        return self.parts.add_mlp(self.parts.add_attention(x, mixed))
 
     def prefill(
         self, x: torch.Tensor, angles: Angles, prompts: int
@@ -112,9 +113,10 @@ class DecodedBlock:
         q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 1)
         longest, size = k.shape[2:]
         by_key = (prompts * self.kv_heads, -1, size)
-        mixed = attend_long(q.reshape(by_key), k.reshape(by_key), v.reshape(by_key), self.kind)
+        q, keys, values = (part.reshape(by_key) for part in (q, k, v))
+        mixed = attend_long(q, keys, values, self.kind, self.sinks)
         mixed = mixed.view(prompts, self.heads, longest, size).transpose(1, 2).reshape(len(x), -1)
-        return self.add_attention_and_mlp(x, mixed), k.contiguous(), v.contiguous()
+        return self.parts.finish(x, mixed), k.contiguous(), v.contiguous()
 
     def step(
         self,
@@ -131,7 +133,7 @@ class DecodedBlock:
         q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 2)
         cache.keys[:, :, :, state.length], cache.values[:, :, :, state.length] = k, v
         mixed = self._attend(q, cache, state, biases)
-        return self.add_attention_and_mlp(x, mixed)
+        return self.parts.finish(x, mixed)
 
     def _attend(
         self,
@@ -155,7 +157,12 @@ class DecodedBlock:
         own_scores = _scores(q.flatten(0, 2), keys.transpose(1, 2), self.kind) + own_bias
         own_scores = own_scores.view(prompts, samples, kv_heads, group, known).transpose(1, 2)
         own_scores = own_scores.reshape(prompts * kv_heads, samples * group, known)
-        weights = torch.cat([prompt_scores, own_scores], -1).softmax(-1)
+        scores = torch.cat([prompt_scores, own_scores], -1)
+        if self.sinks is None:
+            weights = scores.softmax(-1)
+        else:
+            sinks = self.sinks.view(kv_heads, group).repeat(prompts, samples)
+            weights = softmax_with_sinks(scores, sinks)
         prompt_weights, own_weights = weights.split([prompt_scores.shape[-1], known], -1)
         mixed = prompt_weights @ cache.prompt_values.flatten(0, 1)
         mixed = mixed.view(prompts, kv_heads, samples, group, size).transpose(1, 2)

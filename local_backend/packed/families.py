@@ -41,6 +41,9 @@ class ModelFamily:
     attention_output: str = "self_attn.o_proj"
     gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     down: str = "mlp.down_proj"
+    own_mlp: str | None = None
+    """The MLP as the model has it, for what the fields do not describe (routed experts, an
+    activation without a gate): its own forward pass runs on the packed tokens."""
     attention_norm: str | None = "input_layernorm"
     mlp_norm: str | None = "post_attention_layernorm"
     attention_output_norm: str | None = None
@@ -50,14 +53,25 @@ class ModelFamily:
     """Normalize queries and keys before positions are applied."""
     norm_offset: float = 0.0
     """Added to the weights of all norms (Gemma keeps them around zero)."""
+    centers: bool = False
+    """Norms subtract the mean first (LayerNorm); their weights and biases may be missing."""
+    parallel_mlp: bool = False
+    """The MLP reads what attention reads, and both are added to the residual stream at once."""
     activation: str = "hidden_act"
     """Setting with the name of the MLP's activation."""
     interleaved_rotary: bool = False
     """Positions rotate neighboring dimensions (GPT-J's way), not those half a rotation apart."""
     rotary_by_layer_type: bool = False
     """The rotary module takes the layer's type, and has angles of its own for each."""
+    rotary_layout: str = "halves"
+    """Where the rotary module has each angle: in both `halves`, in neighboring `pairs`, or `once`.
+    """
     rotary_flag: str | None = None
     """Attribute of a block's attention that says whether it has positions at all."""
+    rotary_in_windows_only: bool = False
+    """Layers without a window have no positions, if the model has windows."""
+    sinks: str | None = None
+    """One logit for each head that takes part in the softmax of its scores and has no value."""
     scales_embedding_by_width: bool = False
     """Embeddings are multiplied by the root of their width. A model whose embedding module has an
     `embed_scale` needs no such line."""
@@ -67,6 +81,7 @@ class ModelFamily:
     attention_softcap: str | None = None
     logit_softcap: str | None = None
     logit_divisor: str | None = None
+    logit_multiplier: str | None = None
     must_be_off: tuple[str, ...] = field(default=("attention_dropout",))
     """Settings that change the computation in ways that nothing here describes."""
 
@@ -77,9 +92,11 @@ class ModelFamily:
     def projections(self, block: nn.Module) -> list[list[nn.Module]]:
         """Return the linear layers of a block, those of one input together.
 
-        These are queries, keys and values; attention's output; gate and up; down.
+        These are queries, keys and values; attention's output; gate and up; down. The last two are
+        left out where the MLP runs as the model has it.
         """
-        names = (self.qkv, (self.attention_output,), self.gate_up, (self.down,))
+        names = [self.qkv, (self.attention_output,)]
+        names += [] if self.own_mlp else [self.gate_up, (self.down,)]
         return [[block.get_submodule(name) for name in part] for part in names]
 
     def linear_layers(self, block: nn.Module) -> Iterator[nn.Module]:
@@ -116,8 +133,58 @@ _OLMO2 = replace(
     mlp_output_norm="post_feedforward_layernorm",
     query_key_norms=_QUERY_KEY_NORMS,
 )
+_MOE = replace(_LLAMA, own_mlp="mlp")
+_LAYER_NORM = replace(_LLAMA, centers=True)
+_COHERE = replace(
+    _LAYER_NORM,
+    mlp_norm=None,
+    parallel_mlp=True,
+    interleaved_rotary=True,
+    rotary_layout="pairs",
+    logit_multiplier="logit_scale",
+    must_be_off=("attention_dropout", "use_qk_norm"),
+)
+_GRANITE = replace(
+    _LLAMA,
+    embedding_multiplier="embedding_multiplier",
+    residual_multiplier="residual_multiplier",
+    logit_divisor="logits_scaling",
+)
 _BY_MODEL_TYPE = {
+    "arcee": replace(_LLAMA, own_mlp="mlp"),
+    "cohere": _COHERE,
+    "cohere2": replace(_COHERE, rotary_in_windows_only=True),
+    "exaone4": replace(
+        _OLMO2,
+        rotary_in_windows_only=True,
+    ),
+    "gpt_oss": replace(_MOE, rotary_layout="once", sinks="self_attn.sinks"),
+    "granitemoe": replace(_GRANITE, own_mlp="block_sparse_moe"),
     "llama": _LLAMA,
+    "mixtral": replace(_MOE, must_be_off=("attention_dropout", "router_jitter_noise")),
+    "nemotron": replace(_LAYER_NORM, norm_offset=1.0, own_mlp="mlp"),
+    "olmo": replace(_LAYER_NORM, must_be_off=("attention_dropout", "clip_qkv")),
+    "olmoe": replace(
+        _MOE,
+        query_key_norms=_QUERY_KEY_NORMS,
+        must_be_off=("attention_dropout", "clip_qkv"),
+    ),
+    "qwen2_moe": _MOE,
+    "qwen3_moe": replace(_MOE, query_key_norms=_QUERY_KEY_NORMS),
+    "stablelm": replace(
+        _LAYER_NORM,
+        must_be_off=(
+            "attention_dropout",
+            "hidden_dropout",
+            "qk_layernorm",
+            "use_parallel_residual",
+        ),
+    ),
+    "starcoder2": replace(
+        _LAYER_NORM,
+        own_mlp="mlp",
+        must_be_off=("attention_dropout", "residual_dropout", "embedding_dropout"),
+    ),
     "mistral": _LLAMA,
     "ministral": _LLAMA,
     "qwen2": _LLAMA,
@@ -131,12 +198,7 @@ _BY_MODEL_TYPE = {
         gate_up=_FUSED_GATE_UP,
         must_be_off=("attention_dropout", "resid_pdrop", "embd_pdrop"),
     ),
-    "granite": replace(
-        _LLAMA,
-        embedding_multiplier="embedding_multiplier",
-        residual_multiplier="residual_multiplier",
-        logit_divisor="logits_scaling",
-    ),
+    "granite": _GRANITE,
     "olmo2": _OLMO2,
     "olmo3": replace(_OLMO2, rotary_by_layer_type=True),
     "smollm3": replace(_LLAMA, rotary_flag="use_rope"),

@@ -49,7 +49,9 @@ def describe_layers(model: PreTrainedModel, family: ModelFamily) -> list[Attenti
             interleaved=family.interleaved_rotary,
         )
         rotary = layer_type if family.rotary_by_layer_type and layer_type else "all"
-        if family.rotary_flag and not getattr(attention, family.rotary_flag):
+        flag = family.rotary_flag
+        is_unrotated = flag is not None and not getattr(attention, flag)
+        if is_unrotated or (family.rotary_in_windows_only and window and kind.window is None):
             rotary = NO_ROTARY
         layers.append(AttentionLayer(kind, rotary))
     return layers

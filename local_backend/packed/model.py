@@ -47,18 +47,20 @@ class PackedModel(nn.Module):
         self.embedding = decoder.get_submodule(family.embedding)
         self.norm = decoder.get_submodule(family.norm)
         self.head = model.get_output_embeddings()
-        self.final_norm = Norm(self.norm, family.norm_offset)
+        self.final_norm = Norm(self.norm, family.norm_offset, family.centers)
         self.embedding_scale = _embedding_scale(self.embedding, config, family)
         self.logit_softcap: float | None = _setting(config, family.logit_softcap)
-        self.logit_divisor: float = _setting(config, family.logit_divisor) or 1.0
+        divisor = _setting(config, family.logit_divisor) or 1.0
+        self.logit_scale = (_setting(config, family.logit_multiplier) or 1.0) / divisor
         self.rotary_embedding = decoder.get_submodule(family.rotary_embedding)
-        self.rotary = RotaryTables(self.rotary_embedding, config)
+        self.rotary = RotaryTables(self.rotary_embedding, config, family.rotary_layout)
         self.layers: list[AttentionLayer] = describe_layers(model, family)
         """How each block attends, first to last."""
-        self.blocks = nn.ModuleList(
+        blocks = [
             PackedBlock(block, family, config, dtype, sharded=sharded)
             for block in family.find_blocks(model)
-        )
+        ]
+        self.blocks, self.last_parts = nn.ModuleList(blocks), blocks[-1].parts
         self.gradient_checkpointing = sharded
         """If True, activations are computed again in the backward pass instead of being kept. With
         them go the concatenated weights of a sharded model."""
@@ -71,14 +73,18 @@ class PackedModel(nn.Module):
         The losses are passed to `reduce` within this call, because the output layer of a sharded
         model is whole only here.
         """
-        x, inputs = self.embed(layout.ids), self.layer_inputs(layout)
+        x, delta, inputs = self.embed(layout.ids), None, self.layer_inputs(layout)
         needs_grad = torch.is_grad_enabled()
         for block, layer in zip(self.blocks, self.layers, strict=True):
             checkpointed = self.gradient_checkpointing and needs_grad
-            x = block(x, inputs[layer], gradient_checkpointing=checkpointed)
+            x, delta = block(x, delta, inputs[layer], gradient_checkpointing=checkpointed)
         # Only the positions that predict a loss token reach the output layer, which is most of a
         # small model's work.
-        hidden = self.head_input(x.index_select(0, layout.logit_positions))
+        at = layout.logit_positions
+        x = x.index_select(0, at)
+        if delta is not None:
+            x = self.last_parts.add(x, delta.index_select(0, at))
+        hidden = self.head_input(x)
         head = self.head.weight
         assert isinstance(head, torch.Tensor)
         return reduce(
@@ -98,10 +104,10 @@ class PackedModel(nn.Module):
     def head_input(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the output layer multiplies, from the residual stream after the last block.
 
-        A divisor of the logits is applied here, where there are fewer numbers.
+        A factor on the logits is applied here, where there are fewer numbers.
         """
         hidden = self.final_norm(x, self.dtype)
-        return hidden if self.logit_divisor == 1 else hidden / self.logit_divisor
+        return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
     def layer_inputs(self, layout: PackedLayout) -> dict[AttentionLayer, LayerInputs]:
         """Return what the layers of each kind share."""

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from local_backend.models.token_losses import TokenFunction
+from local_backend.packed.kernels import kernels_for
 
 LOGIT_CHUNK_ROWS = 256
 """Positions whose logits over the vocabulary exist at the same time."""
@@ -42,10 +43,10 @@ class RmsNorm(torch.autograd.Function):
         ctx: Context, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> torch.Tensor:
         """Save x and each row's 1 / rms."""
-        inverse_rms = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
+        _, normalized, inverse_rms = _add_and_normalize(x, None, 1.0, weight, eps, dtype)
         # Plain PyTorch would also save the normalized x; computing it again is elementwise.
         ctx.save_for_backward(x, weight, inverse_rms)
-        return (x * inverse_rms).mul_(weight.float()).to(dtype)
+        return normalized
 
     @staticmethod
     def backward(
@@ -53,17 +54,116 @@ class RmsNorm(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         """Return the gradients of x and, if needed, of the weight."""
         x, weight, inverse_rms = ctx.saved_tensors
-        normalized = x * inverse_rms
-        grad_output = grad_output.float()
-        grad_weight = None
-        if ctx.needs_input_grad[1]:
-            grad_weight = (grad_output * normalized).sum(0).to(weight.dtype)
-        # With n = x / rms(x) and g = grad_output * weight, the chain rule through the norm gives
-        # (g - n * mean(g * n)) / rms(x). In place, because g and n are temporaries of this size.
-        grad_normalized = grad_output * weight.float()
-        mean = (grad_normalized * normalized).mean(-1, keepdim=True)
-        grad_x = grad_normalized.sub_(normalized.mul_(mean)).mul_(inverse_rms)
+        saved = (x, weight, inverse_rms)
+        grad_weight = _grad_norm_weight(saved, grad_output) if ctx.needs_input_grad[1] else None
+        grad_x, _ = _add_and_normalize_backward(saved, grad_output, None, None)
         return grad_x, grad_weight, None, None
+
+
+class AddContext(Context, Protocol):
+    """What AddRmsNorm keeps besides tensors: the factor of what is added, None if nothing is."""
+
+    alpha: float | None
+
+
+class AddRmsNorm(torch.autograd.Function):
+    """Return x + alpha * delta, and that normalized by RmsNorm: where a layer joins the residuals.
+
+    `x` is float32 [tokens, width], `delta` in `dtype`; None adds nothing. In one function, because
+    the gradients of both results add up in the pass that computes one of them.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0913  # what autograd has to see is an argument
+        ctx: AddContext,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        alpha: float,
+        weight: torch.Tensor,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Save the sum and each row's 1 / rms."""
+        total, normalized, inverse_rms = _add_and_normalize(x, delta, alpha, weight, eps, dtype)
+        ctx.alpha = None if delta is None else alpha
+        ctx.save_for_backward(total, weight, inverse_rms)
+        return total, normalized
+
+    @staticmethod
+    def backward(
+        ctx: AddContext, grad_total: torch.Tensor, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of x and delta and, if needed, of the weight."""
+        total, weight, inverse_rms = ctx.saved_tensors
+        saved = (total, weight, inverse_rms)
+        grad_weight = _grad_norm_weight(saved, grad_output) if ctx.needs_input_grad[3] else None
+        grad_x, grad_delta = _add_and_normalize_backward(saved, grad_output, grad_total, ctx.alpha)
+        return grad_x, grad_delta, None, grad_weight, None, None
+
+
+SavedNorm = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""What was normalized, the norm's weight, and each row's 1 / rms."""
+
+
+def add_rms_norm(  # as AddRmsNorm
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    alpha: float,
+    weight: torch.Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both results of AddRmsNorm, whose `apply` PyTorch leaves untyped."""
+    results: tuple[torch.Tensor, torch.Tensor] = AddRmsNorm.apply(  # type: ignore[no-untyped-call]
+        x, delta, alpha, weight, eps, dtype
+    )
+    return results
+
+
+def _add_and_normalize(  # as AddRmsNorm
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    alpha: float,
+    weight: torch.Tensor,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return x + alpha * delta, that normalized, and each row's 1 / rms."""
+    kernels = kernels_for(x, dtype)
+    if kernels is not None and (delta is None or delta.dtype == dtype):
+        return kernels.add_norm(x, delta, alpha, weight, eps, dtype)
+    if delta is not None:
+        x = torch.add(x, delta, alpha=alpha)
+    inverse_rms = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
+    return x, (x * inverse_rms).mul_(weight.float()).to(dtype), inverse_rms
+
+
+def _add_and_normalize_backward(
+    saved: SavedNorm,
+    grad_output: torch.Tensor,
+    grad_total: torch.Tensor | None,
+    alpha: float | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the gradients of x and of delta, whose factor is `alpha`; None without delta."""
+    kernels = kernels_for(grad_output)
+    if kernels is not None:
+        return kernels.add_norm_backward(saved, grad_output, grad_total, alpha)
+    x, weight, inverse_rms = saved
+    # With n = x / rms(x) and g = grad_output * weight, the chain rule through the norm gives
+    # (g - n * mean(g * n)) / rms(x). In place, because g and n are temporaries of this size.
+    normalized = x * inverse_rms
+    grad_normalized = grad_output.float() * weight.float()
+    mean = (grad_normalized * normalized).mean(-1, keepdim=True)
+    grad_x = grad_normalized.sub_(normalized.mul_(mean)).mul_(inverse_rms)
+    if grad_total is not None:
+        grad_x += grad_total
+    grad_delta = None if alpha is None else (grad_x * alpha).to(grad_output.dtype)
+    return grad_x, grad_delta
+
+
+def _grad_norm_weight(saved: SavedNorm, grad_output: torch.Tensor) -> torch.Tensor:
+    x, weight, inverse_rms = saved
+    return (grad_output.float() * (x * inverse_rms)).sum(0).to(weight.dtype)
 
 
 class SwiGlu(torch.autograd.Function):
@@ -74,6 +174,9 @@ class SwiGlu(torch.autograd.Function):
         """Save the input."""
         # Plain PyTorch would also save silu(gate); recomputing it in backward is elementwise.
         ctx.save_for_backward(gate_up)
+        kernels = kernels_for(gate_up)
+        if kernels is not None:
+            return kernels.swiglu(gate_up)
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
@@ -81,6 +184,9 @@ class SwiGlu(torch.autograd.Function):
     def backward(ctx: Context, grad_output: torch.Tensor) -> torch.Tensor:
         """Return the gradient of both halves."""
         [gate_up] = ctx.saved_tensors
+        kernels = kernels_for(gate_up)
+        if kernels is not None:
+            return kernels.swiglu_backward(gate_up, grad_output)
         gate, up = gate_up.chunk(2, -1)
         # Both halves are written into one tensor, because the layer below expects one: two
         # gradients would have to be concatenated, which is one more copy.
@@ -443,8 +549,12 @@ def _token_losses(
 
     The gradient of the cross-entropy is softmax(logits) - one_hot(target), in `hidden`'s format.
     """
-    targets = targets[:, None]
-    logits, capped = (hidden @ weight.T).float(), None
+    logits, capped = hidden @ weight.T, None
+    kernels = kernels_for(logits)
+    if kernels is not None and cap is None:
+        losses = kernels.cross_entropy_(logits, targets, needs_grad=needs_grad)
+        return losses, logits if needs_grad else None
+    logits, targets = logits.float(), targets[:, None]
     if cap is not None:
         capped = logits.div_(cap.softcap).tanh_()
         logits = capped * (cap.softcap / cap.temperature)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class RotaryTables:
     """Makes cos and sin of the angles at positions, with whatever scaling a configuration has."""
 
-    def __init__(self, module: nn.Module, config: PreTrainedConfig) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, config: PreTrainedConfig, layout: str) -> None:
+        self.module, self.layout = module, layout
         rope = getattr(config, "rope_parameters", None) or {}
         self.long_above: int | None = None
         """Sequences above this length have angles of their own (longrope: Phi-3 and Phi-4)."""
@@ -69,6 +69,11 @@ class RotaryTables:
         shape = torch.empty((1, 1), device=positions.device)
         cos, sin = self.module(shape, positions[None], *arguments)
         # Each angle is there twice, for both dimensions that are rotated; apply_rotary needs it
-        # once. Some modules return it once (interleaved ones).
-        half = cos.shape[-1] // 2
-        return cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
+        # once.
+        width = cos.shape[-1]
+        kept = {
+            "halves": slice(0, width // 2),
+            "pairs": slice(0, width, 2),
+            "once": slice(0, width),
+        }[self.layout]
+        return cos[0, :, None, kept].contiguous(), sin[0, :, None, kept].contiguous()

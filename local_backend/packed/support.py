@@ -25,7 +25,7 @@ def unsupported_reason(model: PreTrainedModel) -> str | None:
 
 def _unsupported_setting(model: PreTrainedModel, family: ModelFamily) -> str | None:
     activation = getattr(model.config, family.activation, None)
-    if activation not in ACTIVATIONS:
+    if not family.own_mlp and activation not in ACTIVATIONS:
         return f"it computes the activations {', '.join(ACTIVATIONS)}, not {activation}"
     for name in family.must_be_off:
         if getattr(model.config, name, None):
@@ -40,6 +40,8 @@ def _unsupported_layer(model: PreTrainedModel, family: ModelFamily) -> str | Non
     if getattr(head, "bias", None) is not None:
         return "it has no bias in the output layer"
     for block in family.find_blocks(model):
+        if family.sinks and block.get_parameter(family.sinks).requires_grad:
+            return "it does not train the sinks of attention"
         for layer in family.linear_layers(block):
             # By exact type: 4-bit and other quantized layers are subclasses of nn.Linear.
             base = base_linear(layer)

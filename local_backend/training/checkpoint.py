@@ -26,11 +26,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from local_backend.atomic_folders import atomic_folder, remove_path
 from local_backend.device import is_out_of_memory
-from local_backend.distributed.dtensor import full_tensor, shard_like
+from local_backend.distributed.dtensor import full_tensor, is_dtensor, shard_like
 from local_backend.file_digest import sha256_file
 from local_backend.models.load_model import trainable_parameters
 from local_backend.training.loss_curve import validate_curve
@@ -71,6 +70,8 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     micro: list[int] = field(default_factory=list)
+    kernels: str = ""
+    """Digest of the compiled kernels that the steps used; empty without."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Position:
@@ -79,8 +80,8 @@ class Position:
         Raise KeyError, TypeError or ValueError.
         """
         # Checked value by value: a position that is damaged, but still JSON, must not be resumed.
-        # Jobs that were written before `base_measures` existed have none.
-        value = {"base_measures": {}, **value}
+        # Jobs that were written before `base_measures` and `kernels` existed have none.
+        value = {"base_measures": {}, "kernels": "", **value}
         read = {f.name: value[f.name] for f in fields(cls)}
         for name in ("step", "metrics_bytes", "bad_validations", "validated_step", "tokens"):
             _require_number(name, read[name], int)
@@ -96,13 +97,16 @@ class Position:
             raise TypeError("micro is not a pair")
         for number in read["micro"]:
             _require_number("micro", number, int, least=1)
+        if not isinstance(read["kernels"], str):
+            raise TypeError("kernels is not a string")
         return cls(**read)
 
     def digest(self) -> str:
         """Return the SHA-256 of the position in hex."""
         content = asdict(self)
-        if not self.base_measures:  # as it was before that existed
-            del content["base_measures"]
+        for name in ("base_measures", "kernels"):
+            if not content[name]:  # as it was before that existed
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -188,7 +192,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Set the optimizer to the state in `file`; each rank keeps its own shard."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    is_sharded = any(isinstance(weight, DTensor) for weight in weights)
+    is_sharded = any(is_dtensor(weight) for weight in weights)
     # Mapped if sharded: the ranks of a machine share the pages, and each copies only its shard.
     state = torch.load(file, weights_only=True, mmap=is_sharded)
     for number, entry in state["state"].items():

@@ -1,8 +1,10 @@
-"""The loss of a micro-batch, on the packed path or on the padded one.
+"""The loss of a micro-batch, on the packed path or through the model's own forward pass.
 
-Both give the same number. The padded path takes the model's own forward pass on padded rows, with
-logits only where a token has loss: with a vocabulary of 49,152 the output layer is most of a small
-model's work, and nearly all of its rows would be discarded.
+All ways give the same number. The model's own forward pass sees rows that follow one another
+without padding where the family is known to be right so, padded rows otherwise, and one row at a
+time where padding is wrong too (models/family_support.py). It computes logits only where a token
+has loss: with a vocabulary of 49,152 the output layer is most of a small model's work, and nearly
+all of its rows would be discarded.
 """
 
 from __future__ import annotations
@@ -18,17 +20,24 @@ from torch import nn
 from local_backend.data.batches import IGNORE_INDEX, collate, count_padded_tokens
 from local_backend.data.examples import Example, flatten_rows
 from local_backend.errors import TrainerError
+from local_backend.models import family_support
 from local_backend.models.load_model import LoadedModel, autocast
 from local_backend.models.token_losses import TokenFunction, TokenLosses
 from local_backend.packed import PackedLoss, unsupported_reason
 from local_backend.training.objectives import Objective
+from local_backend.training.padding_free import (
+    count_line_tokens,
+    forward_lines,
+    forward_row_by_row,
+    pack_lines,
+)
 
 
 class LossFunction(Protocol):
-    """The loss of examples under a model and an objective, on one of the two paths."""
+    """The loss of examples under a model and an objective, on one of the paths."""
 
     name: str
-    """`packed` or `padded`."""
+    """`packed`, `padding-free`, `padded` or `row-by-row`."""
     reason: str
     """Why this path was chosen, for the log."""
 
@@ -89,11 +98,8 @@ class PaddedTokenLosses:
         return function(losses, torch.cat(list(constants)).to(losses.device)).sum()
 
 
-class PaddedLoss:
-    """The loss on padded rows through the model's own forward pass."""
-
-    name = "padded"
-    count_tokens = staticmethod(count_padded_tokens)
+class OwnForwardLoss:
+    """The loss through the model's own forward pass, whatever form the rows have in it."""
 
     def __init__(
         self,
@@ -107,6 +113,10 @@ class PaddedLoss:
         self.loaded, self.objective, self.dtype, self.device = loaded, objective, dtype, device
         self.reason = reason
 
+    def forward(self, rows: Sequence[Example]) -> TokenLosses:
+        """Return the losses of sequences."""
+        raise NotImplementedError
+
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""
         return self.reduce(examples, lambda losses: self.objective.loss(examples, losses))
@@ -115,9 +125,8 @@ class PaddedLoss:
         self, examples: Sequence[Example], function: Callable[[TokenLosses], torch.Tensor]
     ) -> torch.Tensor:
         """Return what `function` makes of the losses of `examples` in place of the objective."""
-        batch = collate(flatten_rows(examples), self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
-            return function(forward_padded(self.loaded.model, batch))
+            return function(self.forward(flatten_rows(examples)))
 
     def enable_gradient_checkpointing(self) -> bool:
         """Return False: the model's own forward pass is left as it is."""
@@ -137,6 +146,47 @@ class PaddedLoss:
         return [*blocks, model]
 
 
+class PaddedLoss(OwnForwardLoss):
+    """The loss on padded rows."""
+
+    name = "padded"
+    count_tokens = staticmethod(count_padded_tokens)
+
+    def forward(self, rows: Sequence[Example]) -> TokenLosses:
+        """Return the losses of sequences, padded to the longest."""
+        return forward_padded(self.loaded.model, collate(rows, self.loaded.pad_id, self.device))
+
+
+class PaddingFreeLoss(OwnForwardLoss):
+    """The loss on rows that follow one another without padding. Only for a family right so."""
+
+    name = "padding-free"
+    count_tokens = staticmethod(count_line_tokens)
+
+    def forward(self, rows: Sequence[Example]) -> TokenLosses:
+        """Return the losses of sequences."""
+        lines = pack_lines(rows, self.loaded.pad_id, self.device)
+        return forward_lines(self.loaded.model, lines)
+
+
+class RowByRowLoss(OwnForwardLoss):
+    """The loss on one row at a time."""
+
+    name = "row-by-row"
+
+    @staticmethod
+    def count_tokens(examples: Sequence[Example]) -> int:
+        """Return the tokens of all rows: none is padding."""
+        return sum(len(example.ids) for example in examples)
+
+    def forward(self, rows: Sequence[Example]) -> TokenLosses:
+        """Return the losses of sequences."""
+        return forward_row_by_row(self.loaded.model, rows, self.device)
+
+
+OWN_FORWARD = {kind.name: kind for kind in (PaddingFreeLoss, PaddedLoss, RowByRowLoss)}
+
+
 def forward_padded(model: nn.Module, batch: dict[str, torch.Tensor]) -> PaddedTokenLosses:
     """Return the losses of a collated batch.
 
@@ -147,6 +197,8 @@ def forward_padded(model: nn.Module, batch: dict[str, torch.Tensor]) -> PaddedTo
     logits = model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept
     ).logits
+    if logits.shape[1] != len(kept):  # a family that ignores logits_to_keep
+        logits = logits[:, kept]
     return PaddedTokenLosses(logits, batch["labels"][:, 1:][:, kept])
 
 
@@ -157,10 +209,15 @@ def summed_cross_entropy(model: nn.Module, batch: dict[str, torch.Tensor]) -> to
 
 @dataclass(frozen=True)
 class PathChoice:
-    """The path that a model takes, and why."""
+    """The path that a model takes, by its name, and why."""
 
-    is_packed: bool
+    name: str
     reason: str
+
+    @property
+    def is_packed(self) -> bool:
+        """Return whether it is the packed path, not the model's own forward pass."""
+        return self.name == PackedLoss.name
 
 
 def choose_path(loaded: LoadedModel, packed: bool | str) -> PathChoice:
@@ -168,18 +225,23 @@ def choose_path(loaded: LoadedModel, packed: bool | str) -> PathChoice:
 
     Raise TrainerError for `true` and a model that the packed path does not support.
     """
+    rows = family_support.choose_rows(loaded.model)
     if packed is False:
-        return PathChoice(False, "local.packed is false")
+        if rows.name != RowByRowLoss.name:
+            return PathChoice(PaddedLoss.name, "local.packed is false")
+        return PathChoice(rows.name, f"local.packed is false; {rows.reason}")
     problem = unsupported_reason(loaded.model)
     if problem is None:
         family = loaded.model.config.model_type
-        return PathChoice(True, f"the packed path supports this {family} model")
+        return PathChoice(PackedLoss.name, f"the packed path supports this {family} model")
     if packed is True:
         raise TrainerError(
             f"local.packed is true, and the packed path can't train this model: {problem}.",
-            fix="set local.packed: auto, which trains it on the padded path.",
+            fix="set local.packed: auto, which trains it by its own forward pass.",
         )
-    return PathChoice(False, f"the packed path can't train this model: {problem}")
+    return PathChoice(
+        rows.name, f"the packed path can't train this model: {problem}; {rows.reason}"
+    )
 
 
 def make_loss(
@@ -201,4 +263,4 @@ def make_loss(
         return PackedLoss(
             loaded.model, objective, dtype, device, reason=choice.reason, sharded=sharded
         )
-    return PaddedLoss(loaded, objective, dtype, device, reason=choice.reason)
+    return OWN_FORWARD[choice.name](loaded, objective, dtype, device, reason=choice.reason)

@@ -22,16 +22,22 @@ from torch.utils._pytree import tree_leaves
 from local_backend.data.batches import MicroBatchLimit, split_into_micro_batches
 from local_backend.data.chat_template import find_stop_tokens
 from local_backend.data.examples import EncodedData, Example
+from local_backend.data.token_cache import TokenSource, load_tokens
 from local_backend.models import lora
 from local_backend.models.load_model import LoadedModel, trainable_parameters
-from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.load_tokenizer import fix_template_date, load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 from local_backend.training.loss import make_loss
 from local_backend.training.objectives import make_objective
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 Result = TypeVar("Result")
 
@@ -141,20 +147,33 @@ class AllocationTracker(TorchDispatchMode):
 
 
 def encode_training_data(settings: Settings) -> tuple[PreTrainedConfig, EncodedData]:
-    """Return the model's configuration and the training data as tokens. Read no weights."""
+    """Return the model's configuration and the training data as tokens. Read no weights.
+
+    The tokens are those of training itself, and kept for it.
+    """
     from transformers import AutoConfig
 
     source = locate_weights(settings.model_name, settings.weights)
     tokenizer, is_plain = load_tokenizer(source)
+    fix_template_date(tokenizer, settings.created_on)
     config = AutoConfig.from_pretrained(source)
     model = cast("PreTrainedModel", _ConfigOnlyModel(config))
-    loaded = LoadedModel(model, tokenizer, source, find_stop_tokens(tokenizer, None), is_plain)
+    stop_ids = find_stop_tokens(tokenizer, read_generation_config(source, config))
+    loaded = LoadedModel(model, tokenizer, source, stop_ids, is_plain)
     objective = make_objective(settings)
     max_length = objective.resolve_max_length(settings, loaded.context_length)
-    data = objective.encode(
-        settings.data["train"], settings, loaded.record_format(settings.format), max_length
-    )
-    return config, data
+    tokens = TokenSource(objective, loaded.record_format(settings.format), source, max_length)
+    return config, load_tokens(tokens, settings.data["train"], settings).data
+
+
+def read_generation_config(source: str, config: PreTrainedConfig) -> GenerationConfig:
+    """Return the generation settings that a model has when it is loaded."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        return GenerationConfig.from_model_config(config)
 
 
 class _ConfigOnlyModel:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch.distributed.tensor import DTensor
 
 from local_backend.data.batches import MicroBatchLimit, steps_per_epoch
 from local_backend.data.examples import EncodedData, merge_data
+from local_backend.data.token_cache import TokenSource, load_tokens
 from local_backend.device import choose_device, choose_dtype, total_memory_bytes, trim_heap
-from local_backend.distributed import fsdp
+from local_backend.distributed.dtensor import is_dtensor
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
-from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
+from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_json
 from local_backend.libraries import silence_libraries
 from local_backend.models import four_bits
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
 from local_backend.models.load_tokenizer import fix_template_date
+from local_backend.packed import JobSize, choose_kernels, use_kernels
 from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
@@ -64,7 +66,8 @@ class TrainingRun:
     checkpoints: Path
     grpo: GrpoTrainer | None = None
     """Where examples come from that the model itself writes; None for those of records."""
-    epoch_batches: list[list[int]] | None = None
+    epoch_order: np.ndarray | None = None
+    """The indices of the epoch's examples in their order."""
     last_checkpoint_at: float = 0.0
     """When the last checkpoint was written (time.monotonic)."""
     checkpoint_seconds: float = 0.0
@@ -102,7 +105,7 @@ def prepare_run(
     reporter.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
     loaded, loss = load_model_and_loss(settings, objective, reporter, device, dtype)
     reporter.raise_if_stopped()
-    train, held_out, max_length = encode_data(settings, objective, loaded)
+    train, held_out, max_length = encode_data(settings, objective, loaded, reporter)
     if objective.needs_reference and with_reference:
         # Before a checkpoint is restored: the model is still the one that training starts from.
         limit = initial_micro_batch_limit(settings, device)
@@ -137,8 +140,20 @@ def prepare_run(
         loss_curve=LossCurve(curve, position.metrics_bytes) if is_rank_zero else NullLossCurve(),
         checkpoints=folder,
     )
+    choose_run_kernels(run, restored)
     log_settings(run, max_length)
     return run
+
+
+def choose_run_kernels(run: TrainingRun, restored: checkpoint.Position | None) -> None:
+    """Compute with compiled kernels from now on where that pays, and note it in the position."""
+    kernels = None
+    if run.loss.name == "packed" and run.device.type == "cpu":
+        weights = sum(weight.numel() for weight in run.loaded.model.parameters())
+        size = JobSize(run.train.tokens * run.settings.epoch_count, weights)
+        recorded = None if restored is None else restored.kernels
+        kernels, run.position.kernels = choose_kernels(size, recorded, run.reporter.log)
+    use_kernels(kernels)
 
 
 def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:
@@ -174,7 +189,9 @@ def load_model_and_loss(
     Marks the reporter's process group as sharded if the model is. Logs which path computes the
     loss, and why. Raise TrainerError.
     """
-    if fsdp.should_shard(settings, reporter.process_group, device, dtype):
+    if should_shard(settings, reporter.process_group, device, dtype):
+        from local_backend.distributed import fsdp
+
         reporter.process_group = replace(reporter.process_group, is_sharded=True)
         loaded, loss = fsdp.load_sharded(settings, objective, reporter.process_group, device, dtype)
     else:
@@ -192,22 +209,56 @@ def load_model_and_loss(
     return loaded, loss
 
 
+def should_shard(
+    settings: Settings, group: ProcessGroup, device: torch.device, dtype: torch.dtype
+) -> bool:
+    """Return what fsdp.should_shard returns, without importing FSDP for one process."""
+    if group.world_size == 1 and settings.fsdp is not True:
+        return False
+    from local_backend.distributed import fsdp
+
+    return fsdp.should_shard(settings, group, device, dtype)
+
+
 def encode_data(
-    settings: Settings, objective: Objective, loaded: LoadedModel
+    settings: Settings, objective: Objective, loaded: LoadedModel, reporter: ProgressReporter
 ) -> tuple[EncodedData, dict[str, EncodedData], int]:
-    """Return the training data, the validation data by role, and the maximum length."""
+    """Return the training data, the validation data by role, and the maximum length.
+
+    Tokens that are kept are used again. Their keys are written to the job's folder, so that
+    `cloudft gc --local` leaves them while the job may need them.
+    """
     max_length = objective.resolve_max_length(settings, loaded.context_length)
     record_format = loaded.record_format(settings.format)
-    train = objective.encode(settings.data["train"], settings, record_format, max_length)
-    held_out = {
-        role: objective.encode(settings.data[role], settings, record_format, max_length)
+    source = TokenSource(objective, record_format, loaded.source, max_length)
+    held_out = [
+        role
         for role in sorted(settings.data)
         if role == VALIDATION or role.startswith(VALIDATION_ROLE_PREFIX)
-    }
-    for data in (train, *held_out.values()):
-        check_token_ids(data, loaded)
+    ]
+    encoded: dict[str, EncodedData] = {}
+    keys: dict[str, str] = {}
+    for role in ("train", *held_out):
+        kept = load_tokens(source, settings.data[role], settings, poll_of(reporter))
+        check_token_ids(kept.data, loaded)
+        encoded[role] = kept.data
+        if kept.key is not None:
+            keys[role] = kept.key
+            how = "kept" if kept.was_kept else "made"
+            reporter.log(f"tokens of {role}: {how}, {kept.data.records} records")
+    if reporter.process_group.is_rank_zero:
+        write_json(reporter.job_dir / TOKENS, keys)
     trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples
-    return train, held_out, max_length
+    return encoded.pop("train"), encoded, max_length
+
+
+def poll_of(reporter: ProgressReporter) -> Callable[[], None]:
+    """Return what raises StopRequested while tokens are made.
+
+    It does nothing where there are several ranks: they stop together, and one makes the tokens.
+    """
+    alone = reporter.process_group.world_size == 1
+    return reporter.raise_if_stopped if alone else lambda: None
 
 
 def check_token_ids(data: EncodedData, loaded: LoadedModel) -> None:
@@ -215,12 +266,11 @@ def check_token_ids(data: EncodedData, loaded: LoadedModel) -> None:
     embedding = loaded.model.get_input_embeddings().weight
     assert isinstance(embedding, torch.Tensor)
     rows = len(embedding)
-    highest = max((int(example.ids.max()) for example in data.examples), default=0)
-    if highest >= rows:
-        token = loaded.tokenizer.convert_ids_to_tokens(highest)
+    if data.highest_id >= rows:
+        token = loaded.tokenizer.convert_ids_to_tokens(data.highest_id)
         raise TrainerError(
-            f"The records hold the token {token} (number {highest}), and the model's embedding has"
-            f" {rows} rows: its tokenizer has more tokens than the model.",
+            f"The records hold the token {token} (number {data.highest_id}), and the model's"
+            f" embedding has {rows} rows: its tokenizer has more tokens than the model.",
             fix="call model.resize_token_embeddings(len(tokenizer)), save the model again, and"
             " train the new rows with `local.method: full`.",
         )
@@ -252,7 +302,7 @@ def check_same_checkpoint(group: ProcessGroup, position: checkpoint.Position) ->
 
 def local_weight_bytes(model: torch.nn.Module) -> int:
     """Return the bytes of weights that this rank holds between two steps."""
-    local = (w.to_local() if isinstance(w, DTensor) else w for w in model.parameters())
+    local = (w.to_local() if is_dtensor(w) else w for w in model.parameters())
     return sum(weight.numel() * weight.element_size() for weight in local)
 
 
@@ -292,6 +342,9 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
         }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
+    if loaded.adapter_reach is not None:
+        run.reporter.summary["adapters"] = loaded.adapter_reach.to_json()
+        run.reporter.log(f"adapters: {loaded.adapter_reach.describe()}")
     if run.train.last_turn_only:
         run.reporter.log(
             f"warning: of {run.train.last_turn_only} of {run.train.records} records only the last"

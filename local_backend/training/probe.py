@@ -21,8 +21,8 @@ from typing import TypedDict
 
 import torch
 
-from local_backend.data.batches import MicroBatchLimit, epoch_batches
-from local_backend.data.examples import EncodedData, Example
+from local_backend.data.batches import MicroBatchLimit, epoch_order, take_batch
+from local_backend.data.examples import EncodedData, Example, example_lengths, merge_data
 from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
@@ -56,6 +56,8 @@ from local_backend.training.train_loop import (
 
 WARM_UP = 2
 """Steps before the clock starts: the first ones allocate memory."""
+COMPARED_BATCHES = 2_000
+"""Batches whose sizes are compared, to choose those that are timed."""
 
 
 class Timing(TypedDict):
@@ -125,7 +127,7 @@ def report_memory(settings: Settings, reply: Reply) -> bool:
     limit, available = initial_micro_batch_limit(settings, device), free_memory_bytes(device)
     objective = find_objective(settings.customization_type)
     batch = objective.largest_batch(data.examples, settings, limit)
-    longest = max(len(example.ids) for example in data.examples)
+    longest = int(example_lengths(data.examples).max())
     sampling = (
         rollout_bytes(config, settings, longest, dtype.itemsize) if settings.reinforcement else 0
     )
@@ -196,22 +198,29 @@ def choose_batches(run: TrainingRun, count: int) -> list[list[Example]]:
     """Return `count` batches of the first epoch, evenly spread by size; warm-up repeats the middle
     one.
     """
-    examples = run.train.examples
-    order = epoch_batches(len(examples), run.settings.batch_size, run.settings.seed, 0)
-    batches = sorted(([examples[i] for i in part] for part in order), key=run.loss.count_tokens)
+    examples, size = run.train.examples, run.settings.batch_size
+    order = epoch_order(len(examples), run.settings.seed, 0)
+    numbers = range(run.steps_per_epoch)
+    if len(numbers) > COMPARED_BATCHES:  # their order is random, so some stand for all
+        numbers = numbers[:: -(-len(numbers) // COMPARED_BATCHES)]
+
+    def read(number: int) -> list[Example]:
+        return [examples[i] for i in take_batch(order, size, number)]
+
+    by_size = sorted(numbers, key=lambda number: run.loss.count_tokens(read(number)))
     timed = max(1, count - WARM_UP)
     # The middles of `timed` equal parts of the sorted batches.
-    indices = [round((n + 0.5) * len(batches) / timed - 0.5) for n in range(timed)]
-    middle = batches[len(batches) // 2]
-    return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in indices]
+    indices = [round((n + 0.5) * len(by_size) / timed - 0.5) for n in range(timed)]
+    middle = read(by_size[len(by_size) // 2])
+    return [middle] * WARM_UP + [read(by_size[min(at, len(by_size) - 1)]) for at in indices]
 
 
 def estimate_reference_seconds(run: TrainingRun) -> float:
     """Return the seconds of the one pass over all data that some objectives begin with."""
     if not run.objective.needs_reference:
         return 0.0
-    examples = [*run.train.examples, *(run.validation.examples if run.validation else ())]
-    return _forward_seconds(run, examples)
+    parts = [run.train, *([run.validation] if run.validation else [])]
+    return _forward_seconds(run, merge_data(parts).examples)
 
 
 def _forward_seconds(run: TrainingRun, examples: Sequence[Example]) -> float:

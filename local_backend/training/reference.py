@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from local_backend.atomic_folders import atomic_folder
 from local_backend.data.batches import MicroBatchLimit, split_into_micro_batches
-from local_backend.data.examples import EncodedData, Example
+from local_backend.data.examples import EncodedData, Example, example_lengths, longest_first
 from local_backend.device import is_out_of_memory
 from local_backend.distributed.dtensor import local_tensor
 from local_backend.job_dir import REFERENCE, JobDir
@@ -57,9 +59,39 @@ def attach_reference(
         data.examples = _with_reference(data.examples, reference, job_dir, key)
 
 
+class ReferencedExamples(Sequence[Example]):
+    """Examples with the log-probabilities of their sequences, `values` [sequences]."""
+
+    def __init__(self, examples: Sequence[Example], values: np.ndarray) -> None:
+        self._examples, self._values = examples, values
+        self._ends = np.cumsum([e.row_count for e in examples])
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Return the number of tokens of each example, [examples]."""
+        return example_lengths(self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Return an example, or a list of those of a slice."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        example, end = self._examples[index], self._ends[index]
+        values = self._values[end - example.row_count : end]
+        return replace(example, reference=tuple(values.tolist()))
+
+
 def _with_reference(
     examples: Sequence[Example], reference: ReferenceModel, job_dir: JobDir, key: str
-) -> list[Example]:
+) -> Sequence[Example]:
     group, rows = reference.reporter.process_group, sum(e.row_count for e in examples)
     kept = read_reference(job_dir, key, rows)
     if group.any_rank(kept is None):
@@ -74,11 +106,7 @@ def _with_reference(
         if group.is_rank_zero and not folder.exists():  # the job beside it may be removed
             write_reference(folder, values)
         reference.reporter.log(f"the reference log-probabilities of {rows} sequences are kept")
-    ends = np.cumsum([e.row_count for e in examples])
-    return [
-        replace(e, reference=tuple(values[end - e.row_count : end].tolist()))
-        for e, end in zip(examples, ends, strict=True)
-    ]
+    return ReferencedExamples(examples, values)
 
 
 def reference_key(examples: Sequence[Example], reference: ReferenceModel, weights: str) -> str:
@@ -123,37 +151,36 @@ def compute_reference(examples: Sequence[Example], reference: ReferenceModel) ->
 
 def _compute(examples: Sequence[Example], reference: ReferenceModel) -> np.ndarray:
     group, loss = reference.reporter.process_group, reference.loss
-    starts = np.cumsum([0, *(e.row_count for e in examples)])
-    place = {id(example): starts[at] for at, example in enumerate(examples)}
-    parts = list(split_into_micro_batches(examples, reference.limit, loss.count_tokens))
-    values = np.zeros(starts[-1], dtype=np.float32)
+    counts = np.array([e.row_count for e in examples], dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    # The parts hold the examples in this order, so the rows of the first `done` ones are known.
+    order, done = longest_first(examples), 0
+    parts = split_into_micro_batches(examples, reference.limit, loss.count_tokens)
+    values = np.zeros(int(counts.sum()), dtype=np.float32)
     with eval_mode(reference.model, sharded=group.is_sharded):
-        for first in range(0, len(parts), group.world_size):
+        while shares := list(itertools.islice(parts, group.world_size)):
             if group.world_size == 1:
                 reference.reporter.raise_if_stopped()
-            at = first + group.rank
+            ends = done + np.cumsum([len(share) for share in shares])
+            done = int(ends[-1])
+            is_left_over = group.rank >= len(shares)
             # The ranks of a sharded model call it equally often: one without a part repeats one.
-            if at >= len(parts) and not group.is_sharded:
+            if is_left_over and not group.is_sharded:
                 continue
-            sums = loss.reduce(parts[min(at, len(parts) - 1)], sum_rows).float().cpu().numpy()
-            if at < len(parts):
-                _put(values, -sums, parts[at], place)
+            rank = min(group.rank, len(shares) - 1)
+            sums = loss.reduce(shares[rank], sum_rows).float().cpu().numpy()
+            if not is_left_over:
+                own = order[ends[rank] - len(shares[rank]) : ends[rank]]
+                rows = [np.arange(starts[at], starts[at] + counts[at]) for at in own]
+                values[np.concatenate(rows)] = -sums
+    if group.world_size == 1:
+        return values
     return np.array(group.all_reduce_sum(*values.tolist()), dtype=np.float32)
 
 
 def sum_rows(losses: TokenLosses) -> torch.Tensor:
     """Return each sequence's summed loss, [sequences], in the order of `flatten_rows`."""
     return torch.stack([row.sum() for row in losses.by_row()])
-
-
-def _put(
-    values: np.ndarray, sums: np.ndarray, part: Iterable[Example], place: dict[int, int]
-) -> None:
-    at = 0
-    for example in part:
-        start = place[id(example)]
-        values[start : start + example.row_count] = sums[at : at + example.row_count]
-        at += example.row_count
 
 
 def read_reference(job_dir: JobDir, key: str, rows: int) -> np.ndarray | None:

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from local_backend.data.batches import MicroBatchLimit, epoch_batches, split_into_micro_batches
+from local_backend.data.batches import (
+    MicroBatchLimit,
+    epoch_order,
+    split_into_micro_batches,
+    take_batch,
+)
 from local_backend.data.examples import Example
 from local_backend.device import empty_device_cache, is_out_of_memory
 from local_backend.errors import StopRequested, TrainerError
@@ -100,10 +105,10 @@ def next_batch(run: TrainingRun) -> tuple[int, list[Example]]:
     """Return the epoch that the next step belongs to, and the step's examples."""
     epoch, at = divmod(run.position.step, run.steps_per_epoch)
     # A resumed run may begin inside an epoch: its order is computed again from seed and epoch.
-    if run.epoch_batches is None or at == 0:
-        count = len(run.train.examples)
-        run.epoch_batches = epoch_batches(count, run.settings.batch_size, run.settings.seed, epoch)
-    return epoch, [run.train.examples[i] for i in run.epoch_batches[at]]
+    if run.epoch_order is None or at == 0:
+        run.epoch_order = epoch_order(len(run.train.examples), run.settings.seed, epoch)
+    batch = take_batch(run.epoch_order, run.settings.batch_size, at)
+    return epoch, [run.train.examples[i] for i in batch]
 
 
 def train_step(run: TrainingRun) -> None:

@@ -19,6 +19,7 @@ import orjson
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     ProgressCallback,
+    SupportsAdapters,
     SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
@@ -28,6 +29,7 @@ from cloudft.backends.capabilities import (
     SupportsProbe,
     SupportsResume,
     SupportsTokenize,
+    SupportsWarmStart,
 )
 from cloudft.backends.local import (
     environment,
@@ -42,10 +44,11 @@ from cloudft.backends.local import probe as probing
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
+from cloudft.backends.local.warm_trainer import WarmTrainer, can_start_warm
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
-from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.errors import JobNotFound, JobStateConflict, TrainerError
 from cloudft.grading import GraderConfig
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
@@ -62,6 +65,7 @@ from cloudft.storage.atomic_files import (
 from cloudft.storage.documents import convert
 from cloudft.storage.home import Home
 from cloudft.types import (
+    AdapterReach,
     DataVolume,
     Estimate,
     Finding,
@@ -98,6 +102,8 @@ class LocalBackend(
     SupportsLmEval,
     SupportsProbe,
     SupportsGrading,
+    SupportsAdapters,
+    SupportsWarmStart,
 ):
     """Trains with the `local_backend` program, one detached process a job."""
 
@@ -108,6 +114,20 @@ class LocalBackend(
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._warm_trainer: WarmTrainer | None = None
+
+    @contextlib.contextmanager
+    def warm_start(self, job: LoadedJob) -> Iterator[None]:
+        """Import what trainers of the job need in another process, which then forks them."""
+        if self._warm_trainer is not None or not can_start_warm(job):
+            yield
+            return
+        self._warm_trainer = WarmTrainer(job, self._trainer_environment(hub=False))
+        try:
+            yield
+        finally:
+            self._warm_trainer.close()
+            self._warm_trainer = None
 
     @staticmethod
     def is_running_in(folder: Path) -> bool | None:
@@ -122,6 +142,13 @@ class LocalBackend(
             environ = self._trainer_environment(hub=False)
             findings += preflight.check_target_modules(job, environ)
         return findings
+
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return what the trainer finds in the model's configuration; None where it can't run."""
+        try:
+            return preflight.measure_adapters(job, self._trainer_environment(hub=False))
+        except TrainerError:
+            return None  # what is wrong with the job itself, `check` has found
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return the tokens of the job: this machine has no price; the time is unknown.
@@ -426,7 +453,11 @@ class LocalBackend(
     def _start_trainer(self, job: JobFolder, lock: int) -> None:
         # The trainer inherits the locked descriptor: the lock proves that it lives, and is
         # released by the kernel when its last process exits. A pid file could not prove that.
+        environ = self._job_environment(job.path)
         with open(job.path / names.LOG, "ab", opener=_open_private) as log:
+            warm = self._warm_trainer
+            if warm is not None and warm.start(job.path, lock, log.fileno(), environ):
+                return
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL,
@@ -434,7 +465,7 @@ class LocalBackend(
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
-                env=self._job_environment(job.path),
+                env=environ,
             )
         # Reap the child while this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
@@ -445,7 +476,11 @@ class LocalBackend(
 
     def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
         kept = environment.filter_environment(os.environ, hub=hub)
-        ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+        ours = {
+            "CLOUDFT_MODEL_CACHE": str(self.home.models),
+            "CLOUDFT_TOKEN_CACHE": str(self.home.tokens),
+            "PYTHONUNBUFFERED": "1",
+        }
         return SHARED_MACHINE_ENVIRON | kept | ours
 
 

@@ -38,7 +38,8 @@ class Lora(Section):
     )
     dropout: Float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: TargetModules = Field(
-        default="all-linear", description="Layers to adapt: all-linear, or names of linear layers."
+        default="all-linear",
+        description="Layers to adapt: all-linear, or names of linear layers and stacked experts.",
     )
 
 

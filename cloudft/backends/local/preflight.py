@@ -25,34 +25,50 @@ from cloudft.backends.local.request import (
 from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.teacher import check_teacher
 from cloudft.backends.trained_model import trained_model
+from cloudft.backends.trainer_documents import TrainerAdapters
 from cloudft.backends.type_sections import check_type_sections
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.storage.documents import convert
+from cloudft.types import AdapterReach, Finding, Severity, WeightsLeftOut
 
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
 MAX_NAMED_TOKENS = 3
 PACKED_FAMILIES = (
+    "arcee",
+    "cohere",
+    "cohere2",
     "ernie4_5",
+    "exaone4",
     "gemma",
     "gemma2",
     "gemma3_text",
     "glm4",
+    "gpt_oss",
     "granite",
+    "granitemoe",
     "helium",
     "llama",
     "ministral",
     "mistral",
+    "mixtral",
+    "nemotron",
+    "olmo",
     "olmo2",
     "olmo3",
+    "olmoe",
     "phi3",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
+    "qwen3_moe",
     "seed_oss",
     "smollm3",
+    "stablelm",
+    "starcoder2",
 )
 """Model families that the packed path supports (local_backend/packed/families.py)."""
 SLOW_LEARNING_RATE = 5e-5
@@ -271,22 +287,33 @@ def _model_type(folder: Path) -> str | None:
 def check_target_modules(job: LoadedJob, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield an error for names in target_modules that match no layer, as the trainer finds them.
 
-    The trainer builds the model without weights in a child process. Only a list of names needs
-    that, and only weights that are on this machine.
+    Only a list of names needs that, and only weights that are on this machine.
     """
-    model, lora = trained_model(job), job.spec.local.lora
-    if lora.target_modules == "all-linear" or job.spec.local.method == "full":
-        return
-    if model is None or not any(present for _, present, _ in catalogue.find_weights(model)):
+    if job.spec.local.lora.target_modules == "all-linear":
         return
     try:
-        for _ in run_trainer_program(
-            ["local_backend.models.target_modules"], environ, request=build_targets_request(job)
-        ):
-            pass
+        measure_adapters(job, environ)
     except TrainerError as error:
         field = "local.lora.target_modules"
         yield _finding(job, "error", "TargetModules", field, error.message, error.fix or "")
+
+
+def measure_adapters(job: LoadedJob, environ: Mapping[str, str]) -> AdapterReach | None:
+    """Return what a job's adapters reach; None without adapters, or weights on this machine.
+
+    The trainer builds the model without weights in a child process. Raise TrainerError for names
+    in target_modules that it would refuse.
+    """
+    model = trained_model(job)
+    if model is None or job.spec.local.method == "full":
+        return None
+    if not any(present for _, present, _ in catalogue.find_weights(model)):
+        return None
+    program, body = ["local_backend.models.target_modules"], build_targets_request(job)
+    [reply] = run_trainer_program(program, environ, request=body)
+    found = convert(reply, TrainerAdapters, file="the reply of the trainer")
+    left_out = tuple(WeightsLeftOut(kind.name, kind.reason, kind.share) for kind in found.left_out)
+    return AdapterReach(found.layers, found.share, left_out, found.text)
 
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:

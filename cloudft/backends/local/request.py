@@ -166,6 +166,7 @@ def build_targets_request(job: LoadedJob) -> dict[str, Any]:
     return {
         "model": {"name": model.alias, "weights": [w.to_json() for w in model.weights]},
         "lora": _lora(job.spec.local.lora),
+        "method": job.spec.local.method,
     }
 
 

@@ -28,6 +28,7 @@ from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_f
 from cloudft.backends.base import Backend, Location, StagedJob, with_placeholder_data
 from cloudft.backends.capabilities import (
     DiscoveredJob,
+    SupportsAdapters,
     SupportsDiscovery,
     SupportsInventory,
     SupportsPricing,
@@ -77,6 +78,7 @@ from cloudft.storage import artifacts as layout
 from cloudft.storage.atomic_files import as_store_error, scratch_folder
 from cloudft.storage.store import Store
 from cloudft.types import (
+    AdapterReach,
     BilledPart,
     DataVolume,
     Estimate,
@@ -108,6 +110,7 @@ class SageMakerBackend(
     SupportsPricing,
     SupportsResume,
     SupportsInventory,
+    SupportsAdapters,
 ):
     """Training jobs of one account and Region."""
 
@@ -131,6 +134,13 @@ class SageMakerBackend(
         return preflight.check_job(
             job, here, trainers, lambda: self._job_inputs(with_placeholder_data(job), ())
         )
+
+    def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
+        """Return what the trainer here finds: the container's is the same. None for serverless."""
+        here = self.local_backend
+        if job.spec.sagemaker.serverless is not None or not isinstance(here, SupportsAdapters):
+            return None
+        return here.describe_adapters(job)
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an upper bound: training time is not known before a run, its limit is.

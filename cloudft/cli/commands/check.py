@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cloudft.data.sources.turn_edits import TurnEdit
     from cloudft.jobs.prepare import CheckReport
     from cloudft.spec.load import LoadedJob
-    from cloudft.types import Finding
+    from cloudft.types import AdapterReach, Finding
 
 
 @command(
@@ -81,7 +82,6 @@ def check_command(
     could not be reached.
     """
     from cloudft.backends import make_backend
-    from cloudft.cli.output import findings_text
     from cloudft.cli.progress import run_observer
     from cloudft.cli.repair_files import write_repaired_files
     from cloudft.jobs import prepare
@@ -103,11 +103,7 @@ def check_command(
     volumes = report.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
     tokens = sum(volume.tokens for volume in volumes.values())
-    text = findings_text(report.findings)
-    if report.ok:
-        summary = ", ".join(f"{count} {role}" for role, count in counts.items())
-        about = "" if report.is_counted else "about "
-        text = f"{text}\nok: {summary} records, {about}{tokens} tokens".lstrip()
+    adapters = prepare.describe_adapters(job, backend) if report.ok else None
     console.print_result(
         {
             "ok": report.ok,
@@ -116,12 +112,29 @@ def check_command(
             "tokens": tokens,
             "tokenRule": _token_rule(job, report),
             "estimate": report.estimate,
+            "adapters": adapters,
             "files": [_reading_json(source) for source in report.sources],
             "fixed": repaired,
         },
-        text,
+        _report_text(report, counts, tokens, adapters),
     )
     return report.exit_code
+
+
+def _report_text(
+    report: CheckReport, counts: Mapping[str, int], tokens: int, adapters: AdapterReach | None
+) -> str:
+    """Return the findings; without errors also the size of the data, and what adapters reach."""
+    from cloudft.cli.output import findings_text
+
+    lines = [text for text in (findings_text(report.findings),) if text]
+    if report.ok:
+        summary = ", ".join(f"{count} {role}" for role, count in counts.items())
+        about = "" if report.is_counted else "about "
+        lines.append(f"ok: {summary} records, {about}{tokens} tokens")
+    if adapters is not None:
+        lines.append(f"adapters: {adapters.text}")
+    return "\n".join(lines)
 
 
 def _require_function(job: LoadedJob, backend: Backend) -> SupportsGraderInvocation:

@@ -63,6 +63,10 @@ def print_plan(
     plan = backend.plan(staged)
     prepare.check_budget(job, plan)
     value = to_json(plan)
+    adapters = prepare.describe_adapters(job, backend)
+    if adapters is not None:
+        value |= {"adapters": to_json(adapters)}
+        console.note(f"adapters: {adapters.text}")
     if isinstance(backend, SupportsIdentity):
         identity = backend.get_identity(job)
         console.note(identity_line(identity))

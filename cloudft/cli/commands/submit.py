@@ -92,6 +92,7 @@ def submit_command(
     --force-new.
     """
     from cloudft.backends import make_backend
+    from cloudft.backends.capabilities import warm_start
 
     import_after = import_after or then == "import"  # `--then import` is the old spelling
     if not wait and (timeout is not None or import_after):
@@ -110,9 +111,10 @@ def submit_command(
         print_plan(job_file, backend_name, console, import_after=import_after)
         return 0
     backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
-    job = _submit(
-        job_file, backend, console, force_new=force_new, queue=queue, import_after=import_after
-    )
+    with warm_start(backend, job_file):
+        job = _submit(
+            job_file, backend, console, force_new=force_new, queue=queue, import_after=import_after
+        )
     if wait:
         return _follow_submitted(job, backend, timeout, import_after, console)
     _print_started(job, console)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from local_backend.data.chat_messages import Record
 from local_backend.data.chat_template import RecordFormat
-from local_backend.data.encode import pack_documents, read_records
+from local_backend.data.encode import StagedLines, pack_documents
 from local_backend.data.examples import EncodedData
 from local_backend.data.text_tokens import Segment, text_tokenizer, tokenize_segments
 from local_backend.settings import DataFile, Settings
@@ -48,14 +49,22 @@ class ContinuedPreTraining(Objective):
         """Return DEFAULT_SEQUENCE_LENGTH, or the model's context if that is shorter."""
         return min(context_length, DEFAULT_SEQUENCE_LENGTH)
 
-    def encode(
-        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    def encode_lines(
+        self, lines: StagedLines, record_format: RecordFormat, max_length: int
     ) -> EncodedData:
-        """Return the documents as sequences of `max_length` tokens, the last one shorter."""
+        """Return the documents whole: `join_blocks` makes sequences of them."""
         tokenizer = record_format.tokenizer
-        records = (self.render(record, record_format) for record in read_records(file.path))
-        documents = (
-            self.complete(ids, mask, tokenizer)[0]
-            for ids, mask in tokenize_segments(records, tokenizer)
-        )
-        return pack_documents(documents, file.records, max_length)
+        records = (self.render(record, record_format) for record in lines.records())
+        documents = EncodedData([], lines.count)
+        for ids, mask in tokenize_segments(records, tokenizer):
+            documents.add_document(self.complete(ids, mask, tokenizer)[0])
+        return documents
+
+    def join_blocks(self, blocks: Iterable[EncodedData], max_length: int) -> Iterator[EncodedData]:
+        """Yield the documents as sequences of `max_length` tokens, the last one shorter."""
+        return pack_documents(blocks, max_length)
+
+    def check_encoded(
+        self, encoded: EncodedData, file: DataFile, settings: Settings, max_length: int
+    ) -> None:
+        """Refuse nothing: no token is cut off."""

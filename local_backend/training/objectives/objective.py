@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from local_backend.data.chat_messages import Record
 from local_backend.data.chat_template import RecordFormat
-from local_backend.data.encode import encode_records
-from local_backend.data.examples import EncodedData, Example
+from local_backend.data.encode import (
+    StagedLines,
+    check_truncation,
+    encode_lines,
+    split_into_blocks,
+)
+from local_backend.data.examples import EncodedData, Example, example_lengths, merge_data
 from local_backend.data.text_tokens import Segment
 from local_backend.errors import TrainerError
 from local_backend.settings import DataFile, Settings
@@ -34,6 +41,8 @@ class Objective(ABC):
     """Bedrock's name for it, as in job.json."""
     rows_per_record = 1
     """How many sequences `render_rows` makes of a record."""
+    keeps_tokens = True
+    """Whether its examples are tokens alone, which are made once and kept (token_cache.py)."""
     sum_count = 0
     """How many numbers `loss` adds to the sums that `describe_sums` gets."""
 
@@ -101,30 +110,56 @@ class Objective(ABC):
             )
         return settings.max_length
 
-    def encode(
-        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    def encode_lines(
+        self, lines: StagedLines, record_format: RecordFormat, max_length: int
     ) -> EncodedData:
-        """Return the examples of a staged file. Default: one for each record, cut to `max_length`.
+        """Return the examples of a block of records. Default: one for each, cut to `max_length`.
 
-        Raise TrainerError if more records were cut, or lost their whole answer, than
-        `max_truncated_share` allows.
+        It depends on its arguments alone: blocks are encoded in any order, by several processes.
+        Raise TrainerError for a record that is refused.
         """
         before = record_format.last_turn_only
-        encoded = encode_records(
-            file,
+        encoded = encode_lines(
+            lines,
             lambda record: self.render(record, record_format),
-            settings,
             record_format.tokenizer,
             max_length,
         )
         encoded.last_turn_only = record_format.last_turn_only - before
         return encoded
 
+    def join_blocks(self, blocks: Iterable[EncodedData], max_length: int) -> Iterator[EncodedData]:
+        """Yield the examples of consecutive blocks as training has them. Default: as they are."""
+        yield from blocks
+
+    def check_encoded(
+        self, encoded: EncodedData, file: DataFile, settings: Settings, max_length: int
+    ) -> None:
+        """Raise TrainerError if too many records were cut, or lost their whole answer."""
+        check_truncation(encoded, file.path.name, settings, max_length)
+
+    def encode(
+        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    ) -> EncodedData:
+        """Return the examples of a staged file, in this process's memory.
+
+        Raise TrainerError as `encode_lines` and `check_encoded` do.
+        """
+        blocks = (
+            self.encode_lines(lines, record_format, max_length)
+            for lines in split_into_blocks(file.path)
+        )
+        encoded = merge_data(self.join_blocks(blocks, max_length))
+        encoded.records = file.records
+        self.check_encoded(encoded, file, settings, max_length)
+        return encoded
+
     def largest_batch(
         self, examples: Sequence[Example], settings: Settings, limit: MicroBatchLimit
     ) -> Sequence[Example]:
         """Return the step that takes the most memory. Default: the longest examples."""
-        return sorted(examples, key=lambda e: len(e.ids))[-settings.batch_size :]
+        shortest_first = np.argsort(example_lengths(examples), kind="stable")
+        return [examples[at] for at in shortest_first[-settings.batch_size :].tolist()]
 
     def count(self, examples: Sequence[Example]) -> int:
         """Return the denominator of the mean loss. Default: the number of loss tokens.

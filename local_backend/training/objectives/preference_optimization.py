@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, cast
 
 from local_backend.data.chat_messages import Conversation, Record, Turn, to_chat
 from local_backend.data.chat_template import RecordFormat, render_prompt, split_turns
-from local_backend.data.encode import check_truncation, render_records
+from local_backend.data.encode import StagedLines, render_records
 from local_backend.data.examples import EncodedData, Example
 from local_backend.data.text_tokens import Segment, tokenize_segments
 from local_backend.errors import TrainerError
-from local_backend.settings import DataFile, PreferenceSettings, Settings
+from local_backend.settings import PreferenceSettings, Settings
 from local_backend.training.objectives.objective import Objective
 
 if TYPE_CHECKING:
@@ -80,19 +80,18 @@ class PreferenceOptimization(Objective):
         chat = to_chat(_with_answer(record, None), "converse")
         return render_prompt(record_format.tokenizer, chat)
 
-    def encode(
-        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    def encode_lines(
+        self, lines: StagedLines, record_format: RecordFormat, max_length: int
     ) -> EncodedData:
         """Return one example of two sequences for each pair. Raise TrainerError as Objective does.
 
         A pair is left out if an answer is cut off, or if both are equal as far as they are kept.
         """
-        encoded = EncodedData([], file.records)
-        records = render_records(file.path, lambda record: self.render_rows(record, record_format))
+        encoded = EncodedData([], lines.count)
+        records = render_records(lines, lambda record: self.render_rows(record, record_format))
         rows = tokenize_segments((row for pair in records for row in pair), record_format.tokenizer)
         for chosen, rejected in zip(rows, rows, strict=True):
             encoded.add_rows([chosen, rejected], max_length)
-        check_truncation(encoded, file.path.name, settings, max_length)
         return encoded
 
     def count(self, examples: Sequence[Example]) -> int:

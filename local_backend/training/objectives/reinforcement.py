@@ -34,6 +34,8 @@ class ReinforcementFineTuning(Objective):
     """
 
     customization_type = "REINFORCEMENT_FINE_TUNING"
+    keeps_tokens = False
+    """A prompt has what its grader gets beside its tokens."""
 
     def render(self, record: Record, record_format: RecordFormat) -> list[Segment]:
         """Return the prompt as segments without loss: the model itself writes the answers."""

@@ -82,8 +82,7 @@ def encode_prompts(
             encoded.truncated += 1
             continue
         example = _make_prompt(record, ids, f"{file.path.name}:{line}")
-        encoded.examples.append(example)
-        encoded.tokens += len(ids)
+        encoded.append(example)
     _check_length(encoded, file.path.name, settings, longest)
     return encoded
 

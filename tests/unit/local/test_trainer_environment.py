@@ -72,6 +72,7 @@ def test_a_trainer_and_the_programs_beside_it_get_no_secret(
         assert not SECRETS.keys() & environ.keys()
         assert {name: environ.get(name) for name in USEFUL} == USEFUL
         assert environ["CLOUDFT_MODEL_CACHE"] == str(where.models)
+        assert environ["CLOUDFT_TOKEN_CACHE"] == str(where.tokens)
         assert environ["PATH"] == os.environ["PATH"]
 
 

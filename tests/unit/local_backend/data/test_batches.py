@@ -19,9 +19,10 @@ from local_backend.data.batches import (
     MicroBatchLimit,
     collate,
     count_padded_tokens,
-    epoch_batches,
+    epoch_order,
     split_into_micro_batches,
     steps_per_epoch,
+    take_batch,
 )
 from local_backend.data.encode import verify_digest
 from local_backend.data.examples import EncodedData, Example
@@ -53,11 +54,19 @@ def encoded(
     return objective.encode(settings.data["train"], settings, record_format, max_length)
 
 
+def epoch_batches(count: int, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return all batches of an epoch as the training loop takes them."""
+    order = epoch_order(count, seed, epoch)
+    return [take_batch(order, size, n) for n in range(steps_per_epoch(count, size))]
+
+
 @given(count=st.integers(1, 200), size=sizes, seed=st.integers(0, 2**32 - 1))
 def test_an_epoch_takes_every_example_once_in_an_order_of_seed_and_epoch_alone(
     count: int, size: int, seed: int
 ) -> None:
     batches = epoch_batches(count, size, seed, 3)
+    order = np.random.default_rng([seed, 3]).permutation(count)  # that of every job so far
+    assert list(chain.from_iterable(batches)) == order.tolist()
     assert sorted(chain.from_iterable(batches)) == list(range(count))
     assert all(len(batch) == size for batch in batches[:-1])
     assert 1 <= len(batches[-1]) <= size

@@ -40,6 +40,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
 SCALED = {"original_max_position_embeddings": 64}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0}
 LONGROPE = {"short_factor": [1.0, 1.5, 2.0], "long_factor": [2.0, 3.0, 4.0]}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 TYPES = ["sliding_attention", "full_attention"] * 2
 VARIANTS: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -116,6 +117,33 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "glm4": {"head_dim": 8},
     "ernie4_5": {"head_dim": 8},
     "helium": {"head_dim": 8},
+    "arcee": {},
+    "cohere": {"logit_scale": 0.3},
+    "cohere2": {"logit_scale": 0.3, "sliding_window": 7, "layer_types": TYPES},
+    "exaone4": {"sliding_window": 7, "layer_types": TYPES},
+    "exaone4, no window": {"sliding_window": None, "layer_types": TYPES[1:2] * LAYERS},
+    "gpt_oss": EXPERTS
+    | {
+        "head_dim": 8,
+        "num_local_experts": 4,
+        "sliding_window": 7,
+        "rope_parameters": YARN | SCALED | {"truncate": False, "beta_fast": 32.0, "beta_slow": 1.0},
+    },
+    "granitemoe": {
+        "num_local_experts": 4,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.3,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 2.5,
+    },
+    "mixtral": EXPERTS | {"num_local_experts": 4},
+    "nemotron": {"partial_rotary_factor": 0.5},
+    "olmo": {},
+    "olmoe": EXPERTS,
+    "qwen2_moe": EXPERTS | {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 16},
+    "qwen3_moe": EXPERTS | {"moe_intermediate_size": 24, "mlp_only_layers": [1]},
+    "stablelm": {"partial_rotary_factor": 0.5, "use_qkv_bias": True},
+    "starcoder2": {"sliding_window": 7},
 }
 """Configurations by the name of the family and what is particular about them."""
 HEAD = np.random.default_rng(5).integers(3, VOCABULARY, 20)
@@ -178,6 +206,9 @@ def test_losses_and_gradients_are_those_of_the_models_own_forward_pass(
     monkeypatch: pytest.MonkeyPatch, name: str, trained: str
 ) -> None:
     model = build(name, trained)
+    if name == "gpt_oss" and trained == "full":
+        model.model.layers.requires_grad_(False)  # sinks are not trained
+        model.model.layers[0].self_attn.q_proj.requires_grad_(True)
     assert unsupported_reason(model) is None
     packed = PackedLoss(model, OBJECTIVE, torch.float32, CPU, reason="tested")
     for records in RECORDS.values():
@@ -186,13 +217,17 @@ def test_losses_and_gradients_are_those_of_the_models_own_forward_pass(
         for dense in (layout.MAX_DENSE_ROW, 8):  # 8: long rows have attention of their own
             with monkeypatch.context() as patch:
                 patch.setattr(layout, "MAX_DENSE_ROW", dense)
-                patch.setattr(attention, "SOFTCAP_CHUNK", 16)
+                patch.setattr(attention, "QUERY_CHUNK", 16)
                 loss = packed(records)
             assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
             for part, gradient in gradients(loss, model).items():
                 scale = float(reference[part].abs().max()) + 1e-6
                 error = float((gradient - reference[part]).abs().max()) / scale
                 assert error < 5e-5, (part, error, dense)
+
+
+def test_sinks_are_not_trained() -> None:
+    assert "does not train the sinks" in (unsupported_reason(build("gpt_oss", "full")) or "")
 
 
 @pytest.mark.parametrize("name", VARIANTS)

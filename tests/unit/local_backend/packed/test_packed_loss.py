@@ -23,7 +23,7 @@ from local_backend.models.load_model import LoadedModel
 from local_backend.packed import FAMILIES, ModelFamily, PackedLoss, layout, unsupported_reason
 from local_backend.packed.projections import FusedProjection
 from local_backend.settings import LoraSettings
-from local_backend.training.loss import PaddedLoss, choose_path, forward_padded, make_loss
+from local_backend.training.loss import OwnForwardLoss, choose_path, forward_padded, make_loss
 from local_backend.training.objectives import find_objective
 
 CPU = torch.device("cpu")
@@ -242,9 +242,9 @@ def test_local_packed_selects_the_path(tiny_model: Path, gpt2: LoadedModel) -> N
         choose_path(gpt2, True)
 
 
-def test_another_family_trains_on_the_padded_path(gpt2: LoadedModel) -> None:
+def test_another_family_trains_by_its_own_forward_pass(gpt2: LoadedModel) -> None:
     loss = make_loss(gpt2, OBJECTIVE, "auto", torch.float32, CPU)
-    assert isinstance(loss, PaddedLoss) and not loss.enable_gradient_checkpointing()
+    assert isinstance(loss, OwnForwardLoss) and not loss.enable_gradient_checkpointing()
     loss(SETS["short and long"]).backward()
     moved = [layer.lora_B.grad.abs().sum() for _, layer in lora.lora_layers(gpt2.model)]
     assert len(moved) == 4 and all(moved)
@@ -328,5 +328,7 @@ def test_check_knows_the_same_families() -> None:
 
 def test_nothing_imports_the_packed_path_past_its_door() -> None:
     package = Path(layout.__file__).parents[1]
-    sources = [path for path in package.rglob("*.py") if path.parent.name != "packed"]
+    sources = [
+        path for path in package.rglob("*.py") if "packed" not in path.parts[len(package.parts) :]
+    ]
     assert [path for path in sources if "local_backend.packed." in path.read_text()] == []
