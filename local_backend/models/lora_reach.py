@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from local_backend.models.linear_layers import is_linear
+from local_backend.models.linear_layers import is_linear, linear_shape
 from local_backend.models.target_modules import ROUTER, Selection, is_router
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _counted_weights(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module, i
             seen.add(id(weight))
             is_layer = is_linear(module) and parameter == "weight"
             target = name if is_layer else f"{name}.{parameter}"
-            yield target, module, weight.numel()
+            # Of the layer, because two weights of 4 bits are stored as one number.
+            yield target, module, math.prod(linear_shape(module)) if is_layer else weight.numel()
 
 
 def _reason(name: str, module: nn.Module) -> str:
