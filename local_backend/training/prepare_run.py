@@ -20,7 +20,7 @@ from local_backend.distributed.dtensor import is_dtensor
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_json
-from local_backend.libraries import silence_libraries
+from local_backend.libraries import pause_collection, silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
 from local_backend.models.load_tokenizer import fix_template_date
 from local_backend.packed import JobSize, choose_kernels, use_kernels
@@ -194,7 +194,8 @@ def load_model_and_loss(
         reporter.process_group = replace(reporter.process_group, is_sharded=True)
         loaded, loss = fsdp.load_sharded(settings, objective, reporter.process_group, device, dtype)
     else:
-        loaded = load_for_training(settings, device, dtype)
+        with pause_collection():
+            loaded = load_for_training(settings, device, dtype)
         loss = make_loss(loaded, objective, settings.packed, dtype, device)
     reporter.log(f"training on the {loss.name} path: {loss.reason}")
     if fix_template_date(loaded.tokenizer, settings.created_on):
