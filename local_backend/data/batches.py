@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from local_backend.data.examples import Example, flatten_rows, longest_first
+from local_backend.device import copy_to_device
 
 IGNORE_INDEX = -100
 """The label of a token without loss (torch.nn.functional.cross_entropy's default)."""
@@ -99,4 +100,4 @@ def collate(
         labels[row, :size][example.loss_mask] = example.ids[example.loss_mask]
     kept = np.flatnonzero((labels[:, 1:] != IGNORE_INDEX).any(axis=0))
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
-    return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+    return {name: copy_to_device(torch.from_numpy(array), device) for name, array in batch.items()}

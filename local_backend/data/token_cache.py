@@ -60,6 +60,9 @@ NOT_OF_TOKENIZERS = frozenset(
     {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md"}
 )
 """Files of a model's folder that no tokenizer reads."""
+LARGEST_TOKENIZER_BYTES = 256 << 20
+"""A larger file has weights, whatever it is called."""
+TEMPLATES = "additional_chat_templates"
 POLL_S = 0.05
 SPARE_BYTES = 64 << 20
 """Disk space that is left to the job itself."""
@@ -101,17 +104,27 @@ def load_tokens(
     `poll` is called between blocks, and may raise. Raise TrainerError as Objective.encode does, and
     DiskFull before the disk is full.
     """
-    objective, key = source.objective, None
-    if objective.keeps_tokens:
-        key = token_key(source, file)
-        kept = _open_or_make(source, file, token_cache() / key, poll)
-    else:
-        made = objective.encode(file, settings, source.record_format, source.max_length)
-        kept = Kept(made, None, False)
-    if kept.key is not None:
+    objective, cache = source.objective, token_cache()
+    if objective.keeps_tokens and _is_writable(cache):
+        kept = _open_or_make(source, file, cache / token_key(source, file), poll)
         kept.data.records = file.records
         objective.check_encoded(kept.data, file, settings, source.max_length)
-    return kept
+        return kept
+    made = objective.encode(file, settings, source.record_format, source.max_length)
+    return Kept(made, None, False)
+
+
+def _is_writable(cache: Path) -> bool:
+    """Return whether tokens can be kept there; without, they are made at each start."""
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (PermissionError, FileExistsError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return False
+    return os.access(cache, os.W_OK | os.X_OK)
 
 
 def _open_or_make(
@@ -120,7 +133,6 @@ def _open_or_make(
     data = _open_kept(folder)
     if data is not None:
         return Kept(data, folder.name, True)
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with hold_lock(folder.with_name(f"{folder.name}.lock"), poll):
         data = _open_kept(folder)  # another process may have made it meanwhile
         if data is not None:
@@ -254,13 +266,21 @@ def hash_tokenizer(source: TokenSource) -> str:
     """
     folder = Path(source.folder)
     if folder.is_dir():
-        paths = (path for path in folder.rglob("*") if path.suffix not in NOT_OF_TOKENIZERS)
-        return _hash_files(folder, paths)
+        # Not what is below: a clone has its weights once more in .git, a training its checkpoints.
+        paths = (*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*"))
+        return _hash_files(folder, filter(_may_be_tokenizers, paths))
     import tempfile
 
     with tempfile.TemporaryDirectory() as saved:
         source.record_format.tokenizer.save_pretrained(saved)
         return _hash_files(Path(saved), Path(saved).rglob("*"))
+
+
+def _may_be_tokenizers(path: Path) -> bool:
+    """Return whether a tokenizer may read this file of a model's folder."""
+    if path.suffix in NOT_OF_TOKENIZERS or not path.is_file():
+        return False
+    return path.stat().st_size <= LARGEST_TOKENIZER_BYTES
 
 
 @lru_cache(maxsize=1)

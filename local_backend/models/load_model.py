@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,19 +13,13 @@ from torch import nn
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.distributed.dtensor import is_dtensor
-from local_backend.errors import TrainerError
-from local_backend.models import lora
+from local_backend.models import four_bits, lora
 from local_backend.models.load_tokenizer import load_tokenizer
-from local_backend.models.lora_reach import AdapterReach, measure_reach
+from local_backend.models.lora_reach import AdapterReach
 from local_backend.models.portable_config import write_portable_config
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
-from local_backend.models.target_modules import (
-    check_rank,
-    select_targets,
-    without_stacked_experts,
-)
 from local_backend.models.weights import locate_weights
-from local_backend.settings import LoraSettings, Settings
+from local_backend.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,66 +95,17 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
         loaded.model.train()
         return loaded
     if settings.method == "qlora":
-        loaded = load_model(source, dtype, device, **nf4_options(device, dtype))
-        loaded.model, loaded.adapter_reach = attach_peft_adapters(
-            loaded.model, settings.lora, settings.seed
-        )
+        four_bits.keep_memory_compact(device)
+        loaded = load_model(source, dtype, device, **four_bits.nf4_options(device, dtype))
+        four_bits.check_pays(loaded.model, device, settings.packed)
+        four_bits.keep_gradients(loaded.model)
     else:
         loaded = load_model(source, dtype, device)
-        loaded.adapter_reach = lora.attach_adapters(loaded.model, settings.lora, settings.seed)
+    loaded.adapter_reach = lora.attach_adapters(
+        loaded.model, settings.lora, settings.seed, experts=settings.method != "qlora"
+    )
     loaded.model.train()
     return loaded
-
-
-def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the `from_pretrained` options for frozen weights in 4 bits (QLoRA's nf4).
-
-    Raise TrainerError without CUDA or without bitsandbytes.
-    """
-    if device.type != "cuda":
-        raise TrainerError(
-            f"local.method is qlora, and the device is {device.type}: 4-bit weights need CUDA.",
-            fix="use `method: lora`, or run on a machine with an NVIDIA GPU.",
-        )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise TrainerError(
-            "local.method is qlora, and bitsandbytes is not installed.",
-            fix="pip install 'cloudft[qlora]'",
-        )
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
-
-
-def attach_peft_adapters(
-    model: PreTrainedModel, settings: LoraSettings, seed: int
-) -> tuple[Any, AdapterReach]:
-    """Return a quantized model with fresh PEFT adapters drawn from `seed`, and what they reach.
-
-    PEFT's own layers, because they support 4-bit weights. Stacked experts, which have none in 4
-    bits, get no adapter. Raise TrainerError for unknown modules.
-    """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    selection = without_stacked_experts(model, select_targets(model, settings))
-    check_rank(model, selection.targets, settings)
-    reach = measure_reach(model, selection)
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides it; a float is fine
-        lora_dropout=settings.dropout,
-        target_modules=selection.targets,
-        task_type="CAUSAL_LM",
-    )
-    model = prepare_model_for_kbit_training(model)
-    torch.manual_seed(seed)
-    return get_peft_model(model, config), reach
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -187,14 +131,11 @@ def save_tuned_model(
     """
     model = loaded.model
     model.config.use_cache = True
-    if settings.method == "lora":
+    if settings.method != "full":
         lora.save_adapter(model, settings.lora, folder, loaded.source, weights)
     elif any(is_dtensor(weight) for weight in model.parameters()):
         buffers = {n: t for n, t in model.state_dict().items() if not is_dtensor(t)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
-    elif settings.method == "qlora":
-        # Without `False`, PEFT adds the whole output layer where that has an adapter.
-        model.save_pretrained(folder, save_embedding_layers=False)
     else:
         model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)

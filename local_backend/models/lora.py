@@ -30,6 +30,7 @@ from local_backend.models.target_modules import (
     is_last_part,
     match_target_layers,
     select_targets,
+    without_stacked_experts,
 )
 from local_backend.settings import LoraSettings
 
@@ -91,12 +92,16 @@ LoraLayer = LoraLinear | LoraExperts
 """A linear layer or a stack of experts with its update."""
 
 
-def attach_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> AdapterReach:
+def attach_adapters(
+    model: PreTrainedModel, lora: LoraSettings, seed: int, *, experts: bool = True
+) -> AdapterReach:
     """Attach fresh adapters, drawn from `seed`, to the selected layers; freeze the rest.
 
-    Return what they reach.
+    Without `experts`, stacked experts get none. Return what they reach.
     """
     selection = select_targets(model, lora)
+    if not experts:
+        selection = without_stacked_experts(model, selection)
     check_rank(model, selection.targets, lora)
     reach = measure_reach(model, selection)
     torch.manual_seed(seed)

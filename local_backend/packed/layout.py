@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from local_backend.data.examples import Example, flatten_rows
+from local_backend.device import copy_to_device
 
 MIN_SHARED_PREFIX = 8
 """A shorter shared prefix is not worth a row of its own."""
@@ -116,7 +117,7 @@ def pack_examples(
     ids, positions, lengths = (np.pad(x, padding) for x in (ids, positions, lengths))
 
     def to_device(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        return copy_to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
 
     def make_group(rows: Sequence[tuple[int, int]], prefix_length: int) -> RowGroup:
         index = _row_indices(rows, gap=len(ids) - 1)

@@ -180,7 +180,12 @@ CASES = [
         "no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"
     ),
     InvalidJob(
-        "qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"
+        "qlora",
+        setting(local__method="qlora"),
+        3,
+        "local.method",
+        "bitsandbytes is not",
+        "`method: lora`",
     ),
     InvalidJob(
         "fsdp", setting(local__fsdp=True), 3, "local.fsdp", "several processes", "processes (auto"

@@ -8,11 +8,13 @@ import botocore.session
 import pytest
 
 from cloudft import types
+from cloudft.backends.local import four_bits as check
 from cloudft.backends.local import job_folder, request
 from cloudft.evaluate.rewards import prompts
 from cloudft.storage import artifacts
 from local_backend import job_dir, settings
 from local_backend.grading import shapes
+from local_backend.models import four_bits
 
 
 def constants(module: Any) -> dict[str, Any]:
@@ -45,6 +47,11 @@ def test_no_file_name_of_the_trainer_is_unknown_outside() -> None:
 
 def test_a_request_has_the_version_that_the_trainer_reads() -> None:
     assert request.VERSION == settings.VERSION
+
+
+def test_the_price_of_four_bits_is_the_trainers() -> None:
+    assert check.PRICE == four_bits.PRICE_ON_CPU
+    assert check.LEAST_PARAMETERS == four_bits.LEAST_PARAMETERS
 
 
 def test_a_grader_gets_the_same_metadata_from_the_trainer() -> None:

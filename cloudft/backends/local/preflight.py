@@ -15,6 +15,7 @@ from cloudft import catalogue
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.local import environment, limits
 from cloudft.backends.local.embedding_rows import tokens_beyond_embedding
+from cloudft.backends.local.four_bits import check_four_bits
 from cloudft.backends.local.reinforcement import check_reinforcement
 from cloudft.backends.local.request import (
     build_targets_request,
@@ -269,7 +270,7 @@ def _check_packed(job: LoadedJob) -> Iterator[Finding]:
             "NotPacked",
             "local.packed",
             f"local.packed is true, and the packed path can't train this model: {problem}",
-            "set local.packed: auto, which trains it on the padded path.",
+            "set local.packed: auto, which trains it by its own forward pass.",
         )
 
 
@@ -312,31 +313,33 @@ def measure_adapters(job: LoadedJob, environ: Mapping[str, str]) -> AdapterReach
     [reply] = run_trainer_program(program, environ, request=body)
     found = convert(reply, TrainerAdapters, file="the reply of the trainer")
     left_out = tuple(WeightsLeftOut(kind.name, kind.reason, kind.share) for kind in found.left_out)
-    return AdapterReach(found.layers, found.share, left_out, found.text)
+    return AdapterReach(found.layers, found.share, left_out, tuple(found.not_merged), found.text)
 
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:
-    local = job.spec.local
-    device = "cuda" if local.method == "qlora" else local.device
-    if device in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
+    device, is_qlora = job.spec.local.device, job.spec.local.method == "qlora"
+    # PyTorch takes seconds to start, and without a named device nothing can be missing.
+    if importlib.util.find_spec("torch") is None or (device in ("auto", "cpu") and not is_qlora):
         return
     machine = probe_devices()
-    present = (device == "mps" and machine["mps"]) or (device == "cuda" and bool(machine["gpus"]))
-    if not present:
-        field = "local.method" if local.method == "qlora" else "local.device"
-        what = (
-            "qlora holds the frozen weights in 4 bits, which needs CUDA"
-            if (local.method == "qlora")
-            else f"local.device is {device}"
-        )
+    named = {"mps": machine["mps"], "cuda": bool(machine["gpus"])}
+    if not named.get(device, True):
         yield _finding(
             job,
             "error",
             "NoSuchDevice",
-            field,
-            f"{what}, and PyTorch finds no {device} device on this machine",
-            "use `method: lora`." if local.method == "qlora" else "use `device: auto`.",
+            "local.device",
+            f"local.device is {device}, and PyTorch finds no {device} device on this machine",
+            "use `device: auto`.",
         )
+    elif is_qlora:
+        chosen = machine["device"] if device == "auto" else device
+        model = trained_model(job)
+        families = {_model_type(folder) for folder in model.folders} if model else set()
+        # Without a folder it is a model of the catalogue: all of those take the packed path.
+        knows_family = not families or not families.isdisjoint(PACKED_FAMILIES)
+        packed = job.spec.local.packed is not False and knows_family
+        yield from check_four_bits(job, chosen, machine["packages"], packed=packed)
 
 
 def probe_devices() -> dict[str, Any]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from cloudft import catalogue
-from cloudft.backends.trained_model import trained_model
-from cloudft.catalogue import Instance, Model
+from cloudft.backends.trained_model import count_parameters, trained_model
+from cloudft.catalogue import Instance
 from cloudft.catalogue.instances import GIB, HourlyPrice
-from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
-from cloudft.storage.documents import decode
 
 BYTES_PER_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
 """Frozen weights in 16 or 4 bits with gradients and moments of adapters; or all in 32 bits: the
@@ -25,26 +20,6 @@ PRICE_REGION = "us-west-2"
 """Region by whose prices the cheapest instance type is chosen."""
 DISK_GB, DISK_COPIES = 30, 3
 """Disk beside the weights, and the copies of these: downloaded, checkpoint, output."""
-
-
-def count_parameters(model: Model) -> int | None:
-    """Return the number of parameters: the catalogue's, or by the weight files; None if unknown."""
-    if model.parameters:
-        return model.parameters
-    for folder in model.folders:
-        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        if size:
-            return size // (4 if _is_float32(folder) else 2)
-    return None
-
-
-def _is_float32(folder: Path) -> bool:
-    path = folder / "config.json"
-    try:
-        config = decode(path.read_bytes(), dict[str, Any], file=path)
-    except (OSError, BadDocument):
-        return False
-    return bool((config.get("dtype") or config.get("torch_dtype")) == "float32")
 
 
 def required_gpu_bytes(job: LoadedJob, gpus: int = 1) -> int | None:

@@ -218,7 +218,7 @@ def _check_instance(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding
         fix = "use a larger one, or `method: qlora`; without instance_type one is chosen."
         yield finding("InstanceSmall", field, message, fix, "warning")
     if known and known.gpus == 0 and job.spec.local.method == "qlora":
-        message = f"local.method is qlora: 4-bit weights need a GPU, and {name} has none"
+        message = f"local.method is qlora, which is slow without a GPU, and {name} has none"
         yield finding("NoGpu", field, message, "use ml.g5.xlarge, for example; or `method: lora`.")
     elif known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"

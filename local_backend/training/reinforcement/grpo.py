@@ -251,12 +251,8 @@ def describe_groups(groups: Sequence[Group], settings: Reinforcement) -> dict[st
 @contextlib.contextmanager
 def base_model(run: TrainingRun) -> Iterator[None]:
     """Turn the model in training into its base within the context."""
-    if run.settings.method == "qlora":
-        with run.loaded.model.disable_adapter():  # type: ignore[operator]  # of PEFT's model
-            yield
-    else:
-        with lora.disable_adapters(run.loaded.model):
-            yield
+    with lora.disable_adapters(run.loaded.model):
+        yield
 
 
 def log_probs(run: TrainingRun, examples: Sequence[PolicyExample]) -> list[np.ndarray]:

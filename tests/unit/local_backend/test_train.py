@@ -231,7 +231,7 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"method": "qlora"}, ["4-bit weights need CUDA", "method: lora"]),
+        ({"method": "qlora"}, ["bitsandbytes is not installed", "method: lora"]),
         ({"method": "qlora", "fsdp": True}, ["shards no 4-bit weights", "method: lora"]),
         ({"fsdp": True}, ["the job has one", "raise local.processes"]),
         ({"maxLength": tiny.CONTEXT + 1}, [f"is {tiny.CONTEXT} tokens"]),
@@ -243,7 +243,7 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
         ({"version": 2}, ["version 2", "reads version 1"]),
     ],
     ids=[
-        *("qlora-on-cpu", "sharded-qlora", "nothing-to-shard-over"),
+        *("qlora-without-its-package", "sharded-qlora", "nothing-to-shard-over"),
         *("longer-than-the-context", "unknown-modules", "no-weights", "version"),
     ],
 )
