@@ -23,10 +23,10 @@ from local_backend.packed.families import find_family
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LEAST_PARAMETERS = 1_200_000_000
+LEAST_PARAMETERS = 500_000_000
 """Below that, QLoRA on a CPU takes no less memory than LoRA on the packed path.
 
-Measured (benchmarks/RESULTS.md): 1.14 of it at 0.4 billion parameters, 1.04 at 1.0 billion.
+Measured (benchmarks/RESULTS.md): 1.07 of it at 0.32 billion parameters, 0.68 at 1.05 billion.
 """
 PRICE_ON_CPU = (
     "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2; a step takes as long as LoRA's"

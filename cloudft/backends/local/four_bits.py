@@ -10,7 +10,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 FIELD = "local.method"
-LEAST_PARAMETERS = 1_200_000_000
+LEAST_PARAMETERS = 500_000_000
 """Below that, QLoRA on a CPU takes no less memory than LoRA on the packed path."""
 PRICE = (
     "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2; a step takes as long as LoRA's"
