@@ -334,13 +334,14 @@ class WeightsLeftOut:
 class AdapterReach:
     """What a job's adapters reach: how many layers, and which share of the model's weights.
 
-    Counted are weights of two or more dimensions, without embeddings and output layer. `text` is
-    all of it in one line.
+    Counted are weights of two or more dimensions, without embeddings and output layer. `not_merged`
+    are adapted layers whose updates can't be merged. `text` is all of it in one line.
     """
 
     layers: int
     share: float
     left_out: tuple[WeightsLeftOut, ...]
+    not_merged: tuple[str, ...]
     text: str
 
 

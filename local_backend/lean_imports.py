@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.util
 import json
@@ -22,12 +23,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from local_backend.job_dir import WeightSource
+from local_backend.libraries import pause_collection
 from local_backend.models.weights import find_model_folder
 from local_backend.settings import Settings
 
@@ -43,17 +46,33 @@ NEEDS_MORE = ("quantization_config", "auto_map")
 """Keys of a config.json: its quantizer, or the model's own code, may need any package."""
 
 
+_allowed: list[bool] = []
+
+
+def allow_lean_imports() -> None:
+    """Declare that this process runs a program of the trainer and nothing else.
+
+    Elsewhere packages are not hidden, because others in the process may import them.
+    """
+    _allowed.append(True)
+
+
 def import_modeling(settings: Settings) -> bool:
     """Import transformers' modeling code for a job; return whether that was the lean import."""
     models = [settings.weights]
     if settings.distillation is not None:
         models.append(settings.distillation.weights)
-    return import_transformers(lean=lean_imports_suffice(settings.method, settings.fsdp, models))
+    with pause_collection():
+        is_lean = import_transformers(
+            lean=lean_imports_suffice(settings.method, settings.fsdp, models)
+        )
+    gc.freeze()  # what was imported stays: no collection has to look through it
+    return is_lean
 
 
 def import_transformers(*, lean: bool) -> bool:
     """Import transformers' modeling code; return whether that was the lean import."""
-    if not lean or MODELING in sys.modules:
+    if not (lean and _allowed) or MODELING in sys.modules:
         importlib.import_module(MODELING)
         return False
     hidden = hide_packages()
@@ -134,9 +153,41 @@ def _without_distributed() -> Iterator[None]:
 def _lazy_dynamo() -> Iterator[None]:
     """Put a module in place of `torch._dynamo` that becomes it on first use."""
     spec = None if DYNAMO in sys.modules else importlib.util.find_spec(DYNAMO)
-    if spec is not None:
-        sys.modules[DYNAMO] = LazyDynamo(spec)
+    if spec is None:
+        yield
+        return
+    sys.modules[DYNAMO] = lazy = LazyDynamo(spec)
     yield
+    if sys.modules[DYNAMO] is lazy:
+        sys.meta_path.insert(0, DynamoFirst())
+
+
+class DynamoFirst:
+    """A finder that imports `torch._dynamo` itself before a module of its package."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Return the spec of a module that was imported with the package; None for all others."""
+        package = sys.modules.get(DYNAMO)
+        if not name.startswith(f"{DYNAMO}.") or not isinstance(package, LazyDynamo):
+            return None
+        package.load()
+        module = sys.modules.get(name)
+        return None if module is None else ModuleSpec(name, ImportedModule(module))
+
+
+class ImportedModule(Loader):
+    """A loader of a module that is imported already: it must not run twice."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module as it is."""
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Keep what the module knows of its origin."""
+        module.__spec__ = self._spec
 
 
 class LazyDynamo(ModuleType):

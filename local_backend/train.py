@@ -25,7 +25,7 @@ from local_backend.distributed.process_group import (
 )
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, METRICS, STOPPED, JobDir
-from local_backend.lean_imports import import_modeling
+from local_backend.lean_imports import allow_lean_imports, import_modeling
 from local_backend.process_exit import exit_now
 from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
@@ -176,4 +176,5 @@ def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    allow_lean_imports()
     exit_now(main())

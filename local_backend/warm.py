@@ -1,16 +1,17 @@
-"""Start trainers from a process that has imported all they need: `python -m local_backend.warm`.
+"""Fork trainers from a process that has imported all they need: `python -m local_backend.warm`.
 
 `cloudft` runs it while it prepares a job, or for a command that trains several jobs one after
 another. It imports what the first message on its socket says, then forks a supervisor for each job
 that it receives, which forks the trainer. Both are sessions of their own: nothing that happens to
 this process, or to another job, reaches them. It exits when the other end of the socket is closed.
 
-Only an import has run before a fork: no thread, no kernel, no random number. So a forked trainer
+Only imports have run before a fork: none of torch's threads, no random number. So a forked trainer
 computes what one that was started on its own computes.
 
 Messages (JSON) from the other end: `{"method", "fsdp", "models": [WEIGHTS, ...]}` first; then for
-each job `{"jobDir"}` with two file descriptors, the job's held lock and its log. The answer
-`{"pid"}` comes from the supervisor itself.
+each job `{"jobDir"}` with two file descriptors, the job's held lock and its log; or, to answer
+prompts, `{"answer": JOB_DIR}` with the standard streams of inference/generate.py. The answer
+`{"pid"}` comes from the forked process itself.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from typing import Any, NoReturn
 
 from local_backend.__main__ import TrainerProcess, start_trainers, supervise
 from local_backend.job_dir import JobDir
-from local_backend.lean_imports import import_transformers, lean_imports_suffice
+from local_backend.lean_imports import (
+    allow_lean_imports,
+    import_transformers,
+    lean_imports_suffice,
+)
 from local_backend.models.weights import find_model_folder
 from local_backend.process_title import set_command_line
 
@@ -45,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("room", nargs="?", help="room for the command lines of the forks")
     args = parser.parse_args(argv)
     with socket.socket(fileno=args.socket_fd) as link:
+        gc.disable()  # as in libraries.pause_collection
+        importlib.import_module("torch")  # in any case; the job is not known yet
         first, _ = receive(link)
         if first is None:
             return 0
@@ -55,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if message is None:
                 return 0
             if os.fork() == 0:
+                if "answer" in message:
+                    run_generate(link, JobDir(message["answer"]), fds)
                 run_supervisor(link, JobDir(message["jobDir"]), fds, is_lean)
             for fd in fds:
                 os.close(fd)
@@ -68,13 +77,13 @@ def receive(link: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 def preload(first: dict[str, Any]) -> bool:
     """Import what trainers of such a job import; return whether that was the lean import."""
+    allow_lean_imports()
     is_lean = import_transformers(
         lean=lean_imports_suffice(first["method"], first["fsdp"], first["models"])
     )
     importlib.import_module("local_backend.train")
     for weights in first["models"]:
         _import_family(find_model_folder(weights))
-    gc.collect()
     gc.freeze()  # no collection in a fork copies these pages
     return is_lean
 
@@ -92,6 +101,7 @@ def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean
 
     def run() -> int:
         lock, log = fds
+        gc.enable()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(log, 1)
@@ -103,6 +113,25 @@ def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean
         link.close()
         start = fork_trainer if can_fork(job_dir, is_lean) else start_trainers
         return supervise(job_dir, lock, start)
+
+    _run_and_exit(run)
+
+
+def run_generate(link: socket.socket, job_dir: JobDir, fds: list[int]) -> NoReturn:
+    """Answer prompts for a job's models in this process, which was just forked, and exit."""
+
+    def run() -> int:
+        os.setsid()
+        gc.enable()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+            os.close(fd)
+        sys.argv = ["local_backend.inference.generate", str(job_dir.path)]
+        set_command_line([sys.executable, "-m", *sys.argv])
+        link.send(json.dumps({"pid": os.getpid()}).encode())
+        link.close()
+        return int(importlib.import_module(sys.argv[0]).main())
 
     _run_and_exit(run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ TRAINING_BACKENDS: dict[str, str] = {
     "sagemaker": "cloudft.backends.sagemaker.backend:SageMakerBackend",
 }
 """Name -> `module:class` of each backend that trains. The class is called with a Home."""
+EARLY_STARTS = {"local": "cloudft.backends.local.warm_process:start_early"}
+"""Name -> `module:function` that returns a context in which something slow begins already."""
 FOLLOW_UP_BACKENDS: dict[str, str] = {
     "import": "cloudft.backends.bedrock.model_import.backend:ImportBackend",
     "copy": "cloudft.backends.bedrock.derived_models.backend:CopyBackend",
@@ -35,6 +37,18 @@ def make_backend(name: str, home: Home) -> Backend:
     Commands call `for_job` or `bind` on it once.
     """
     return backend_class(name)(home)  # type: ignore[call-arg]
+
+
+def start_early(name: str) -> AbstractContextManager[None]:
+    """Return a context for a command that will submit to that backend, before anything is known.
+
+    What the backend's jobs need in any case may start at once; `warm_start` takes it.
+    """
+    if name not in EARLY_STARTS:
+        return nullcontext()
+    module, _, attribute = EARLY_STARTS[name].partition(":")
+    found: AbstractContextManager[None] = getattr(import_module(module), attribute)()
+    return found
 
 
 def backend_class(name: str) -> type[Backend]:

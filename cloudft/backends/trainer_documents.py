@@ -86,6 +86,7 @@ class TrainerAdapters(msgspec.Struct, rename="camel"):
     share: float
     text: str
     left_out: list[TrainerWeightsLeftOut] = []
+    not_merged: list[str] = []
 
 
 class TrainerState(msgspec.Struct, rename="camel"):

@@ -5,7 +5,8 @@ Rendering a record is Python and holds the GIL, so several cores take several pr
 standard input: first {"source", "chatTemplate", "stopTexts", "format", "customizationType",
 "maxLength", "path"}, then {"start", "end", "first", "count"} for each block. For each, it writes a
 line {"counts", "sizes", "rows"} and the arrays `ids` (int32), `mask`, `ends` (int64) and `rows` as
-bytes; or {"error", "fix"}. It ends with its input, so none outlives a trainer that is killed.
+bytes; or {"error", "fix"}. It ends with its input: a trainer that is killed leaves none for longer
+than a block.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
     from local_backend.settings import DataFile
 
-MANY_RECORDS = 20_000
-"""From here on several processes pay: they take half a second to start, and this one 40 us a
-record."""
+MANY_RECORDS = 50_000
+"""From here on several processes pay: they take half a second to start, two where the tokenizer was
+not prepared, and this one 40 us a record."""
 AHEAD = 2
 """Blocks in work for each process, so that none waits for the file to be written."""
 

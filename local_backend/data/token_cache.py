@@ -101,17 +101,27 @@ def load_tokens(
     `poll` is called between blocks, and may raise. Raise TrainerError as Objective.encode does, and
     DiskFull before the disk is full.
     """
-    objective, key = source.objective, None
-    if objective.keeps_tokens:
-        key = token_key(source, file)
-        kept = _open_or_make(source, file, token_cache() / key, poll)
-    else:
-        made = objective.encode(file, settings, source.record_format, source.max_length)
-        kept = Kept(made, None, False)
-    if kept.key is not None:
+    objective, cache = source.objective, token_cache()
+    if objective.keeps_tokens and _is_writable(cache):
+        kept = _open_or_make(source, file, cache / token_key(source, file), poll)
         kept.data.records = file.records
         objective.check_encoded(kept.data, file, settings, source.max_length)
-    return kept
+        return kept
+    made = objective.encode(file, settings, source.record_format, source.max_length)
+    return Kept(made, None, False)
+
+
+def _is_writable(cache: Path) -> bool:
+    """Return whether tokens can be kept there; without, they are made at each start."""
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (PermissionError, FileExistsError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return False
+    return os.access(cache, os.W_OK | os.X_OK)
 
 
 def _open_or_make(
@@ -120,7 +130,6 @@ def _open_or_make(
     data = _open_kept(folder)
     if data is not None:
         return Kept(data, folder.name, True)
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with hold_lock(folder.with_name(f"{folder.name}.lock"), poll):
         data = _open_kept(folder)  # another process may have made it meanwhile
         if data is not None:

@@ -49,6 +49,7 @@ from local_backend.inference.log_likelihood import (
 from local_backend.inference.model_variants import TUNED, ModelVariants
 from local_backend.inference.prefix_cache import PrefixCache, shared_prefix_length
 from local_backend.job_dir import JobDir
+from local_backend.lean_imports import allow_lean_imports, import_modeling
 from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel
 from local_backend.process_exit import exit_now
@@ -333,8 +334,10 @@ def main() -> int:
     """Answer until standard input ends. Send the output of libraries to standard error."""
     with ReplyWriter() as reply:
         job_dir = JobDir(Path(sys.argv[1]))
+        settings = read_settings(job_dir)
+        import_modeling(settings)
         silence_libraries()
-        models = ModelVariants(job_dir, read_settings(job_dir))
+        models = ModelVariants(job_dir, settings)
         reply({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
@@ -346,4 +349,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    allow_lean_imports()
     exit_now(main())

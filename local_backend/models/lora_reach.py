@@ -6,7 +6,7 @@ Counted are weights of two or more dimensions; embeddings and the output layer a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +33,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class AdapterReach:
-    """How many layers and stacked parameters get an adapter, and which share of the weights."""
+    """How many layers and stacked parameters get an adapter, and which share of the weights.
+
+    `not_merged` are the kinds of adapted layers whose updates can't be merged.
+    """
 
     layers: int
     share: float
     left_out: tuple[LeftOut, ...]
+    not_merged: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the reply of `local_backend.models.target_modules`."""
@@ -45,12 +49,16 @@ class AdapterReach:
             "layers": self.layers,
             "share": self.share,
             "leftOut": [asdict(kind) for kind in self.left_out],
+            "notMerged": list(self.not_merged),
             "text": self.describe(),
         }
 
     def describe(self) -> str:
         """Return one line: the share, and what is left out by its reason."""
         text = f"{_percent(self.share)} of the weights are under an adapter ({self.layers} layers)"
+        if self.not_merged:
+            names = _join_names(self.not_merged)
+            text = f"{text}; can't be merged, as they share weights: {names}"
         if not self.left_out:
             return text
         reasons: dict[str, list[str]] = {}
@@ -65,7 +73,7 @@ def _percent(share: float) -> str:
     return f"{math.floor(share * 1000) / 10:g} %"
 
 
-def _join_names(names: list[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
 
@@ -87,7 +95,8 @@ def measure_reach(model: PreTrainedModel, selection: Selection) -> AdapterReach:
         LeftOut(kind, reason, size / total)
         for (kind, reason), size in sorted(sizes.items(), key=lambda item: -item[1])
     )
-    return AdapterReach(len(targets), adapted / total if total else 0.0, left_out)
+    share = adapted / total if total else 0.0
+    return AdapterReach(len(targets), share, left_out, tuple(kinds_of(selection.shared)))
 
 
 def _counted_weights(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module, int]]:

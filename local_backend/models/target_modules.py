@@ -45,10 +45,14 @@ without calling them."""
 
 @dataclass(frozen=True)
 class Selection:
-    """What gets an adapter, and why the rest of what the names select does not."""
+    """What gets an adapter, and why the rest of what the names select does not.
+
+    `shared` are targets that can't be merged, because they share their weights.
+    """
 
     targets: list[str]
     left_out: dict[str, str]
+    shared: frozenset[str] = frozenset()
 
 
 def match_target_layers(model: PreTrainedModel, lora: LoraSettings) -> list[str]:
@@ -91,16 +95,16 @@ def select_targets(model: PreTrainedModel, lora: LoraSettings) -> Selection:
     if lora.target_modules == "all-linear":
         reasons = _reasons_of_all_linear(model, selected) | reasons
     _check_gradients(lora, selected, unreached)
-    return Selection([name for name in selected if name not in reasons], reasons)
+    targets = [name for name in selected if name not in reasons]
+    return Selection(targets, reasons, find_shared_layers(model) & set(targets))
 
 
 def without_stacked_experts(model: nn.Module, selection: Selection) -> Selection:
     """Return the selection's linear layers; the stacked experts are left out."""
     experts = find_expert_parameters(model)
-    return Selection(
-        [name for name in selection.targets if name not in experts],
-        selection.left_out | dict.fromkeys(experts, NOT_QUANTIZED),
-    )
+    targets = [name for name in selection.targets if name not in experts]
+    left_out = selection.left_out | dict.fromkeys(experts, NOT_QUANTIZED)
+    return Selection(targets, left_out, selection.shared)
 
 
 def find_target_layers(model: PreTrainedModel, lora: LoraSettings) -> list[str]:
@@ -133,7 +137,7 @@ def is_router(name: str) -> bool:
     return any(part == "gate" or "router" in part for part in name.split("."))
 
 
-def find_shared_layers(model: nn.Module) -> set[str]:
+def find_shared_layers(model: nn.Module) -> frozenset[str]:
     """Return the linear layers whose weight is used under more than one name.
 
     Each name would get an adapter, or only the first one; merged, all of them change the weight.
@@ -142,7 +146,7 @@ def find_shared_layers(model: nn.Module) -> set[str]:
     for name, module in model.named_modules(remove_duplicate=False):
         if is_linear(module):
             names.setdefault(id(weight_of(module)), []).append(name)
-    return {name for same in names.values() if len(same) > 1 for name in same}
+    return frozenset(name for same in names.values() if len(same) > 1 for name in same)
 
 
 def _check_names(model: PreTrainedModel, lora: LoraSettings, selected: Sequence[str]) -> None:

@@ -268,11 +268,10 @@ class QueryKeyNorm(torch.autograd.Function):
         ctx: QueryKeyNormContext, grad_output: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of `qkv` and, if needed, of the weights."""
-        qkv, *weights = ctx.saved_tensors[:3]
+        saved = ctx.saved_tensors  # once: under checkpointing each one can be read a single time
+        qkv, *weights = saved[:3]
         grad_qkv, grad_weights, at = grad_output.clone(), [], 0
-        for number, (weight, inverse_rms) in enumerate(
-            zip(weights, ctx.saved_tensors[3:], strict=True)
-        ):
+        for number, (weight, inverse_rms) in enumerate(zip(weights, saved[3:], strict=True)):
             width, norms = ctx.parts[number]
             here = slice(at, at + width)
             normalized = qkv[:, here].float().unflatten(1, (norms, -1)) * inverse_rms

@@ -151,6 +151,12 @@ def encode_training_data(settings: Settings) -> tuple[PreTrainedConfig, EncodedD
 
     The tokens are those of training itself, and kept for it.
     """
+    config, tokens = find_token_source(settings)
+    return config, load_tokens(tokens, settings.data["train"], settings).data
+
+
+def find_token_source(settings: Settings) -> tuple[PreTrainedConfig, TokenSource]:
+    """Return the model's configuration, and what the job's tokens are made with."""
     from transformers import AutoConfig
 
     source = locate_weights(settings.model_name, settings.weights)
@@ -162,8 +168,7 @@ def encode_training_data(settings: Settings) -> tuple[PreTrainedConfig, EncodedD
     loaded = LoadedModel(model, tokenizer, source, stop_ids, is_plain)
     objective = make_objective(settings)
     max_length = objective.resolve_max_length(settings, loaded.context_length)
-    tokens = TokenSource(objective, loaded.record_format(settings.format), source, max_length)
-    return config, load_tokens(tokens, settings.data["train"], settings).data
+    return config, TokenSource(objective, loaded.record_format(settings.format), source, max_length)
 
 
 def read_generation_config(source: str, config: PreTrainedConfig) -> GenerationConfig:

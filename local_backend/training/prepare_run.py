@@ -20,7 +20,7 @@ from local_backend.distributed.dtensor import is_dtensor
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_json
-from local_backend.libraries import silence_libraries
+from local_backend.libraries import pause_collection, silence_libraries
 from local_backend.models import four_bits
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
 from local_backend.models.load_tokenizer import fix_template_date
@@ -195,7 +195,8 @@ def load_model_and_loss(
         reporter.process_group = replace(reporter.process_group, is_sharded=True)
         loaded, loss = fsdp.load_sharded(settings, objective, reporter.process_group, device, dtype)
     else:
-        loaded = load_for_training(settings, device, dtype)
+        with pause_collection():
+            loaded = load_for_training(settings, device, dtype)
         loss = make_loss(loaded, objective, settings.packed, dtype, device)
     reporter.log(f"training on the {loss.name} path: {loss.reason}")
     if settings.method == "qlora" and device.type == "cpu":
@@ -244,8 +245,8 @@ def encode_data(
         encoded[role] = kept.data
         if kept.key is not None:
             keys[role] = kept.key
-            how = "kept" if kept.was_kept else "made"
-            reporter.log(f"tokens of {role}: {how}, {kept.data.records} records")
+        how = "kept" if kept.was_kept else "made"
+        reporter.log(f"tokens of {role}: {how}, {kept.data.records} records")
     if reporter.process_group.is_rank_zero:
         write_json(reporter.job_dir / TOKENS, keys)
     trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples

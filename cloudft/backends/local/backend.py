@@ -44,7 +44,8 @@ from cloudft.backends.local import probe as probing
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
-from cloudft.backends.local.warm_trainer import WarmTrainer, can_start_warm
+from cloudft.backends.local.warm_process import WarmProcess
+from cloudft.backends.local.warm_trainer import can_start_warm, open_warm_trainer
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.teacher import with_teacher
 from cloudft.data.staging.answered import unanswered_records
@@ -83,10 +84,6 @@ PROBE_PREFIX = ".probe-"
 REPLY_CHECK = "local_backend.grading.invoke"
 GRADER_ROLE = "grader"
 """Key of the grader's file in a plan."""
-SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
-"""How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
-trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
-glibc's malloc instead of one a thread: a tenth less memory, at the same speed."""
 EXIT_GRACE_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
@@ -114,7 +111,7 @@ class LocalBackend(
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self._warm_trainer: WarmTrainer | None = None
+        self._warm_trainer: WarmProcess | None = None
 
     @contextlib.contextmanager
     def warm_start(self, job: LoadedJob) -> Iterator[None]:
@@ -122,7 +119,7 @@ class LocalBackend(
         if self._warm_trainer is not None or not can_start_warm(job):
             yield
             return
-        self._warm_trainer = WarmTrainer(job, self._trainer_environment(hub=False))
+        self._warm_trainer = open_warm_trainer(job, self.home)
         try:
             yield
         finally:
@@ -302,7 +299,7 @@ class LocalBackend(
     def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
         """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
-        return model_process.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
 
     def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
         """Return the rewards in the reply of a grader that ran elsewhere."""
@@ -335,7 +332,7 @@ class LocalBackend(
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
         """Start a process that answers for the job's models. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
-        return model_process.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
         """Write the folder of a base model: a job.json that is never trained."""
@@ -475,13 +472,7 @@ class LocalBackend(
         return self._trainer_environment(hub=hub or environment.job_needs_download(job / names.JOB))
 
     def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
-        kept = environment.filter_environment(os.environ, hub=hub)
-        ours = {
-            "CLOUDFT_MODEL_CACHE": str(self.home.models),
-            "CLOUDFT_TOKEN_CACHE": str(self.home.tokens),
-            "PYTHONUNBUFFERED": "1",
-        }
-        return SHARED_MACHINE_ENVIRON | kept | ours
+        return environment.trainer_environment(self.home, hub=hub)
 
 
 def _grader_file(staged: StagedJob) -> dict[str, Path]:

@@ -7,6 +7,7 @@ model and writes a log.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 
 from cloudft.errors import BadDocument
 from cloudft.storage.documents import decode
+from cloudft.storage.home import Home
 
 ALLOWED_NAMES = frozenset(
     {
@@ -45,6 +47,12 @@ HUB_NAMES = frozenset(
 """What a program needs besides that downloads: a gated model's token, proxies with a password."""
 
 
+SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
+"""How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
+trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
+glibc's malloc instead of one a thread: a tenth less memory, at the same speed."""
+
+
 class WeightLocation(msgspec.Struct):
     """A location of a model's weights, as job.json names it."""
 
@@ -66,6 +74,17 @@ class _Distillation(msgspec.Struct):
 class _Job(msgspec.Struct):
     model: _Model
     distillation: _Distillation | None = None
+
+
+def trainer_environment(home: Home, *, hub: bool) -> dict[str, str]:
+    """Return the environment of the trainer's programs. `hub` allows what a download needs."""
+    kept = filter_environment(os.environ, hub=hub)
+    ours = {
+        "CLOUDFT_MODEL_CACHE": str(home.models),
+        "CLOUDFT_TOKEN_CACHE": str(home.tokens),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return SHARED_MACHINE_ENVIRON | kept | ours
 
 
 def filter_environment(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:

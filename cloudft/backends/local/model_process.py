@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from cloudft.backends.local.warm_process import ForkedProgram, WarmProcess
 from cloudft.errors import TrainerError
 from cloudft.inference import (
     Answer,
@@ -32,9 +33,12 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
     Not thread-safe. Raise TrainerError when the models can't be loaded.
     """
 
-    def __init__(self, job_dir: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, job_dir: Path, environment: Mapping[str, str], warm: WarmProcess | None = None
+    ) -> None:
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
-        self._process = subprocess.Popen(
+        forked = warm.start_generate(job_dir, self._noise.fileno(), environment) if warm else None
+        self._process: ForkedProgram | subprocess.Popen[str] = forked or subprocess.Popen(
             [sys.executable, "-m", "local_backend.inference.generate", str(job_dir)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

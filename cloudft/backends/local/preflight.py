@@ -313,7 +313,7 @@ def measure_adapters(job: LoadedJob, environ: Mapping[str, str]) -> AdapterReach
     [reply] = run_trainer_program(program, environ, request=body)
     found = convert(reply, TrainerAdapters, file="the reply of the trainer")
     left_out = tuple(WeightsLeftOut(kind.name, kind.reason, kind.share) for kind in found.left_out)
-    return AdapterReach(found.layers, found.share, left_out, found.text)
+    return AdapterReach(found.layers, found.share, left_out, tuple(found.not_merged), found.text)
 
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ def advise_command(
     With --backend bedrock the prompts go to the model on Bedrock, which bills the answers.
     """
     from cloudft.backends import DEFAULT_BACKEND, make_backend
+    from cloudft.backends.capabilities import warm_start
     from cloudft.cli.job_file import load_job_file
     from cloudft.cli.jobs import follow_job, use_inference_profile
     from cloudft.cli.output import print_findings
@@ -87,10 +89,12 @@ def advise_command(
     local_backend = make_backend(DEFAULT_BACKEND, home).for_job(job)
     base_backend = make_backend(backend_name, home).for_job(job)
     use_inference_profile(base_backend, inference_profile, console)
-    with run_observer(console) as observer:
-        staged, warnings = prepare.prepare(job, local_backend, home, observer)
-    print_findings(warnings)
-    with task_progress(console) as counted:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warm_start(local_backend, job))
+        with run_observer(console) as observer:
+            staged, warnings = prepare.prepare(job, local_backend, home, observer)
+        print_findings(warnings)
+        counted = stack.enter_context(task_progress(console))
         study = run_advice(
             staged,
             base_backend,

@@ -91,8 +91,7 @@ def submit_command(
     Submitting the same job again returns that job, unless it Failed or was Stopped, or with
     --force-new.
     """
-    from cloudft.backends import make_backend
-    from cloudft.backends.capabilities import warm_start
+    from cloudft.backends import make_backend, start_early
 
     import_after = import_after or then == "import"  # `--then import` is the old spelling
     if not wait and (timeout is not None or import_after):
@@ -102,23 +101,38 @@ def submit_command(
     more = {} if max_cost is None else {"budget_usd": str(max_cost)}
     if via_state_machine:
         more["bedrock.via_stack"] = "true"
-    job_file = load_job_file(path, flags | more)
-    if queue and job_file.spec.bedrock.via_stack:
-        raise click.UsageError(
-            "leave out --queue: the state machine of the stack waits for the quota itself"
-        )
     if dry_run:
+        job_file = _load_job(path, flags | more, queue=queue)
         print_plan(job_file, backend_name, console, import_after=import_after)
         return 0
-    backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
-    with warm_start(backend, job_file):
-        job = _submit(
-            job_file, backend, console, force_new=force_new, queue=queue, import_after=import_after
-        )
+    with start_early(backend_name):
+        job_file = _load_job(path, flags | more, queue=queue)
+        # Here, because it imports much: the process that was just started runs meanwhile.
+        from cloudft.backends.capabilities import warm_start
+
+        backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
+        with warm_start(backend, job_file):
+            job = _submit(
+                job_file,
+                backend,
+                console,
+                force_new=force_new,
+                queue=queue,
+                import_after=import_after,
+            )
     if wait:
         return _follow_submitted(job, backend, timeout, import_after, console)
     _print_started(job, console)
     return 0
+
+
+def _load_job(path: Path | None, flags: dict[str, str], *, queue: bool) -> LoadedJob:
+    job_file = load_job_file(path, flags)
+    if queue and job_file.spec.bedrock.via_stack:
+        raise click.UsageError(
+            "leave out --queue: the state machine of the stack waits for the quota itself"
+        )
+    return job_file
 
 
 def _submit(

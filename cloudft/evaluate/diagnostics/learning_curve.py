@@ -6,6 +6,7 @@ ordinary job, so a second call, or one after Ctrl-C, finds the jobs that are alr
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ import numpy as np
 import yaml
 
 from cloudft.backends.base import Backend
-from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.backends.capabilities import ProgressCallback, SupportsInference, warm_start
 from cloudft.catalogue import is_text_only
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
@@ -22,7 +23,7 @@ from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_j
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file, find_validation_files
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
 from cloudft.jobs import lifecycle, prepare
-from cloudft.spec.load import load_job
+from cloudft.spec.load import LoadedJob, load_job
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, Store
@@ -63,27 +64,23 @@ def run_learning_curve(
         )
     order = np.random.default_rng(int(record.spec.get("seed", 7))).permutation(len(lines))
     points = []
-    for share in DATA_SHARES:
-        count = round(len(lines) * share)
-        run = record
-        if share < 1:
-            # Sorted, so that a part has the records in the order of the whole file.
-            content = b"".join(lines[i] for i in sorted(order[:count]))
-            run = _train_part(record, backend, home, share, content, wait).record
-        label = f"{count} records"
-        points.append((count, _held_out_loss(run, backend, home, held_out, label, progress)))
+    with contextlib.ExitStack() as stack:
+        for share in DATA_SHARES:
+            count = round(len(lines) * share)
+            run = record
+            if share < 1:
+                # Sorted, so that a part has the records in the order of the whole file.
+                content = b"".join(lines[i] for i in sorted(order[:count]))
+                part = _write_part(record, home, share, content)
+                stack.enter_context(warm_start(backend, part))  # of the first part, for all
+                run = _train_part(part, backend, home, wait).record
+            label = f"{count} records"
+            points.append((count, _held_out_loss(run, backend, home, held_out, label, progress)))
     return diagnose_data_scaling(points)
 
 
-def _train_part(
-    record: JobRecord,
-    backend: Backend,
-    home: Home,
-    share: float,
-    content: bytes,
-    wait: WaitForJob,
-) -> lifecycle.Job:
-    """Train the job on a part of its data. The part's job file is stored in the job's folder."""
+def _write_part(record: JobRecord, home: Home, share: float, content: bytes) -> LoadedJob:
+    """Write the job file of a part of a job's data into the job's folder, and return that job."""
     folder = part_folder(record, share)
     data: dict[str, object] = {"train": "train.jsonl"}
     validation = find_validation_files(record, home)
@@ -95,7 +92,12 @@ def _train_part(
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "train.jsonl", content)
         atomic_write(folder / "cloudft.yaml", yaml.safe_dump(spec).encode())
-    staged, _ = prepare.prepare(load_job(folder / "cloudft.yaml"), backend, home)
+    return load_job(folder / "cloudft.yaml")
+
+
+def _train_part(part: LoadedJob, backend: Backend, home: Home, wait: WaitForJob) -> lifecycle.Job:
+    """Train the job on a part of its data."""
+    staged, _ = prepare.prepare(part, backend, home)
     return require_completed(wait(lifecycle.submit(staged, backend, Store(home.jobs))))
 
 

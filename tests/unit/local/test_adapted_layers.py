@@ -47,7 +47,7 @@ def test_the_reach_of_adapters_is_known_before_the_start(
 ) -> None:
     path = job_file()
     reach = LocalBackend(Home(home)).describe_adapters(load_job(path))
-    assert reach == AdapterReach(14, 1.0, (), reach.text if reach else "")
+    assert reach == AdapterReach(14, 1.0, (), (), reach.text if reach else "")
     shown = cli("check", str(path))
     assert shown.stdout.endswith(
         "\nadapters: 100 % of the weights are under an adapter (14 layers)\n"

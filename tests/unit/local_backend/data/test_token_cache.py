@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from processes import wait_until
 from trainer_run import RunTrainer, run_trainer
@@ -30,6 +31,7 @@ from local_backend.data.token_arrays import (
     WIDE,
     ArrayWriter,
     IdType,
+    TokenArrays,
     open_arrays,
 )
 from local_backend.data.token_cache import TokenSource, load_tokens, token_key
@@ -74,6 +76,7 @@ def blocks(draw: st.DrawFn) -> tuple[list[EncodedData], IdType]:
     return made, dtype
 
 
+@hypothesis_settings(max_examples=40)
 @given(drawn=blocks())
 def test_arrays_are_the_list_of_examples(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[list[EncodedData], IdType]
@@ -94,6 +97,7 @@ def test_arrays_are_the_list_of_examples(
     assert plain(mapped.examples[-3:-1]) == plain(listed.examples[-3:-1])
 
 
+@hypothesis_settings(max_examples=40)
 @given(lines=st.lists(st.text("ab\u2028é", max_size=5)), size=st.integers(1, 20))
 def test_blocks_are_whole_lines_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int
@@ -104,6 +108,38 @@ def test_blocks_are_whole_lines_in_order(
     assert [part.first for part in parts] == [
         1 + sum(before.count for before in parts[:at]) for at in range(len(parts))
     ]
+
+
+READ = """
+import re, sys
+from pathlib import Path
+from local_backend.data.batches import epoch_order, take_batch
+from local_backend.data.token_arrays import open_arrays
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+before = anonymous()
+data = open_arrays(Path(sys.argv[1]))
+order = epoch_order(len(data.examples), 7, 0)
+tokens = sum(len(data.examples[at].ids) for n in range(2000) for at in take_batch(order, 8, n))
+print(anonymous() - before, tokens)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_two_million_examples_take_the_memory_of_their_order(tmp_path: Path) -> None:
+    count, length = 2_000_000, 10
+    writer = ArrayWriter(tmp_path, WIDE)
+    ids, mask = np.arange(count * length, dtype=np.int32), np.full(count * length // 8, 0x55)
+    ends = np.arange(1, count + 1, dtype=np.int64) * length
+    arrays = TokenArrays(ids, mask.astype(np.uint8), ends, None)
+    writer.append(EncodedData(arrays, count, tokens=count * length, highest_id=len(ids) - 1))
+    writer.close()
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    growth, tokens = map(int, done.stdout.split())
+    assert tokens == 2000 * 8 * length
+    assert growth < 4 * count + 8e6, "the tokens themselves are 98 MB"
 
 
 @pytest.fixture

@@ -228,7 +228,8 @@ def test_layers_that_share_weights_are_left_out_and_their_merge_is_refused(tmp_p
     torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)
 
     named = build("zamba2", ZAMBA2)
-    lora.attach_adapters(named, LoraSettings(4, 8, 0.0, ("q_proj", "in_proj")), seed=1)
+    reach = lora.attach_adapters(named, LoraSettings(4, 8, 0.0, ("q_proj", "in_proj")), seed=1)
+    assert "can't be merged, as they share weights: shared_transformer.self_a" in reach.describe()
     fit(named)
     expected = logits(named)
     with pytest.raises(TrainerError, match="share weights") as caught:

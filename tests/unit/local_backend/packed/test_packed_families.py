@@ -226,6 +226,16 @@ def test_losses_and_gradients_are_those_of_the_models_own_forward_pass(
                 assert error < 5e-5, (part, error, dense)
 
 
+@pytest.mark.parametrize("name", ["gemma3_text", "qwen3_moe"])
+def test_checkpointing_changes_no_gradient(name: str) -> None:
+    model = build(name, "lora")
+    packed = PackedLoss(model, OBJECTIVE, torch.float32, CPU, reason="tested")
+    records = RECORDS["of all lengths"]
+    expected = gradients(packed(records), model)
+    packed.enable_gradient_checkpointing()
+    torch.testing.assert_close(gradients(packed(records), model), expected)
+
+
 def test_sinks_are_not_trained() -> None:
     assert "does not train the sinks" in (unsupported_reason(build("gpt_oss", "full")) or "")
 
