@@ -61,12 +61,16 @@ format: $(VENV)/.dev  ## Format the sources.
 
 bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/list_local_jobs.py
 	$(BIN)/python benchmarks/check_throughput.py
 	$(BIN)/python benchmarks/list_bedrock_jobs.py
 	$(BIN)/python benchmarks/evaluation_speed.py
 	$(BIN)/python benchmarks/tokenization_speed.py
 	$(BIN)/python benchmarks/memory_estimate.py
+	$(BIN)/python benchmarks/tokens_once.py
+	$(BIN)/python benchmarks/padding_free.py
+	$(BIN)/python benchmarks/expert_adapters.py
 
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
 	$(PIP) 'trl==1.16.0'

@@ -66,7 +66,8 @@ def import_modeling(settings: Settings) -> bool:
         is_lean = import_transformers(
             lean=lean_imports_suffice(settings.method, settings.fsdp, models)
         )
-    gc.freeze()  # what was imported stays: no collection has to look through it
+    if _allowed:
+        gc.freeze()  # what was imported stays: no collection has to look through it
     return is_lean
 
 

@@ -7,14 +7,15 @@ import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOM = "-" * 1024
-"""An argument that makes room for a longer command line: it can't grow."""
 ARG_START, ARG_END = 48, 49
 """Fields of /proc/PID/stat from 1 on: addresses of the first and after the last argument."""
 
 
 def set_command_line(words: Sequence[str]) -> None:
-    """Show `words` as this process's command line, as far as there is room. Linux only."""
+    """Show `words` as this process's command line, cut to its first length. Linux only.
+
+    A program that will fork others is started with a long argument, to make room.
+    """
     with contextlib.suppress(OSError, ValueError, IndexError):
         # The second field, the program's name in parentheses, may hold spaces.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()

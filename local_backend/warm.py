@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("room", nargs="?", help="room for the command lines of the forks")
     args = parser.parse_args(argv)
+    set_command_line([sys.executable, "-m", "local_backend.warm"])  # without the room
     with socket.socket(fileno=args.socket_fd) as link:
         gc.disable()  # as in libraries.pause_collection
         importlib.import_module("torch")  # in any case; the job is not known yet

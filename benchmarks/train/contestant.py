@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -174,8 +175,23 @@ class Task:
     seed: int
 
 
+def compile_kernels() -> None:
+    """Compile the trainer's kernels, as a first long job does: these jobs are too short for it."""
+    if importlib.util.find_spec("local_backend.packed.kernels") is None:
+        return  # an older checkout
+    from local_backend.packed.kernels import compile as kernels
+
+    try:
+        folder = kernels.kernels_folder()
+        if not kernels.is_compiled(folder):
+            kernels.compile_kernels(folder)
+    except kernels.KernelError as error:
+        print(f"without compiled kernels: {error}", file=sys.stderr)
+
+
 def run_cloudft(task: Task) -> dict[str, Any]:
     """Run the trainer itself from its job folder; steps take the records in order."""
+    compile_kernels()
     from local_backend.job_dir import JobDir
     from local_backend.packed import layout
     from local_backend.progress import ProgressReporter

@@ -9,7 +9,8 @@
     openai/     the Regions in which Bedrock's OpenAI-compatible API was used, an empty file each
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
-    models/     converted weights and kept tokenizers (the trainer's cache); may be removed any time
+    models/     converted weights, kept tokenizers and compiled kernels (the trainer's cache); may
+                be removed any time
     tokens/     tokens of staged data (the trainer's, too); may be removed any time
 
 A folder is created when something is first written to it.

@@ -60,6 +60,9 @@ NOT_OF_TOKENIZERS = frozenset(
     {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".md"}
 )
 """Files of a model's folder that no tokenizer reads."""
+LARGEST_TOKENIZER_BYTES = 256 << 20
+"""A larger file has weights, whatever it is called."""
+TEMPLATES = "additional_chat_templates"
 POLL_S = 0.05
 SPARE_BYTES = 64 << 20
 """Disk space that is left to the job itself."""
@@ -263,13 +266,21 @@ def hash_tokenizer(source: TokenSource) -> str:
     """
     folder = Path(source.folder)
     if folder.is_dir():
-        paths = (path for path in folder.rglob("*") if path.suffix not in NOT_OF_TOKENIZERS)
-        return _hash_files(folder, paths)
+        # Not what is below: a clone has its weights once more in .git, a training its checkpoints.
+        paths = (*folder.iterdir(), *folder.glob(f"{TEMPLATES}/*"))
+        return _hash_files(folder, filter(_may_be_tokenizers, paths))
     import tempfile
 
     with tempfile.TemporaryDirectory() as saved:
         source.record_format.tokenizer.save_pretrained(saved)
         return _hash_files(Path(saved), Path(saved).rglob("*"))
+
+
+def _may_be_tokenizers(path: Path) -> bool:
+    """Return whether a tokenizer may read this file of a model's folder."""
+    if path.suffix in NOT_OF_TOKENIZERS or not path.is_file():
+        return False
+    return path.stat().st_size <= LARGEST_TOKENIZER_BYTES
 
 
 @lru_cache(maxsize=1)

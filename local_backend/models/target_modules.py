@@ -96,6 +96,12 @@ def select_targets(model: PreTrainedModel, lora: LoraSettings) -> Selection:
         reasons = _reasons_of_all_linear(model, selected) | reasons
     _check_gradients(lora, selected, unreached)
     targets = [name for name in selected if name not in reasons]
+    if not targets:
+        raise TrainerError(
+            "No layer of this model can get an adapter that is trained and merged"
+            f" ({', '.join(sorted(set(reasons.values())))}).",
+            fix="use `local.method: full`.",
+        )
     return Selection(targets, reasons, find_shared_layers(model) & set(targets))
 
 

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from local_backend.packed.attention import AttentionKind, GatherIndices, PackedAttention
 from local_backend.packed.families import ModelFamily
 from local_backend.packed.gated import gate
+from local_backend.packed.kernels import NormSettings
 from local_backend.packed.ops import QueryKeyNorm, RmsNorm, add_rms_norm, run_function
-from local_backend.packed.projections import make_projection
+from local_backend.packed.projections import adapter_columns, make_projection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -129,7 +130,7 @@ class BlockParts:
         self, x: torch.Tensor, delta: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the residual stream with what the block before adds, and that normalized."""
-        return self._add_and_normalize(x, delta, self.attention_norm)
+        return self._add_and_normalize(x, delta, self.attention_norm, adapter_columns(self.qkv))
 
     def finish(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         """Return the block's output from its input and what attention has mixed."""
@@ -148,10 +149,10 @@ class BlockParts:
             normalized = self._normalize(x, self.attention_norm)
             x = self._add(x, out, output_norm)
         elif output_norm is None:
-            x, normalized = self._add_and_normalize(x, out, self.mlp_norm)
+            x, normalized = self._add_and_normalize(x, out, self.mlp_norm, self._mlp_columns())
         else:
             x = self._add(x, out, output_norm)
-            x, normalized = self._add_and_normalize(x, None, self.mlp_norm)
+            x, normalized = self._add_and_normalize(x, None, self.mlp_norm, self._mlp_columns())
         delta = self._mlp(normalized)
         if self.mlp_output_norm is not None:
             return self._add(x, delta, self.mlp_output_norm), None
@@ -162,18 +163,22 @@ class BlockParts:
         return x if delta is None else self._add(x, delta, None)
 
     def _add_and_normalize(
-        self, x: torch.Tensor, delta: torch.Tensor | None, norm: Norm | None
+        self, x: torch.Tensor, delta: torch.Tensor | None, norm: Norm | None, columns: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return x + delta, and that normalized."""
+        """Return x + delta, and that normalized, with memory for `columns` beside it."""
         if norm is None or norm.centers:
             x = self.add(x, delta)
             return x, self._normalize(x, norm)
-        multiplier = self.residual_multiplier
-        return add_rms_norm(x, delta, multiplier, norm.weight, norm.eps, self.dtype)
+        settings = NormSettings(norm.eps, self.dtype, columns)
+        return add_rms_norm(x, delta, self.residual_multiplier, norm.weight, settings)
+
+    def _mlp_columns(self) -> int:
+        return 0 if self.own_mlp is not None else adapter_columns(self.gate_up)
 
     def _mlp(self, x: torch.Tensor) -> torch.Tensor:
         if self.own_mlp is None:
-            return self.down(gate(self.gate_up(x), self.activation))
+            activated = gate(self.gate_up(x), self.activation, adapter_columns(self.down))
+            return self.down(activated)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             out = self.own_mlp(x[None])
         # Some return the router's scores as well.

@@ -12,8 +12,11 @@ ACTIVATIONS = ("silu", *_GELU)
 """transformers' names of the activations that the packed path computes."""
 
 
-def gate(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
-    """Return act(gate) * up: [tokens, 2 x width] -> [tokens, width]."""
+def gate(gate_up: torch.Tensor, activation: str, columns: int = 0) -> torch.Tensor:
+    """Return act(gate) * up: [tokens, 2 x width] -> [tokens, width].
+
+    `columns`: those of the adapters that the next layer puts beside it.
+    """
     if activation == "silu":
-        return run_function(SwiGlu, gate_up)
+        return run_function(SwiGlu, gate_up, columns)
     return run_function(GatedGelu, gate_up, _GELU[activation])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from local_backend.models.token_losses import TokenFunction
-from local_backend.packed.kernels import kernels_for
+from local_backend.packed.kernels import NormSettings, kernels_for
 
 LOGIT_CHUNK_ROWS = 256
 """Positions whose logits over the vocabulary exist at the same time."""
@@ -43,7 +43,8 @@ class RmsNorm(torch.autograd.Function):
         ctx: Context, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> torch.Tensor:
         """Save x and each row's 1 / rms."""
-        _, normalized, inverse_rms = _add_and_normalize(x, None, 1.0, weight, eps, dtype)
+        settings = NormSettings(eps, dtype)
+        _, normalized, inverse_rms = _add_and_normalize(x, None, 1.0, weight, settings)
         # Plain PyTorch would also save the normalized x; computing it again is elementwise.
         ctx.save_for_backward(x, weight, inverse_rms)
         return normalized
@@ -69,22 +70,21 @@ class AddContext(Context, Protocol):
 class AddRmsNorm(torch.autograd.Function):
     """Return x + alpha * delta, and that normalized by RmsNorm: where a layer joins the residuals.
 
-    `x` is float32 [tokens, width], `delta` in `dtype`; None adds nothing. In one function, because
-    the gradients of both results add up in the pass that computes one of them.
+    `x` is float32 [tokens, width], `delta` in the format of the result; None adds nothing. In one
+    function, because the gradients of both results add up in the pass that computes one of them.
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0913  # what autograd has to see is an argument
+    def forward(
         ctx: AddContext,
         x: torch.Tensor,
         delta: torch.Tensor | None,
         alpha: float,
         weight: torch.Tensor,
-        eps: float,
-        dtype: torch.dtype,
+        settings: NormSettings,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Save the sum and each row's 1 / rms."""
-        total, normalized, inverse_rms = _add_and_normalize(x, delta, alpha, weight, eps, dtype)
+        total, normalized, inverse_rms = _add_and_normalize(x, delta, alpha, weight, settings)
         ctx.alpha = None if delta is None else alpha
         ctx.save_for_backward(total, weight, inverse_rms)
         return total, normalized
@@ -98,44 +98,43 @@ class AddRmsNorm(torch.autograd.Function):
         saved = (total, weight, inverse_rms)
         grad_weight = _grad_norm_weight(saved, grad_output) if ctx.needs_input_grad[3] else None
         grad_x, grad_delta = _add_and_normalize_backward(saved, grad_output, grad_total, ctx.alpha)
-        return grad_x, grad_delta, None, grad_weight, None, None
+        return grad_x, grad_delta, None, grad_weight, None
 
 
 SavedNorm = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """What was normalized, the norm's weight, and each row's 1 / rms."""
 
 
-def add_rms_norm(  # as AddRmsNorm
+def add_rms_norm(
     x: torch.Tensor,
     delta: torch.Tensor | None,
     alpha: float,
     weight: torch.Tensor,
-    eps: float,
-    dtype: torch.dtype,
+    settings: NormSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both results of AddRmsNorm, whose `apply` PyTorch leaves untyped."""
     results: tuple[torch.Tensor, torch.Tensor] = AddRmsNorm.apply(  # type: ignore[no-untyped-call]
-        x, delta, alpha, weight, eps, dtype
+        x, delta, alpha, weight, settings
     )
     return results
 
 
-def _add_and_normalize(  # as AddRmsNorm
+def _add_and_normalize(
     x: torch.Tensor,
     delta: torch.Tensor | None,
     alpha: float,
     weight: torch.Tensor,
-    eps: float,
-    dtype: torch.dtype,
+    settings: NormSettings,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return x + alpha * delta, that normalized, and each row's 1 / rms."""
-    kernels = kernels_for(x, dtype)
-    if kernels is not None and (delta is None or delta.dtype == dtype):
-        return kernels.add_norm(x, delta, alpha, weight, eps, dtype)
+    kernels = kernels_for(x, settings.dtype)
+    if kernels is not None and (delta is None or delta.dtype == settings.dtype):
+        return kernels.add_norm(x, delta, alpha, weight, settings)
     if delta is not None:
         x = torch.add(x, delta, alpha=alpha)
-    inverse_rms = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
-    return x, (x * inverse_rms).mul_(weight.float()).to(dtype), inverse_rms
+    inverse_rms = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(settings.eps))
+    normalized = (x * inverse_rms).mul_(weight.float()).to(settings.dtype)
+    return x, normalized, inverse_rms
 
 
 def _add_and_normalize_backward(
@@ -167,26 +166,26 @@ def _grad_norm_weight(saved: SavedNorm, grad_output: torch.Tensor) -> torch.Tens
 
 
 class SwiGlu(torch.autograd.Function):
-    """silu(gate) * up, of [tokens, 2 x width] that holds both."""
+    """silu(gate) * up, of [tokens, 2 x width] that holds both. `columns` as in NormSettings."""
 
     @staticmethod
-    def forward(ctx: Context, gate_up: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Context, gate_up: torch.Tensor, columns: int = 0) -> torch.Tensor:
         """Save the input."""
         # Plain PyTorch would also save silu(gate); recomputing it in backward is elementwise.
         ctx.save_for_backward(gate_up)
         kernels = kernels_for(gate_up)
         if kernels is not None:
-            return kernels.swiglu(gate_up)
+            return kernels.swiglu(gate_up, columns)
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Context, grad_output: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Context, grad_output: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Return the gradient of both halves."""
         [gate_up] = ctx.saved_tensors
         kernels = kernels_for(gate_up)
         if kernels is not None:
-            return kernels.swiglu_backward(gate_up, grad_output)
+            return kernels.swiglu_backward(gate_up, grad_output), None
         gate, up = gate_up.chunk(2, -1)
         # Both halves are written into one tensor, because the layer below expects one: two
         # gradients would have to be concatenated, which is one more copy.
@@ -194,7 +193,7 @@ class SwiGlu(torch.autograd.Function):
         grad_gate, grad_up = grad_input.chunk(2, -1)
         torch.mul(F.silu(gate), grad_output, out=grad_up)
         grad_gate.copy_(torch.ops.aten.silu_backward(grad_output * up, gate))
-        return grad_input
+        return grad_input, None
 
 
 class GatedContext(Context, Protocol):
@@ -364,7 +363,7 @@ class FusedLoraLinear(torch.autograd.Function):
         ctx.sizes = [(len(a), len(b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         # s is applied to A in float32, before the rounding to the format of the product.
         down = torch.cat(parts[::2]).mul_(scale).to(x.dtype)
-        wide = torch.cat([x, F.linear(dropped, down)], 1)
+        wide = _put_beside(x, F.linear(dropped, down))
         # `wide` begins with x, so x need not be saved; with dropout the A saw another input.
         ctx.save_for_backward(wide, dropped if ctx.has_dropout else wide, weight, down)
         return F.linear(wide, weight, bias)
@@ -394,6 +393,20 @@ class FusedLoraLinear(torch.autograd.Function):
         elif grad_x is not None:  # x and `dropped` are one tensor: its gradients add up here
             grad_x = grad_x.addmm(grad_hidden, down)
         return grad_x, grad_dropped, None, None, None, *grad_parts
+
+
+def _put_beside(x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return [x, columns]: in the memory of `x` if that was allocated for both, else a copy."""
+    rows, width = len(x), x.shape[1] + columns.shape[1]
+    if (
+        x.stride() != (width, 1)
+        or x.storage_offset()
+        or x.untyped_storage().nbytes() != (rows * width * x.element_size())
+    ):
+        return torch.cat([x, columns], 1)
+    wide = x.as_strided((rows, width), (width, 1))
+    wide[:, x.shape[1] :] = columns
+    return wide
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,13 @@ class SeparateProjections:
         return torch.cat([projection(x) for projection in self.projections], -1)
 
 
+def adapter_columns(projection: object) -> int:
+    """Return how many columns the adapters of a projection put beside its input."""
+    if not isinstance(projection, FusedProjection):
+        return 0
+    return sum(len(layer.lora_A) for layer in projection.lora_layers)
+
+
 def make_projection(
     layers: Sequence[nn.Module], dtype: torch.dtype, *, sharded: bool = False
 ) -> FusedProjection | SeparateProjections:

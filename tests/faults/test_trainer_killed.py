@@ -112,7 +112,16 @@ def test_sigterm_before_the_trainer_listens_is_a_stop_too(
     cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     folder = submit(cli, job(job_file, "early"), home)
-    pids = wait_until(lambda: read_json(folder / "trainer.json"), "the trainer's pid")
+    first = wait_until(lambda: read_json(folder / "trainer.json"), "the trainer's pid")
+    for who in ("supervisor", "pid"):
+        kill(first[who])
+    wait_until(lambda: not find_processes(folder.name), "both are gone")
+    (folder / "state.json").unlink(missing_ok=True)
+    # A resumed trainer imports everything itself before it listens.
+    assert cli("resume", folder.name).returncode == 0
+    pids = wait_until(
+        lambda: (now := read_json(folder / "trainer.json")) != first and now, "the next trainer"
+    )
     assert not (folder / "state.json").exists()
     kill(pids["pid"], signal.SIGTERM)
     wait_until(lambda: (folder / "ended.json").exists(), "the ending")

@@ -270,7 +270,7 @@ def _check_packed(job: LoadedJob) -> Iterator[Finding]:
             "NotPacked",
             "local.packed",
             f"local.packed is true, and the packed path can't train this model: {problem}",
-            "set local.packed: auto, which trains it on the padded path.",
+            "set local.packed: auto, which trains it by its own forward pass.",
         )
 
 

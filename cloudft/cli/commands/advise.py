@@ -87,7 +87,9 @@ def advise_command(
     home = Home.from_environ()
     job = load_job_file(path, flags)
     local_backend = make_backend(DEFAULT_BACKEND, home).for_job(job)
-    base_backend = make_backend(backend_name, home).for_job(job)
+    base_backend = local_backend
+    if backend_name != DEFAULT_BACKEND:
+        base_backend = make_backend(backend_name, home).for_job(job)
     use_inference_profile(base_backend, inference_profile, console)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warm_start(local_backend, job))

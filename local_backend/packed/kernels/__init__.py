@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from local_backend.packed.kernels.calls import SUFFIXES, Kernels, Rotation
+from local_backend.packed.kernels.calls import SUFFIXES, Kernels, NormSettings, Rotation
 from local_backend.packed.kernels.compile import KernelError
 
-__all__ = ["KernelError", "Kernels", "Rotation", "kernels_for", "use_kernels"]
+__all__ = ["KernelError", "Kernels", "NormSettings", "Rotation", "kernels_for", "use_kernels"]
 
 _current: Kernels | None = None
 

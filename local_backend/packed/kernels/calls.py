@@ -15,9 +15,9 @@ SUFFIXES = {torch.bfloat16: "_bf16", torch.float32: "_f32"}
 POINTER, FLOAT, SIZE, FLAG = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64, ctypes.c_int
 _P, _F, _S, _I = POINTER, FLOAT, SIZE, FLAG
 SIGNATURES: dict[str, tuple[object, ...]] = {
-    "add_norm": (_P, _P, _F, _P, _F, _P, _P, _P, _S, _S, _I),
+    "add_norm": (_P, _P, _F, _P, _F, _P, _P, _P, _S, _S, _S, _I),
     "add_norm_backward": (_P, _P, _P, _P, _P, _F, _P, _P, _S, _S, _I),
-    "swiglu": (_P, _P, _S, _S, _I),
+    "swiglu": (_P, _P, _S, _S, _S, _I),
     "swiglu_backward": (_P, _P, _P, _S, _S, _I),
     "rotate": (_P, _P, _P, _P, _F, _P, _S, _S, _S, _S, _S, _I, _I),
     "softmax": (_P, _P, _F, _S, _S, _S, _I),
@@ -35,6 +35,19 @@ class Rotation:
     sin: torch.Tensor
     vectors: int
     rotated: int
+
+
+@dataclass(frozen=True)
+class NormSettings:
+    """How a norm by the root mean square computes, and in which format the result is.
+
+    `columns`: how many FusedLoraLinear will put beside each row of it. Kernels allocate both at
+    once, which saves a copy.
+    """
+
+    eps: float
+    dtype: torch.dtype
+    columns: int = 0
 
 
 class Kernels:
@@ -57,26 +70,26 @@ class Kernels:
         passed = [_pointer(a) if isinstance(a, torch.Tensor) else a for a in arguments]
         self._functions[name, dtype](*passed, torch.get_num_threads())
 
-    def add_norm(  # two computations in one pass
+    def add_norm(
         self,
         x: torch.Tensor,
         delta: torch.Tensor | None,
         alpha: float,
         weight: torch.Tensor,
-        eps: float,
-        dtype: torch.dtype,
+        settings: NormSettings,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return x + alpha * delta (x itself without delta), that normalized, and each 1 / rms."""
         x, delta = x.contiguous(), None if delta is None else delta.contiguous()
         rows, width = x.shape
         total = x if delta is None else torch.empty_like(x)
         inverse_rms = x.new_empty(rows, 1)
-        out = torch.empty(rows, width, dtype=dtype)
+        stride = width + settings.columns
+        out = torch.empty(rows, stride, dtype=settings.dtype)
         self._run(
-            *("add_norm", dtype, x, delta, alpha, weight.float(), eps),
-            *(total, inverse_rms, out, rows, width),
+            *("add_norm", settings.dtype, x, delta, alpha, weight.float(), settings.eps),
+            *(total, inverse_rms, out, rows, width, stride),
         )
-        return total, out, inverse_rms
+        return total, out[:, :width], inverse_rms
 
     def add_norm_backward(
         self,
@@ -99,13 +112,13 @@ class Kernels:
         )
         return grad_x, grad_delta
 
-    def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """Return silu(gate) * up."""
+    def swiglu(self, gate_up: torch.Tensor, columns: int = 0) -> torch.Tensor:
+        """Return silu(gate) * up, with memory for `columns` more after each row."""
         gate_up = gate_up.contiguous()
         rows, width = len(gate_up), gate_up.shape[1] // 2
-        out = gate_up.new_empty(rows, width)
-        self._run("swiglu", gate_up.dtype, gate_up, out, rows, width)
-        return out
+        out = gate_up.new_empty(rows, width + columns)
+        self._run("swiglu", gate_up.dtype, gate_up, out, rows, width, width + columns)
+        return out[:, :width]
 
     def swiglu_backward(self, gate_up: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
         """Return the gradient of both halves of `gate_up`."""

@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -58,10 +59,12 @@ inline float exp_(float x) {
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp_(-x)); }
 
-// x + alpha * delta -> sum, then sum / rms(sum) * weight -> out. Without delta, sum is x.
+// x + alpha * delta -> sum, then sum / rms(sum) * weight -> out, whose rows are `stride` apart.
+// Without delta, sum is x.
 template <typename T>
 void add_norm(const float* x, const T* delta, float alpha, const float* weight, float eps,
-              float* sum, float* inverse_rms, T* out, int64_t rows, int64_t width, int threads) {
+              float* sum, float* inverse_rms, T* out, int64_t rows, int64_t width, int64_t stride,
+              int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < rows; i++) {
         const float* row = x + i * width;
@@ -82,7 +85,7 @@ void add_norm(const float* x, const T* delta, float alpha, const float* weight, 
         }
         float inverse = 1.0f / std::sqrt(squares / static_cast<float>(width) + eps);
         inverse_rms[i] = inverse;
-        T* o = out + i * width;
+        T* o = out + i * stride;
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) store(o + j, row[j] * inverse * weight[j]);
     }
@@ -122,11 +125,11 @@ void add_norm_backward(const float* x, const float* weight, const float* inverse
 }
 
 template <typename T>
-void swiglu(const T* gate_up, T* out, int64_t rows, int64_t width, int threads) {
+void swiglu(const T* gate_up, T* out, int64_t rows, int64_t width, int64_t stride, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < rows; i++) {
         const T *gate = gate_up + i * 2 * width, *up = gate + width;
-        T* o = out + i * width;
+        T* o = out + i * stride;
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
             float g = load(gate + j);
@@ -176,29 +179,36 @@ void rotate(const T* x, const int64_t* order, const float* cos, const float* sin
 }
 
 // softmax(scale * scores + bias) over each row, in place. `bias` repeats after `bias_rows` rows.
+// The exponentials are in a buffer of whole vectors, whose end is padding.
 template <typename T>
 void softmax(T* scores, const T* bias, float scale, int64_t rows, int64_t bias_rows,
              int64_t width, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < rows; i++) {
-        T* s = scores + i * width;
-        const T* b = bias + (i % bias_rows) * width;
-        float highest = -INFINITY, sum = 0.0f;
-#pragma omp simd reduction(max : highest)
-        for (int64_t j = 0; j < width; j++) {
-            float value = load(s + j) * scale + load(b + j);
-            highest = value > highest ? value : highest;
-        }
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < width; j++)
-            sum += exp_(load(s + j) * scale + load(b + j) - highest);
-        float inverse = 1.0f / sum;
+    const int64_t padded = (width + 15) / 16 * 16;
+#pragma omp parallel num_threads(threads)
+    {
+        float* e = static_cast<float*>(std::malloc(padded * sizeof(float)));
+        for (int64_t j = width; j < padded; j++) e[j] = -INFINITY;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < rows; i++) {
+            T* s = scores + i * width;
+            const T* b = bias + (i % bias_rows) * width;
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            float hidden = load(b + j);
-            float value = exp_(load(s + j) * scale + hidden - highest) * inverse;
-            store(s + j, hidden == -INFINITY ? 0.0f : value);
+            for (int64_t j = 0; j < width; j++) e[j] = load(s + j) * scale + load(b + j);
+            float highest = -INFINITY, sum = 0.0f;
+#pragma omp simd reduction(max : highest)
+            for (int64_t j = 0; j < padded; j++) highest = e[j] > highest ? e[j] : highest;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < padded; j++) {
+                float value = e[j] == -INFINITY ? 0.0f : exp_(e[j] - highest);
+                e[j] = value;
+                sum += value;
+            }
+            float inverse = 1.0f / sum;
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) store(s + j, e[j] * inverse);
+            for (int64_t j = width; j < padded; j++) e[j] = -INFINITY;
         }
+        std::free(e);
     }
 }
 
@@ -257,8 +267,9 @@ void cross_entropy(T* logits, const int64_t* targets, float* losses, int64_t row
 #define FOR_FORMAT(T, NAME)                                                                       \
     void add_norm_##NAME(const float* x, const T* delta, float alpha, const float* weight,        \
                          float eps, float* sum, float* inverse_rms, T* out, int64_t rows,         \
-                         int64_t width, int threads) {                                            \
-        add_norm(x, delta, alpha, weight, eps, sum, inverse_rms, out, rows, width, threads);      \
+                         int64_t width, int64_t stride, int threads) {                            \
+        add_norm(x, delta, alpha, weight, eps, sum, inverse_rms, out, rows, width, stride,        \
+                 threads);                                                                        \
     }                                                                                             \
     void add_norm_backward_##NAME(const float* x, const float* weight, const float* inverse_rms,  \
                                   const T* grad, const float* grad_sum, float alpha,              \
@@ -267,8 +278,9 @@ void cross_entropy(T* logits, const int64_t* targets, float* losses, int64_t row
         add_norm_backward(x, weight, inverse_rms, grad, grad_sum, alpha, grad_x, grad_delta,      \
                           rows, width, threads);                                                  \
     }                                                                                             \
-    void swiglu_##NAME(const T* gate_up, T* out, int64_t rows, int64_t width, int threads) {      \
-        swiglu(gate_up, out, rows, width, threads);                                               \
+    void swiglu_##NAME(const T* gate_up, T* out, int64_t rows, int64_t width, int64_t stride,     \
+                       int threads) {                                                             \
+        swiglu(gate_up, out, rows, width, stride, threads);                                       \
     }                                                                                             \
     void swiglu_backward_##NAME(const T* gate_up, const T* grad, T* out, int64_t rows,            \
                                 int64_t width, int threads) {                                     \

@@ -218,6 +218,8 @@ def test_what_the_tokens_follow_from_is_in_the_key(source: Any, tmp_path: Path) 
     copy.mkdir()
     for path in Path(tokens.folder).iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
+    (copy / ".git").mkdir()
+    (copy / ".git" / "object").write_bytes(b"no tokenizer reads this")
     moved = TokenSource(tokens.objective, tokens.record_format, str(copy), 64)
     assert token_key(moved, file) == keys[-1], "the same model elsewhere"
     inner = json.loads((copy / "tokenizer.json").read_text())

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from trainer_run import run_trainer
 
 from local_backend.data.examples import Example
 from local_backend.packed import JobSize, choose_kernels, ops
 from local_backend.packed.attention import AttentionKind, PackedAttention, build_gather_indices
-from local_backend.packed.kernels import Kernels, use_kernels
+from local_backend.packed.kernels import Kernels, NormSettings, use_kernels
 from local_backend.packed.kernels import compile as compile_module
 from local_backend.packed.kernels.compile import (
     compile_kernels,
@@ -23,6 +25,8 @@ from local_backend.packed.kernels.compile import (
     source_digest,
 )
 from local_backend.packed.layout import pack_examples
+from local_backend.training import train_loop
+from local_backend.training.prepare_run import TrainingRun
 
 CPU = torch.device("cpu")
 FORMATS = (torch.bfloat16, torch.float32)
@@ -83,7 +87,7 @@ def test_norms_and_gates_are_those_of_the_plain_lines(
     x, delta, weight = noise(tokens, 33), noise(tokens, 33, seed=1).to(dtype), noise(33)
 
     def add_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor) -> object:
-        return ops.add_rms_norm(x, delta, 0.5, weight, 1e-5, dtype)
+        return ops.add_rms_norm(x, delta, 0.5, weight, NormSettings(1e-5, dtype, 3))
 
     def norm(x: torch.Tensor, weight: torch.Tensor) -> object:
         return ops.run_function(ops.RmsNorm, x, weight, 1e-5, dtype)
@@ -113,6 +117,22 @@ def test_attention_is_that_of_the_plain_lines(
         return ops.run_function(PackedAttention, qkv, angles.cos(), angles.sin(), indices)
 
     assert_equal(kernels, attend, [qkv], dtype)
+
+
+@pytest.mark.parametrize("columns", [0, 4, 5])
+def test_adapters_columns_are_put_beside_their_input(kernels: Kernels, columns: int) -> None:
+    """With the memory that the norm has allocated for them, and without it."""
+    x, norm, weight = noise(9, 12), noise(12), noise(20, 16) / 4
+    a, b = noise(4, 12) / 4, noise(20, 4)
+
+    def project(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> object:
+        settings = NormSettings(1e-5, torch.float32, columns)
+        _, normalized = ops.add_rms_norm(x, None, 1.0, norm, settings)
+        wide = torch.cat([weight[:, :12], b.detach()], 1)
+        inputs = (normalized, normalized, wide, None, 2.0, a, b)
+        return ops.run_function(ops.FusedLoraLinear, *inputs)
+
+    assert_equal(kernels, project, [x, a, b], torch.float32)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -218,3 +238,36 @@ def test_without_a_compiler_the_plain_lines_compute(
         "computing without compiled kernels: the compiler failed: cannot find crt1.o",
     )
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("compiled_before", [True, False])
+def test_a_resumed_job_computes_as_it_began(
+    cache: Path,
+    compiled_before: bool,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compiled_before:
+        compile_kernels(kernels_folder())
+    data = {"train": tiny.pairs(8)}
+    whole = run_trainer(tiny.write_job_dir(tmp_path / "whole", tiny_model, data, epochCount=3))
+    folder = tiny.write_job_dir(tmp_path / "broken", tiny_model, data, epochCount=3)
+
+    def save_and_stop(run: TrainingRun) -> None:
+        train_loop.save_checkpoint(run)
+        if run.position.step == 3:
+            raise RuntimeError("an error that ends the job")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "save_checkpoint_if_due", save_and_stop)
+        broken = run_trainer(folder)
+    assert broken.status == "Failed" and len(broken.losses()) == 3
+    (folder / "ended.json").unlink()
+    if not compiled_before:
+        compile_kernels(kernels_folder())
+    resumed = run_trainer(folder)
+    for run in (whole, broken, resumed):
+        assert ("computing with compiled kernels" in run.log) == compiled_before
+    assert "resuming after step 3" in resumed.log
+    assert resumed.losses() == whole.losses()
