@@ -23,14 +23,14 @@ from local_backend.packed.families import find_family
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LEAST_PARAMETERS = 1_200_000_000
+LEAST_PARAMETERS = 500_000_000
 """Below that, QLoRA on a CPU takes no less memory than LoRA on the packed path.
 
-Measured (benchmarks/RESULTS.md): 1.14 of it at 0.4 billion parameters, 1.04 at 1.0 billion.
+Measured (benchmarks/RESULTS.md): 1.07 of it at 0.32 billion parameters, 0.72 at 1.05 billion.
 """
 PRICE_ON_CPU = (
-    "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2; a step takes as long as LoRA's"
-    " on the padded path, about twice as long as on the packed one"
+    "4-bit weights on a CPU take 0.6 bytes a parameter instead of 2, and a step up to three times"
+    " LoRA's time on the packed path, 1.7 times that on the padded one"
 )
 M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES = -3, 2**20
 """Option of glibc's mallopt: from which size a block has pages of its own; 1 MiB."""
@@ -69,7 +69,7 @@ def keep_memory_compact(device: torch.device) -> None:
     """Let each large block that is freed go back to the machine (glibc, on a CPU).
 
     Each product makes a copy of its weight in 16 bits for a moment. Blocks of that size would stay
-    in the heap in pieces: 3.3 GB in place of 2.1 GB for a model of a billion parameters.
+    in the heap in pieces: 3.3 GB in place of 2.2 GB for a model of a billion parameters.
     """
     if device.type == "cpu":
         with contextlib.suppress(OSError, AttributeError):
@@ -89,7 +89,7 @@ def keep_gradients(model: nn.Module) -> None:
 
 
 def check_pays(model: PreTrainedModel, device: torch.device, packed: bool | str) -> None:
-    """Raise TrainerError where LoRA takes no more memory and half the time.
+    """Raise TrainerError where LoRA takes no more memory and less time.
 
     That is on a CPU with a small model that the packed path knows. `packed` is `local.packed`.
     """
@@ -99,8 +99,8 @@ def check_pays(model: PreTrainedModel, device: torch.device, packed: bool | str)
         return
     raise TrainerError(
         f"local.method is qlora, and the model has {count / 1e6:.0f} million parameters: on a"
-        f" CPU, LoRA takes no more memory below {LEAST_PARAMETERS / 1e6:.0f} million, and half"
-        " the time.",
+        f" CPU, LoRA takes no more memory below {LEAST_PARAMETERS / 1e6:.0f} million, and less"
+        " time.",
         fix="use `method: lora`.",
     )
 
