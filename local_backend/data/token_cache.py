@@ -104,9 +104,11 @@ def load_tokens(
     `poll` is called between blocks, and may raise. Raise TrainerError as Objective.encode does, and
     DiskFull before the disk is full.
     """
-    objective, cache = source.objective, token_cache()
-    if objective.keeps_tokens and _is_writable(cache):
-        kept = _open_or_make(source, file, cache / token_key(source, file), poll)
+    objective, cache, kept = source.objective, token_cache(), None
+    with raise_on_full_disk(f"The tokens of {file.path.name}", cache, DISK_REMEDY):
+        if objective.keeps_tokens and _is_writable(cache):
+            kept = _open_or_make(source, file, cache / token_key(source, file), poll)
+    if kept is not None:
         kept.data.records = file.records
         objective.check_encoded(kept.data, file, settings, source.max_length)
         return kept
@@ -163,10 +165,7 @@ def _make(
     poll: Callable[[], None],
 ) -> None:
     """Write the arrays of a staged file. What a killed process has left is removed first."""
-    with (
-        raise_on_full_disk(f"The tokens of {file.path.name}", folder.parent, DISK_REMEDY),
-        atomic_folder(folder, replace=True) as temporary,
-    ):
+    with atomic_folder(folder, replace=True) as temporary:
         temporary.chmod(0o700)
         writer = ArrayWriter(temporary, dtype)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -277,6 +278,27 @@ def test_a_disk_that_the_tokens_would_fill_is_refused_before(
     assert "The tokens of train.jsonl can't be written: they take about" in refused.value.message
     assert "cloudft gc --local" in str(refused.value.fix)
     assert list(token_cache.token_cache().iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["folder", "lock"])
+def test_a_disk_without_room_for_a_name_is_said_of_the_kept_tokens(
+    source: Any, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    tokens, settings = source(tiny.pairs(8))
+    cache = token_cache.token_cache()
+    owner, name = (os, "mkdir") if at == "folder" else (os, "open")
+    real = getattr(owner, name)
+
+    def fill(path: Any, *args: Any, **more: Any) -> Any:
+        if Path(path) == cache or str(path).endswith(".lock"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(owner, name, fill)
+    with pytest.raises(TrainerError) as refused:
+        load_tokens(tokens, settings.data["train"], settings)
+    assert f"can't be written: No space left on device ({cache};" in refused.value.message
+    assert "cloudft gc --local" in str(refused.value.fix)
 
 
 def test_a_resume_a_probe_and_another_job_use_the_kept_tokens(
