@@ -65,6 +65,8 @@ class WarmProcess:
 
         `noise` is the descriptor of its standard error.
         """
+        if not _has_process_handles():
+            return None
         (their_input, our_output), (our_input, their_output) = os.pipe(), os.pipe()
         try:
             streams = [their_input, their_output, noise]
@@ -72,11 +74,12 @@ class WarmProcess:
         finally:
             os.close(their_input)
             os.close(their_output)
-        if pid is None:
-            os.close(our_input)
-            os.close(our_output)
-            return None
-        return ForkedProgram(pid, our_output, our_input)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                return ForkedProgram(pid, our_output, our_input)
+        os.close(our_input)
+        os.close(our_output)
+        return None
 
     def _fork(
         self, message: Mapping[str, str], fds: Sequence[int], environment: Mapping[str, str]
@@ -102,6 +105,17 @@ class WarmProcess:
         if not self._is_starting:
             self._process.kill()
             self._process.wait()
+
+
+def _has_process_handles() -> bool:
+    """Return whether a process can be held by a descriptor: not on old kernels, nor where Python
+    was built without it.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 class ForkedProgram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,6 +115,18 @@ def test_without_the_warm_process_a_job_starts_on_its_own(
         monkeypatch.setenv("OMP_DISPLAY_ENV", "FALSE")  # not the environment that it began with
         other = jobs.submit(jobs.load("other"))
         assert read_json(other / "job.json") and jobs.ended(other)["status"] == "Completed"
+
+
+def test_where_no_process_can_be_held_models_start_on_their_own(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")  # as in a Python that was built for old kernels
+    job = jobs.load("job")
+    with jobs.backend.warm_start(job):
+        folder = jobs.submit(job)
+        assert jobs.ended(folder)["status"] == "Completed"
+        answer = jobs.answer(folder)
+    assert answer == jobs.answer(folder)
 
 
 def test_a_model_that_can_not_be_loaded_is_an_error_as_ever(jobs: Jobs) -> None:
