@@ -172,8 +172,9 @@ class Kernels:
         losses = torch.empty(len(logits), dtype=torch.float32)
         rows, width = logits.shape
         targets = targets.long().contiguous()
-        lowest, highest = targets.aminmax()
-        assert int(lowest) >= 0 and int(highest) < width, "a target has no logit"
+        if rows:
+            lowest, highest = targets.aminmax()
+            assert int(lowest) >= 0 and int(highest) < width, "a target has no logit"
         self._run(
             *("cross_entropy", logits.dtype, logits, targets, losses, rows, width, int(needs_grad))
         )

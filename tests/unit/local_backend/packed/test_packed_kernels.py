@@ -148,6 +148,9 @@ def test_losses_are_those_of_the_plain_lines(kernels: Kernels, dtype: torch.dtyp
 
     for function in (total, each):
         assert_equal(kernels, function, [hidden], dtype)
+    use_kernels(kernels)
+    nothing = ops.run_function(ops.ChunkedTokenLosses, hidden[:0], weight, targets[:0], None)
+    assert nothing.shape == (0,)
 
 
 def test_what_is_not_a_number_stays_so(kernels: Kernels) -> None:
