@@ -44,6 +44,8 @@ MODELING = "transformers.modeling_utils"
 DYNAMO = "torch._dynamo"
 NEEDS_MORE = ("quantization_config", "auto_map")
 """Keys of a config.json: its quantizer, or the model's own code, may need any package."""
+MISTRAL_TOKENIZER, MISTRAL_PACKAGE = "tekken.json", "mistral_common"
+"""A tokenizer that transformers leaves to this package where it is installed; it imports PIL."""
 
 
 _allowed: list[bool] = []
@@ -122,6 +124,8 @@ def is_plain_model(folder: Path | None) -> bool:
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
+        return False
+    if (folder / MISTRAL_TOKENIZER).exists() and importlib.util.find_spec(MISTRAL_PACKAGE):
         return False
     return isinstance(config, dict) and not any(key in config for key in NEEDS_MORE)
 

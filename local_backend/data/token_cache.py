@@ -277,7 +277,7 @@ def hash_tokenizer(source: TokenSource) -> str:
 
 def _may_be_tokenizers(path: Path) -> bool:
     """Return whether a tokenizer may read this file of a model's folder."""
-    if path.suffix in NOT_OF_TOKENIZERS or not path.is_file():
+    if path.suffix in NOT_OF_TOKENIZERS or not path.is_file() or not os.access(path, os.R_OK):
         return False
     return path.stat().st_size <= LARGEST_TOKENIZER_BYTES
 

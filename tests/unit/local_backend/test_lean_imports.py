@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny
+
+from local_backend.lean_imports import is_plain_model
 
 NEVER_NEEDED = {
     *("accelerate", "scipy", "sklearn", "pandas", "peft", "PIL", "matplotlib", "boto3"),
@@ -56,3 +59,20 @@ def test_what_hides_too_much_is_taken_back(tmp_path: Path, tiny_model: Path) -> 
     loaded, log = train(folder, extra=extra)
     assert "importing transformers with all that is installed" in log
     assert "accelerate" in loaded and "ended: Completed" in log
+
+
+def test_a_tokenizer_of_another_package_gets_all_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
+    (tmp_path / "tekken.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "mistral_common", None)  # not installed
+        assert is_plain_model(tmp_path)
+    package = tmp_path / "site" / "mistral_common"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(package.parent)
+    assert not is_plain_model(tmp_path)
+    (tmp_path / "tekken.json").unlink()
+    assert is_plain_model(tmp_path)
