@@ -13,9 +13,9 @@
 #
 # Behavior: the set is chosen once for the whole batch, from the largest position in it. So a row
 # of 12 tokens has the long angles beside a row of 70, and the short ones beside a row of 20 or
-# alone. Of the six rope types, longrope alone does so below max_position_embeddings; above it,
-# a dynamic rope grows by the longest row as well (not run here). Whoever trains in batches of mixed length trains
-# short rows with angles that they never get alone.
+# alone. Of the six rope types, longrope alone does so below max_position_embeddings (above it was
+# not run). Whoever trains in batches of mixed length trains short rows with angles that they never
+# get alone.
 #
 # Way out: batches whose rows are all on one side of the limit, or angles computed for each row
 # (as cloudft's packed path does).
