@@ -30,6 +30,9 @@ class LoraSettings:
     alpha: float
     dropout: float
     target_modules: str | tuple[str, ...]
+    begun_with: tuple[str, ...] = ()
+    """The adapted layers of the checkpoint to continue from: they count in place of
+    `target_modules`, of which another version may select other layers. Empty at the start."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from local_backend.models.load_model import (
     load_tuned_weights,
 )
 from local_backend.models.load_tokenizer import fix_template_date, load_tokenizer
+from local_backend.models.lora_experts import BASE_LAYER
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 
@@ -85,7 +86,7 @@ def base_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the base model's own weights, under their names without adapters."""
     for name, tensor in sorted(loaded.model.named_parameters()):
         if ".lora_" not in name:
-            yield name.replace(lora.BASE_LAYER, ""), tensor
+            yield name.replace(BASE_LAYER, ""), tensor
 
 
 def adapter_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:

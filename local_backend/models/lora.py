@@ -23,12 +23,13 @@ from torch import nn
 
 from local_backend.errors import TrainerError
 from local_backend.models.linear_layers import is_linear, linear_shape, weight_of
-from local_backend.models.lora_experts import LoraExperts, find_expert_parameters
+from local_backend.models.lora_experts import BASE_LAYER, LoraExperts, find_expert_parameters
 from local_backend.models.lora_reach import AdapterReach, measure_reach
 from local_backend.models.target_modules import (
     check_rank,
     is_last_part,
     match_target_layers,
+    select_begun,
     select_targets,
     without_stacked_experts,
 )
@@ -43,8 +44,6 @@ PEFT_PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
 LORA_TENSORS = ("lora_A", "lora_B")
 """The two tensors of an adapted layer."""
-BASE_LAYER = ".base_layer"
-"""What the names of an adapted layer's own weights, and of nested layers, have more."""
 PEFT_EXPERT_PARTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
 """Names of linear layers that PEFT (0.21) takes for experts' in models with experts, whatever
 layers they are of. Named as parameters (`mlp.gate_proj.weight`), they are left as they are.
@@ -99,7 +98,7 @@ def attach_adapters(
 
     Without `experts`, stacked experts get none. Return what they reach.
     """
-    selection = select_targets(model, lora)
+    selection = select_begun(model, lora) if lora.begun_with else select_targets(model, lora)
     if not experts:
         selection = without_stacked_experts(model, selection)
     check_rank(model, selection.targets, lora)

@@ -21,6 +21,8 @@ from torch import nn
 
 from local_backend.models.linear_layers import has_content
 
+BASE_LAYER = ".base_layer"
+"""What the names of an adapted layer's own weights, and of nested layers, have more."""
 INTERFACE = ("has_gate", "has_bias", "is_transposed", "num_experts", "has_post_expert_norm")
 """What transformers' `use_experts_implementation` sets on a module that its interface computes."""
 

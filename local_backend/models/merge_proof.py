@@ -17,6 +17,7 @@ from torch import nn
 from local_backend.errors import TrainerError
 from local_backend.models import lora
 from local_backend.models.gradient_reach import proof_tokens
+from local_backend.models.lora_experts import BASE_LAYER
 from local_backend.models.lora_reach import kinds_of
 from local_backend.models.pretrained import load_pretrained
 from local_backend.models.target_modules import find_shared_layers
@@ -83,7 +84,7 @@ def largest_difference(expected: torch.Tensor, actual: torch.Tensor) -> float:
 
 def _check_shared_weights(model: PreTrainedModel) -> None:
     adapted = {name for name, _ in lora.lora_layers(model)}
-    shared = {name.removesuffix(lora.BASE_LAYER) for name in find_shared_layers(model)} & adapted
+    shared = {name.removesuffix(BASE_LAYER) for name in find_shared_layers(model)} & adapted
     head = model.get_output_embeddings()
     shared -= {name for name in shared if model.get_submodule(name) is head}
     if shared:

@@ -15,6 +15,7 @@ import difflib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from local_backend.errors import TrainerError
 from local_backend.libraries import silence_libraries
 from local_backend.models.gradient_reach import find_unreached
 from local_backend.models.linear_layers import is_linear, linear_shape, weight_of
-from local_backend.models.lora_experts import find_expert_parameters
+from local_backend.models.lora_experts import BASE_LAYER, find_expert_parameters
 from local_backend.process_exit import exit_now
 from local_backend.replies import ReplyWriter
 from local_backend.settings import LoraSettings, read_lora
@@ -103,6 +104,21 @@ def select_targets(model: PreTrainedModel, lora: LoraSettings) -> Selection:
             fix="use `local.method: full`.",
         )
     return Selection(targets, reasons, find_shared_layers(model) & set(targets))
+
+
+def select_begun(model: PreTrainedModel, lora: LoraSettings) -> Selection:
+    """Return as targets the layers that a checkpoint has adapters of (`lora.begun_with`)."""
+    begun = set(lora.begun_with)
+    linear = (name for name, module in model.named_modules() if is_linear(module))
+    targets = [name for name in linear if name in begun]
+    # Layers of stacked experts are named by their module, one within the other.
+    layers = Counter(name.replace(BASE_LAYER, "") for name in begun - set(targets))
+    for name in _match(find_expert_parameters(model), lora):
+        module = name.rpartition(".")[0]
+        if layers[module]:
+            layers[module] -= 1
+            targets.append(name)
+    return Selection(targets, {}, find_shared_layers(model) & set(targets))
 
 
 def without_stacked_experts(model: nn.Module, selection: Selection) -> Selection:

@@ -264,6 +264,18 @@ def restore_newest(
     return None
 
 
+def read_adapted_layers(folder: Path) -> tuple[str, ...]:
+    """Return the layers that the newest readable checkpoint has adapters of; empty without one."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            with safe_open(path / TRAINED, "pt") as opened:
+                names = [PEFT_WEIGHT_NAME.sub(r"\1", name) for name in opened.keys()]  # noqa: SIM118
+        except DAMAGE_ERRORS:
+            continue
+        return tuple(sorted({name.rpartition(".lora_")[0] for name in names} - {""}))
+    return ()
+
+
 def read_position(checkpoint: Path) -> Position:
     """Return the position of a checkpoint whose files all exist and match their digests.
 

@@ -97,6 +97,7 @@ def prepare_run(
     whose result does not matter.
     """
     silence_libraries()
+    settings = with_begun_layers(job_dir, settings)
     objective = make_objective(settings)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
@@ -143,6 +144,14 @@ def prepare_run(
     choose_run_kernels(run, restored)
     log_settings(run, max_length)
     return run
+
+
+def with_begun_layers(job_dir: JobDir, settings: Settings) -> Settings:
+    """Return the settings with the adapted layers of the checkpoint to continue from."""
+    if settings.method == "full":
+        return settings
+    layers = checkpoint.read_adapted_layers(job_dir / CHECKPOINTS)
+    return replace(settings, lora=replace(settings.lora, begun_with=layers))
 
 
 def choose_run_kernels(run: TrainingRun, restored: checkpoint.Position | None) -> None:

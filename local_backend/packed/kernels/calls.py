@@ -160,6 +160,8 @@ class Kernels:
     ) -> torch.Tensor:
         """Return the gradient of the scores, in place of `grad`."""
         rows = grad.shape[0] * grad.shape[1]
+        # Those beside sinks are a part of a wider tensor.
+        weights = weights.contiguous()
         self._run("softmax_backward", grad.dtype, weights, grad, scale, rows, grad.shape[2])
         return grad
 

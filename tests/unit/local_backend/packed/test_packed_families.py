@@ -16,6 +16,9 @@ from local_backend.models import lora
 from local_backend.models.load_model import LoadedModel
 from local_backend.models.sampling import Sampling
 from local_backend.packed import FAMILIES, PackedLoss, attention, layout, unsupported_reason
+from local_backend.packed import kernels as kernels_module
+from local_backend.packed.kernels import Kernels
+from local_backend.packed.kernels.compile import compile_kernels
 from local_backend.settings import LoraSettings
 from local_backend.training.loss import make_loss
 from local_backend.training.objectives import find_objective
@@ -224,6 +227,33 @@ def test_losses_and_gradients_are_those_of_the_models_own_forward_pass(
                 scale = float(reference[part].abs().max()) + 1e-6
                 error = float((gradient - reference[part]).abs().max()) / scale
                 assert error < 5e-5, (part, error, dense)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """Return the compiled kernels."""
+    folder = tmp_path_factory.mktemp("kernels") / "key"
+    compile_kernels(folder)
+    return Kernels(folder)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_compiled_kernels_compute_every_family(
+    monkeypatch: pytest.MonkeyPatch, name: str, kernels: Kernels
+) -> None:
+    model = build(name, "lora")
+    packed = PackedLoss(model, OBJECTIVE, torch.float32, CPU, reason="tested")
+    for records in RECORDS.values():
+        expected = packed(records)
+        reference = gradients(expected, model)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels_module, "_current", kernels)
+            loss = packed(records)
+            computed = gradients(loss, model)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        for part, gradient in computed.items():
+            scale = float(reference[part].abs().max()) + 1e-6
+            assert float((gradient - reference[part]).abs().max()) / scale < 5e-5, part
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "qwen3_moe"])
