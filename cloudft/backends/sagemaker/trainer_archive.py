@@ -16,6 +16,8 @@ PACKAGE = "local_backend"
 ARCHIVE = "source.tar.gz"
 REQUIREMENTS, QLORA_REQUIREMENTS = "requirements.txt", "requirements-qlora.txt"
 """The lists of what a container installs: always, and for QLoRA. They lie beside this file."""
+SOURCES = frozenset({".py", ".cpp"})
+"""Suffixes of the trainer's files: its modules, and the kernels that it compiles."""
 ENTRY_MODULE = f"{PACKAGE}.sagemaker"
 
 
@@ -29,7 +31,7 @@ class TrainerArchive:
 
 @functools.lru_cache(maxsize=1)
 def build_archive() -> TrainerArchive:
-    """Pack every module of the trainer, and the lists of its requirements."""
+    """Pack every file of the trainer, and the lists of its requirements."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in _files():
@@ -42,7 +44,7 @@ def build_archive() -> TrainerArchive:
 
 def _files() -> Iterator[tuple[str, bytes]]:
     folder = _folder()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in SOURCES):
         yield f"{PACKAGE}/{path.relative_to(folder).as_posix()}", path.read_bytes()
     for name in (REQUIREMENTS, QLORA_REQUIREMENTS):
         yield name, "".join(f"{line}\n" for line in read_requirements(name)).encode()

@@ -79,8 +79,12 @@ def load_library(folder: Path) -> ctypes.CDLL:
 
 
 def source_digest() -> str:
-    """Return the digest of what the kernels compute, 12 hex digits."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    """Return the digest of what the kernels compute, 12 hex digits. Raise KernelError."""
+    try:
+        source = SOURCE.read_bytes()
+    except OSError as error:
+        raise KernelError(f"their source {SOURCE} can't be read: {error.strerror}") from error
+    return hashlib.sha256(source).hexdigest()[:12]
 
 
 def find_compiler() -> str:

@@ -297,8 +297,14 @@ def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> N
         names = set(archive.getnames())
         member: Any = archive.extractfile(trainer_archive.REQUIREMENTS)
         needed = member.read().decode().split()
-    assert {"local_backend/sagemaker.py", "local_backend/train.py", "requirements.txt"} <= names
-    assert not any("cloudft" in name or "__pycache__" in name for name in names)
+    package = Path(pip_requirements.__file__).parents[1]
+    files = {
+        path.relative_to(package.parent).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    lists = {trainer_archive.REQUIREMENTS, trainer_archive.QLORA_REQUIREMENTS}
+    assert names == files | lists
     assert any(line.startswith("transformers") for line in needed)
     assert not any(line.startswith("torch") for line in needed)
     assert all(pip_requirements.is_satisfied(line) for line in needed)
