@@ -13,6 +13,7 @@
     meeting             where several processes of one job find each other
     stop                its presence requests a stop
     tokens.json         keys of the kept tokens that the job uses, by role (data/token_cache.py)
+    kernels.json        digest of the compiled kernels that the job began with; empty without
     checkpoints/        where `resume` continues
     artifacts/          what a completed job leaves, in Bedrock's layout; complete or absent
     ended.json          how the job ended. The first ending written is the ending
@@ -51,6 +52,7 @@ MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
 REFERENCE = "reference"
 TOKENS = "tokens.json"
+KERNELS = "kernels.json"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"

@@ -18,7 +18,7 @@ from torch import nn
 
 from local_backend.errors import TrainerError
 from local_backend.models.linear_layers import linear_shape
-from local_backend.packed.families import find_family
+from local_backend.packed import find_family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -107,7 +107,10 @@ def select_targets(model: PreTrainedModel, lora: LoraSettings) -> Selection:
 
 
 def select_begun(model: PreTrainedModel, lora: LoraSettings) -> Selection:
-    """Return as targets the layers that a checkpoint has adapters of (`lora.begun_with`)."""
+    """Return as targets the layers that a checkpoint has adapters of (`lora.begun_with`).
+
+    Those of another model, in a checkpoint that is damaged, are no choice: then select anew.
+    """
     begun = set(lora.begun_with)
     linear = (name for name, module in model.named_modules() if is_linear(module))
     targets = [name for name in linear if name in begun]
@@ -118,6 +121,8 @@ def select_begun(model: PreTrainedModel, lora: LoraSettings) -> Selection:
         if layers[module]:
             layers[module] -= 1
             targets.append(name)
+    if len(targets) != len(begun):
+        return select_targets(model, lora)
     return Selection(targets, {}, find_shared_layers(model) & set(targets))
 
 

@@ -5,7 +5,7 @@ padded one, which takes the model's own forward pass and which tests compare thi
 """
 
 from local_backend.packed.decode import PackedDecoder
-from local_backend.packed.families import FAMILIES, ModelFamily
+from local_backend.packed.families import FAMILIES, ModelFamily, find_family
 from local_backend.packed.kernels import use_kernels
 from local_backend.packed.kernels.choice import JobSize, choose_kernels
 from local_backend.packed.loss import PackedLoss
@@ -18,6 +18,7 @@ __all__ = [
     "PackedDecoder",
     "PackedLoss",
     "choose_kernels",
+    "find_family",
     "unsupported_reason",
     "use_kernels",
 ]

@@ -19,7 +19,7 @@ from local_backend.device import choose_device, choose_dtype, total_memory_bytes
 from local_backend.distributed.dtensor import is_dtensor
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
-from local_backend.job_dir import CHECKPOINTS, METRICS, TOKENS, JobDir, write_json
+from local_backend.job_dir import CHECKPOINTS, KERNELS, METRICS, TOKENS, JobDir, write_json
 from local_backend.libraries import pause_collection, silence_libraries
 from local_backend.models import four_bits
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
@@ -141,7 +141,7 @@ def prepare_run(
         loss_curve=LossCurve(curve, position.metrics_bytes) if is_rank_zero else NullLossCurve(),
         checkpoints=folder,
     )
-    choose_run_kernels(run, restored)
+    choose_run_kernels(job_dir, run, restored)
     log_settings(run, max_length)
     return run
 
@@ -154,15 +154,32 @@ def with_begun_layers(job_dir: JobDir, settings: Settings) -> Settings:
     return replace(settings, lora=replace(settings.lora, begun_with=layers))
 
 
-def choose_run_kernels(run: TrainingRun, restored: checkpoint.Position | None) -> None:
-    """Compute with compiled kernels from now on where that pays, and note it in the position."""
+def choose_run_kernels(
+    job_dir: JobDir, run: TrainingRun, restored: checkpoint.Position | None
+) -> None:
+    """Compute with compiled kernels from now on where that pays, and record it.
+
+    In the position, which may go on elsewhere, and in the job's folder: a job whose checkpoints
+    are lost begins anew with the same digits.
+    """
     kernels = None
     if run.loss.name == "packed" and run.device.type == "cpu":
         weights = sum(weight.numel() for weight in run.loaded.model.parameters())
         size = JobSize(run.train.tokens * run.settings.epoch_count, weights)
-        recorded = None if restored is None else restored.kernels
+        recorded = _read_kernels(job_dir) if restored is None else restored.kernels
         kernels, run.position.kernels = choose_kernels(size, recorded, run.reporter.log)
+        if run.process_group.is_rank_zero:
+            write_json(job_dir / KERNELS, {"digest": run.position.kernels})
     use_kernels(kernels)
+
+
+def _read_kernels(job_dir: JobDir) -> str | None:
+    """Return what an earlier start of the job has recorded; None if it has not, or not readably."""
+    try:
+        digest = json.loads((job_dir / KERNELS).read_bytes())["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def name_validation_sets(held_out: Mapping[str, EncodedData]) -> dict[str, EncodedData]:

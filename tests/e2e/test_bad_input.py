@@ -195,7 +195,7 @@ CASES = [
         model_of_another_family,
         3,
         "local.packed",
-        "the families llama, mistral, qwen2, not gpt2",
+        "starcoder2, not gpt2",
         "set local.packed: auto",
     ),
     InvalidJob(
@@ -229,7 +229,9 @@ def test_bad_input_is_one_clear_error_and_nothing_is_started(
 
     # A check that looks for a GPU takes seconds: then the records are counted meanwhile.
     [error_line, remedy] = [
-        line for line in done.stderr.splitlines() if not line.startswith(("warning", "reading: "))
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("warning", "reading: ", "preparing "))
     ]
     assert error_line.startswith("error: ") and case.message in error_line
     assert error_line.endswith(f"{case.location})"), "the location stands at the end"
