@@ -49,8 +49,13 @@ def kernels_folder() -> Path:
 
 
 def is_compiled(folder: Path) -> bool:
-    """Return True if `folder` has a whole library."""
+    """Return True if `folder` has a whole library, which this user or root has made.
+
+    A library is code: in a cache that several people write, another's is not run.
+    """
     try:
+        if not {folder.stat().st_uid, (folder / LIBRARY).stat().st_uid} <= {os.getuid(), 0}:
+            return False
         record = json.loads((folder / RECORD).read_text())
         return bool(record["sha256"] == sha256_file(folder / LIBRARY))
     except (OSError, ValueError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -210,6 +211,17 @@ def test_a_damaged_entry_is_compiled_again(cache: Path) -> None:
     assert not is_compiled(kernels_folder())
     used, _, log = choose(LONG)
     assert used and "compiled the kernels" in log and is_compiled(kernels_folder())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
+@pytest.mark.parametrize("what", ["", compile_module.LIBRARY])
+def test_another_users_library_is_not_run(cache: Path, what: str) -> None:
+    choose(LONG)
+    folder = kernels_folder()
+    os.chown(folder / what, 4321, 4321)
+    assert not is_compiled(folder)
+    _, _, log = choose(LONG)
+    assert "compiled the kernels" in log and is_compiled(folder)
 
 
 def test_a_job_keeps_its_first_choice(cache: Path) -> None:
