@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -45,7 +46,30 @@ def flatten_rows(examples: Sequence[Example]) -> list[Example]:
     return [row for example in examples for row in example.rows()]
 
 
-class JoinedExamples(Sequence[Example]):
+class ExampleSequence(Sequence[Example]):
+    """Examples that are made when they are read. A subclass says how many there are, and reads."""
+
+    @abstractmethod
+    def read(self, at: int) -> Example:
+        """Return the example at `at`, which is between 0 and the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Return an example, or a list of those of a slice. Raise IndexError."""
+        if isinstance(index, slice):
+            return [self.read(at) for at in range(*index.indices(len(self)))]
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(index)
+        return self.read(at)
+
+
+class JoinedExamples(ExampleSequence):
     """The examples of several files as one sequence. Nothing is copied."""
 
     def __init__(self, parts: Sequence[Sequence[Example]]) -> None:
@@ -55,19 +79,8 @@ class JoinedExamples(Sequence[Example]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Return an example, or a list of those of a slice."""
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        if not 0 <= at < len(self):
-            raise IndexError(index)
+    def read(self, at: int) -> Example:
+        """Return the example at a place of its part."""
         part = bisect.bisect_right(self._ends, at)
         return self.parts[part][at - (self._ends[part - 1] if part else 0)]
 

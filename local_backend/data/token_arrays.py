@@ -19,11 +19,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypedDict, overload
+from typing import IO, TypedDict
 
 import numpy as np
 
-from local_backend.data.examples import EncodedData, Example
+from local_backend.data.examples import EncodedData, Example, ExampleSequence
 from local_backend.job_dir import write_json
 
 IDS, MASK, ENDS, ROWS, META = "ids.bin", "mask.bin", "ends.bin", "rows.bin", "meta.json"
@@ -34,7 +34,7 @@ WIDE = np.dtype(np.int32)
 HASH_BLOCK = 1 << 20
 
 
-class TokenArrays(Sequence[Example]):
+class TokenArrays(ExampleSequence):
     """A sequence of examples, each made of the arrays when it is read.
 
     `ids` [tokens], `mask` [ceil(tokens / 8)] of uint8, `ends` [examples] of int64, and `rows`
@@ -62,25 +62,11 @@ class TokenArrays(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Return an example, or a list of those of a slice."""
-        if isinstance(index, slice):
-            return [self._make(at) for at in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        if not 0 <= at < len(self):
-            raise IndexError(index)
-        return self._make(at)
-
     def __iter__(self) -> Iterator[Example]:
-        return map(self._make, range(len(self)))
+        return map(self.read, range(len(self)))
 
-    def _make(self, at: int) -> Example:
+    def read(self, at: int) -> Example:
+        """Return the example at `at`, in arrays of its own."""
         start, end = int(self.ends[at - 1]) if at else 0, int(self.ends[at])
         # Copies: they outlive the arrays, and PyTorch warns of arrays that can't be written.
         ids = self.ids[start:end].astype(np.int32)

@@ -160,7 +160,7 @@ def choose_run_kernels(
     """Compute with compiled kernels from now on where that pays, and record it.
 
     In the position, which may go on elsewhere, and in the job's folder: a job whose checkpoints
-    are lost begins anew with the same digits.
+    are lost starts again with the same digits.
     """
     kernels = None
     if run.loss.name == "packed" and run.device.type == "cpu":

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
@@ -22,7 +21,13 @@ from safetensors.torch import load_file, save_file
 
 from local_backend.atomic_folders import atomic_folder
 from local_backend.data.batches import MicroBatchLimit, split_into_micro_batches
-from local_backend.data.examples import EncodedData, Example, example_lengths, longest_first
+from local_backend.data.examples import (
+    EncodedData,
+    Example,
+    ExampleSequence,
+    example_lengths,
+    longest_first,
+)
 from local_backend.device import is_out_of_memory
 from local_backend.distributed.dtensor import local_tensor
 from local_backend.job_dir import REFERENCE, JobDir
@@ -59,7 +64,7 @@ def attach_reference(
         data.examples = _with_reference(data.examples, reference, job_dir, key)
 
 
-class ReferencedExamples(Sequence[Example]):
+class ReferencedExamples(ExampleSequence):
     """Examples with the log-probabilities of their sequences, `values` [sequences]."""
 
     def __init__(self, examples: Sequence[Example], values: np.ndarray) -> None:
@@ -74,17 +79,9 @@ class ReferencedExamples(Sequence[Example]):
         """Return the number of tokens of each example, [examples]."""
         return example_lengths(self._examples)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Return an example, or a list of those of a slice."""
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        example, end = self._examples[index], self._ends[index]
+    def read(self, at: int) -> Example:
+        """Return the example at `at` with the values of its sequences."""
+        example, end = self._examples[at], self._ends[at]
         values = self._values[end - example.row_count : end]
         return replace(example, reference=tuple(values.tolist()))
 
