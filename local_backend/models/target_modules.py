@@ -109,7 +109,8 @@ def select_targets(model: PreTrainedModel, lora: LoraSettings) -> Selection:
 def select_begun(model: PreTrainedModel, lora: LoraSettings) -> Selection:
     """Return as targets the layers that a checkpoint has adapters of (`lora.begun_with`).
 
-    Those of another model, in a checkpoint that is damaged, are no choice: then select as at the start.
+    Those of another model, in a checkpoint that is damaged, are no choice: then select as a new job
+    does.
     """
     begun = set(lora.begun_with)
     linear = (name for name, module in model.named_modules() if is_linear(module))
