@@ -45,18 +45,18 @@ def choose_kernels(
 
     `recorded` is what the checkpoint to continue from has; None for a job that starts. A job keeps
     its first choice: kernels round differently, so that its curve would change in the last digits.
-    Compiled kernels cost nothing and are used by every job; a job that is over before compiling
-    would have paid off does not compile them.
+    A job that is over before compiling would pay off does without them, even where they are
+    compiled: the same job has the same curve whatever ran on the machine before.
     """
     if recorded == "":
         log("computing without compiled kernels, as before")
         return None, ""
     try:
+        if recorded is None and size.seconds() * SAVED_SHARE < COMPILE_SECONDS:
+            log("computing without compiled kernels: the job is too short for them")
+            return None, ""
         folder = kernels_folder()
         if not is_compiled(folder):
-            if recorded is None and size.seconds() * SAVED_SHARE < COMPILE_SECONDS:
-                log("computing without compiled kernels: the job is too short to compile them")
-                return None, ""
             started = time.monotonic()
             compile_kernels(folder)
             log(f"compiled the kernels in {time.monotonic() - started:.1f} s: {folder}")
