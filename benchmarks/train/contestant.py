@@ -355,7 +355,10 @@ def count_weights(model: Any) -> dict[str, int]:
     linear = [
         module
         for name, module in model.named_modules()
-        if type(module).__name__ == "Linear" and module is not head and "lora_" not in name
+        if type(module).__name__ == "Linear"
+        and module is not head
+        and "lora_" not in name
+        and type(module).__module__.startswith("torch.")  # PEFT wraps each in a class of that name
     ]
     sizes = (module.in_features * module.out_features for module in linear)
     return {"linearWeights": sum(sizes), "headWeights": head.weight.numel()}
