@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from local_backend.packed.autograd import Context
 from local_backend.packed.kernels import Rotation, kernels_for
 from local_backend.packed.layout import PackedLayout, RowGroup
-from local_backend.packed.ops import Context
 
 QUERY_CHUNK = 512
 """Queries of a long row whose scores exist at the same time, where PyTorch's attention can't be

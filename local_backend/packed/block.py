@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from local_backend.packed.attention import AttentionKind, GatherIndices, PackedAttention
+from local_backend.packed.autograd import run_function
 from local_backend.packed.families import ModelFamily
 from local_backend.packed.gated import gate
 from local_backend.packed.kernels import NormSettings
-from local_backend.packed.ops import QueryKeyNorm, RmsNorm, add_rms_norm, run_function
+from local_backend.packed.norms import QueryKeyNorm, RmsNorm, add_rms_norm
 from local_backend.packed.projections import adapter_columns, make_projection
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from local_backend.models.lora import LoraLinear
+from local_backend.packed.autograd import run_function
 from local_backend.packed.families import base_linear
-from local_backend.packed.ops import FusedLinear, FusedLoraLinear, run_function
+from local_backend.packed.linear import FusedLinear, FusedLoraLinear
 
 
 class FusedProjection:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from local_backend.models.token_losses import TokenFunction
+from local_backend.packed.autograd import run_function
+from local_backend.packed.cross_entropy import ChunkedTokenLosses, ChunkedTokenSum, LogitCap
 from local_backend.packed.layout import PackedLayout
-from local_backend.packed.ops import ChunkedTokenLosses, ChunkedTokenSum, LogitCap, run_function
 
 
 class PackedTokenLosses:

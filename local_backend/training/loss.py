@@ -9,6 +9,7 @@ all of its rows would be discarded.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,7 +99,7 @@ class PaddedTokenLosses:
         return function(losses, torch.cat(list(constants)).to(losses.device)).sum()
 
 
-class OwnForwardLoss:
+class OwnForwardLoss(ABC):
     """The loss through the model's own forward pass, whatever form the rows have in it."""
 
     def __init__(
@@ -113,9 +114,9 @@ class OwnForwardLoss:
         self.loaded, self.objective, self.dtype, self.device = loaded, objective, dtype, device
         self.reason = reason
 
+    @abstractmethod
     def forward(self, rows: Sequence[Example]) -> TokenLosses:
         """Return the losses of sequences."""
-        raise NotImplementedError
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the objective's loss summed over `examples`, a scalar."""

@@ -1,6 +1,6 @@
 // What a training step computes between its matrix products, each in one pass over memory.
 //
-// ops.py and attention.py have the same computations as lines of PyTorch, and tests compare the
+// The functions of packed/ have the same computations as lines of PyTorch, and tests compare the
 // two. Numbers are float32 here; they are read and written as bfloat16 (suffix _bf16) or float32
 // (suffix _f32). Rows are spread over the threads of PyTorch's own OpenMP library. Each row is
 // computed by one thread in a fixed order, so the result does not depend on the number of threads.

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from trainer_run import run_trainer
+from trainer_run import run_to_checkpoint, run_trainer
 
 from local_backend.data.examples import Example
-from local_backend.packed import JobSize, choose_kernels, ops
+from local_backend.packed import JobSize, choose_kernels
 from local_backend.packed.attention import AttentionKind, PackedAttention, build_gather_indices
+from local_backend.packed.autograd import run_function
+from local_backend.packed.cross_entropy import ChunkedTokenLosses, ChunkedTokenSum
+from local_backend.packed.gated import SwiGlu
 from local_backend.packed.kernels import Kernels, NormSettings, choice, use_kernels
 from local_backend.packed.kernels import compile as compile_module
 from local_backend.packed.kernels.compile import (
@@ -26,8 +29,8 @@ from local_backend.packed.kernels.compile import (
     source_digest,
 )
 from local_backend.packed.layout import pack_examples
-from local_backend.training import train_loop
-from local_backend.training.prepare_run import TrainingRun
+from local_backend.packed.linear import FusedLoraLinear
+from local_backend.packed.norms import RmsNorm, add_rms_norm
 
 CPU = torch.device("cpu")
 FORMATS = (torch.bfloat16, torch.float32)
@@ -88,15 +91,15 @@ def test_norms_and_gates_are_those_of_the_plain_lines(
     x, delta, weight = noise(tokens, 33), noise(tokens, 33, seed=1).to(dtype), noise(33)
 
     def add_norm(x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor) -> object:
-        return ops.add_rms_norm(x, delta, 0.5, weight, NormSettings(1e-5, dtype, 3))
+        return add_rms_norm(x, delta, 0.5, weight, NormSettings(1e-5, dtype, 3))
 
     def norm(x: torch.Tensor, weight: torch.Tensor) -> object:
-        return ops.run_function(ops.RmsNorm, x, weight, 1e-5, dtype)
+        return run_function(RmsNorm, x, weight, 1e-5, dtype)
 
     assert_equal(kernels, add_norm, [x, delta, weight], dtype)
     assert_equal(kernels, norm, [x, weight], dtype)
     gate_up = noise(tokens, 2 * 31).to(dtype) * 4
-    assert_equal(kernels, lambda x: ops.run_function(ops.SwiGlu, x), [gate_up], dtype)
+    assert_equal(kernels, lambda x: run_function(SwiGlu, x), [gate_up], dtype)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -115,7 +118,7 @@ def test_attention_is_that_of_the_plain_lines(
     qkv = noise(tokens, 10 * 8).to(dtype) / 2
 
     def attend(qkv: torch.Tensor) -> object:
-        return ops.run_function(PackedAttention, qkv, angles.cos(), angles.sin(), indices)
+        return run_function(PackedAttention, qkv, angles.cos(), angles.sin(), indices)
 
     assert_equal(kernels, attend, [qkv], dtype)
 
@@ -128,10 +131,10 @@ def test_adapters_columns_are_put_beside_their_input(kernels: Kernels, columns: 
 
     def project(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> object:
         settings = NormSettings(1e-5, torch.float32, columns)
-        _, normalized = ops.add_rms_norm(x, None, 1.0, norm, settings)
+        _, normalized = add_rms_norm(x, None, 1.0, norm, settings)
         wide = torch.cat([weight[:, :12], b.detach()], 1)
         inputs = (normalized, normalized, wide, None, 2.0, a, b)
-        return ops.run_function(ops.FusedLoraLinear, *inputs)
+        return run_function(FusedLoraLinear, *inputs)
 
     assert_equal(kernels, project, [x, a, b], torch.float32)
 
@@ -142,15 +145,15 @@ def test_losses_are_those_of_the_plain_lines(kernels: Kernels, dtype: torch.dtyp
     targets = torch.tensor([0, 1029, 7, 7, 512], dtype=torch.int32)  # as a layout has them
 
     def total(hidden: torch.Tensor) -> object:
-        return ops.run_function(ops.ChunkedTokenSum, hidden, weight, targets, True, None)
+        return run_function(ChunkedTokenSum, hidden, weight, targets, True, None)
 
     def each(hidden: torch.Tensor) -> object:
-        return ops.run_function(ops.ChunkedTokenLosses, hidden, weight, targets, None)
+        return run_function(ChunkedTokenLosses, hidden, weight, targets, None)
 
     for function in (total, each):
         assert_equal(kernels, function, [hidden], dtype)
     use_kernels(kernels)
-    nothing = ops.run_function(ops.ChunkedTokenLosses, hidden[:0], weight, targets[:0], None)
+    nothing = run_function(ChunkedTokenLosses, hidden[:0], weight, targets[:0], None)
     assert nothing.shape == (0,)
 
 
@@ -160,9 +163,9 @@ def test_what_is_not_a_number_stays_so(kernels: Kernels) -> None:
     x[2, 7] = float("inf")
     use_kernels(kernels)
     for dtype in FORMATS:
-        norm = ops.run_function(ops.RmsNorm, x, torch.ones(40), 1e-5, dtype)
+        norm = run_function(RmsNorm, x, torch.ones(40), 1e-5, dtype)
         assert norm[0].isfinite().all() and norm[1].isnan().all() and norm[2, 7].isnan()
-        gated = ops.run_function(ops.SwiGlu, x.to(dtype))
+        gated = run_function(SwiGlu, x.to(dtype))
         assert gated[0].isfinite().all() and not gated[1].isfinite().all()
         losses = kernels.cross_entropy_(x.to(dtype), torch.tensor([0, 1, 2]), needs_grad=False)
         assert losses[0].isfinite() and not losses[1:].isfinite().any()
@@ -270,17 +273,7 @@ def test_a_resumed_job_computes_as_it_began(
     data = {"train": tiny.pairs(8)}
     whole = run_trainer(tiny.write_job_dir(tmp_path / "whole", tiny_model, data, epochCount=3))
     folder = tiny.write_job_dir(tmp_path / "broken", tiny_model, data, epochCount=3)
-
-    def save_and_stop(run: TrainingRun) -> None:
-        train_loop.save_checkpoint(run)
-        if run.position.step == 3:
-            raise RuntimeError("an error that ends the job")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_loop, "save_checkpoint_if_due", save_and_stop)
-        broken = run_trainer(folder)
-    assert broken.status == "Failed" and len(broken.losses()) == 3
-    (folder / "ended.json").unlink()
+    broken = run_to_checkpoint(folder, 3)
     # A new job would choose the other way now.
     monkeypatch.setattr(choice, "COMPILE_SECONDS", 1e9 if is_long else 0.0)
     resumed = run_trainer(folder)
