@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from processes import read_json, read_jsonl
 
 RunTrainer = Callable[..., "TrainerRun"]
@@ -78,3 +79,23 @@ def run_trainer(folder: Path) -> TrainerRun:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return TrainerRun(folder, output.getvalue())
+
+
+def run_to_checkpoint(folder: Path, step: int) -> TrainerRun:
+    """Train with a checkpoint after each step, and break off after that of `step`.
+
+    The folder is that of a job whose trainer was killed: it has no ending.
+    """
+    from local_backend.training import train_loop
+
+    def save_and_break_off(run: Any) -> None:
+        train_loop.save_checkpoint(run)
+        if run.position.step == step:
+            raise RuntimeError("an error that ends the job")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_loop, "save_checkpoint_if_due", save_and_break_off)
+        run = run_trainer(folder)
+    assert run.status == "Failed" and len(run.losses()) == step, run.log
+    (folder / "ended.json").unlink()
+    return run

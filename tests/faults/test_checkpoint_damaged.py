@@ -15,7 +15,7 @@ import tiny
 import torch
 from processes import read_jsonl
 from safetensors.torch import load_file, save_file
-from trainer_run import TrainerRun, run_trainer
+from trainer_run import TrainerRun, run_to_checkpoint, run_trainer
 
 from local_backend.training import train_loop
 from local_backend.training.checkpoint import OPTIMIZER, POSITION, TRAINED
@@ -24,10 +24,6 @@ BROKEN_OFF = 6
 """Steps that were done when the run was killed; 12 in all, validated after each 4."""
 NEWEST_ALONE = ("unknown-key", "another-step", "weights-cut", "optimizer-that-is-none")
 Damage = Callable[[Path], Any]
-
-
-class Killed(Exception):
-    """Ends the first attempt."""
 
 
 def start(folder: Path, model: Path) -> Path:
@@ -46,18 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer
 def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """Return the folder of a killed run: two checkpoints, the best weights, the curve."""
     folder = start(tmp_path_factory.mktemp("broken") / "job", tiny_model)
-    take_step = train_loop.train_step
-
-    def killed(run: Any) -> None:
-        if run.position.step == BROKEN_OFF:
-            raise Killed
-        take_step(run)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "train_step", killed)
-        patch.setattr(train_loop, "save_checkpoint_if_due", train_loop.save_checkpoint)
-        assert run_trainer(folder).status == "Failed"
-    (folder / "ended.json").unlink()
+    run_to_checkpoint(folder, BROKEN_OFF)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert names == ["best", f"step-{BROKEN_OFF - 1:08d}", f"step-{BROKEN_OFF:08d}"]
     return folder

@@ -8,13 +8,11 @@ import pytest
 import tiny
 import torch
 from safetensors import safe_open
-from trainer_run import TrainerRun, run_trainer
+from trainer_run import TrainerRun, run_to_checkpoint, run_trainer
 
 from local_backend.models import lora
 from local_backend.models.target_modules import Selection, select_targets, without_stacked_experts
 from local_backend.settings import LoraSettings
-from local_backend.training import train_loop
-from local_backend.training.prepare_run import TrainingRun
 
 DATA = {"train": tiny.pairs(8)}
 
@@ -48,21 +46,6 @@ def experts_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def interrupt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TrainerRun:
-    """Train until the checkpoint of step 2, and end with an error."""
-
-    def save_and_stop(run: TrainingRun) -> None:
-        train_loop.save_checkpoint(run)
-        if run.position.step == 2:
-            raise RuntimeError("an error that ends the job")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_loop, "save_checkpoint_if_due", save_and_stop)
-        run = run_trainer(folder)
-    (folder / "ended.json").unlink()
-    return run
-
-
 def adapted(run: TrainerRun) -> set[str]:
     """Return the tensors of the saved adapter."""
     with safe_open(run.model / lora.ADAPTER_WEIGHTS, "pt") as opened:
@@ -87,7 +70,7 @@ def test_a_resumed_job_trains_the_layers_that_it_began_with(
         if by_another_version:
             patch.setattr(lora, "select_targets", select_as_before)
         whole = run_trainer(folders[0])
-        assert len(interrupt(folders[1], patch).losses()) == 2
+        run_to_checkpoint(folders[1], 2)
     resumed = run_trainer(folders[1])
     assert "resuming after step 2 of 4" in resumed.log
     assert resumed.losses() == whole.losses()
