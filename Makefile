@@ -72,9 +72,9 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/padding_free.py
 	$(BIN)/python benchmarks/expert_adapters.py
 
-bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
+bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's, and with AGAINST=CHECKOUT an older one; 30 minutes.
 	$(PIP) 'trl==1.16.0'
-	$(BIN)/python benchmarks/train
+	$(BIN)/python benchmarks/train $(if $(AGAINST),--against $(AGAINST))
 
 bench-reinforcement: $(VENV)/.dev  ## A step of reinforcement against TRL's; some 15 minutes.
 	$(PIP) 'trl==1.16.0'
