@@ -143,10 +143,10 @@ def _open_or_make(
             _make(source, file, folder, NARROW if fits_narrow(source) else WIDE, poll)
         except TooHighId:  # a vocabulary with gaps: its size does not bound its numbers
             _make(source, file, folder, WIDE, poll)
-    data = open_arrays(folder)
-    if data is None:
-        raise OSError(errno.EIO, "the tokens can't be read back", str(folder))
-    return Kept(data, folder.name, False)
+        data = open_arrays(folder)  # under the lock, which `gc --local` heeds
+        if data is None:
+            raise OSError(errno.EIO, "the tokens can't be read back", str(folder))
+        return Kept(data, folder.name, False)
 
 
 def _open_kept(folder: Path) -> EncodedData | None:

@@ -54,6 +54,8 @@ def find_unused_tokens(home: Home, *, older_than_days: float = 0.0) -> list[Kept
         for path in sorted(home.tokens.iterdir()) if home.tokens.exists() else ():
             if path.name in needed or not path.is_dir() or is_locked(path):
                 continue
+            if is_locked(path.with_name(path.name + LOCK_SUFFIX)):  # just made, or made again
+                continue
             used = _last_use(path)
             if used <= newest:
                 size = sum(file.stat().st_size for file in path.iterdir())

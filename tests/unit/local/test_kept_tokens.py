@@ -54,6 +54,14 @@ def test_tokens_of_complete_jobs_and_of_killed_trainers_are_removed_after_a_conf
     os.close(written)
 
 
+def test_tokens_whose_making_is_not_over_stay(cli: Cli, home: Path, tokens: Path) -> None:
+    lock = tokens / f"{key(home, 'complete')}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "nothing to remove" in cli("gc", "--local", "--yes").stdout
+    assert "removed tokens" in cli("gc", "--local", "--yes").stdout
+
+
 def test_only_what_was_not_used_for_days_is_removed(cli: Cli, home: Path, tokens: Path) -> None:
     assert "nothing to remove" in cli("gc", "--local", "--older-than", "2", "--yes").stdout
     days_ago = time.time() - 3 * 86400
