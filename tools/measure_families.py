@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +71,15 @@ def merge(measured: dict[str, str]) -> dict[str, str]:
     }
 
 
-def write_table(table: dict[str, str], versions: list[str]) -> None:
+def write_table(table: dict[str, str], versions: Sequence[str]) -> None:
     """Write family_table.py."""
-    first, *_, last = sorted(versions * 2, key=lambda text: [int(n) for n in text.split(".")])
+    ordered = sorted(set(versions), key=lambda text: [int(n) for n in text.split(".")])
+    listed = ", ".join(f'"{version}"' for version in ordered)
     parts = [
         '"""Which rows each family computes right: written by tools/measure_families.py."""',
         "",
-        f'FIRST, LAST = "{first}", "{last}"',
-        '"""The oldest and the newest version of transformers that was measured."""',
+        f"VERSIONS = ({listed},)" if len(ordered) == 1 else f"VERSIONS = ({listed})",
+        '"""The versions of transformers that were measured, in order."""',
     ]
     for form, docstring in DOCSTRINGS.items():
         names = " ".join(sorted(name for name, value in table.items() if value == form))
@@ -111,7 +112,7 @@ def main() -> int:
             print(f"{name}: {now} -> {table[name]}")
     print(f"{len(measured)} families measured with transformers {version}")
     if options.update:
-        old = [] if options.fresh else [family_table.FIRST, family_table.LAST]
+        old = [] if options.fresh else family_table.VERSIONS
         write_table(table, [version, *old])
     return 0
 

@@ -59,18 +59,15 @@ def installed_version() -> str:
 
 
 def is_measured_version(version: str) -> bool:
-    """Return whether a version of transformers is within those that the table was measured with."""
-    first, last = (_release(text) for text in (family_table.FIRST, family_table.LAST))
-    return first <= _release(version) <= last
+    """Return whether a version of transformers is measured, whatever its patch release."""
+    return _minor(version) in map(_minor, family_table.VERSIONS)
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _minor(version: str) -> str:
     """Return major and minor of a version."""
-    return tuple(int(part) for part in version.split(".")[:2])
+    return ".".join(version.split(".")[:2])
 
 
 def _describe_table() -> str:
-    first, last = (
-        ".".join(text.split(".")[:2]) for text in (family_table.FIRST, family_table.LAST)
-    )
+    first, last = _minor(family_table.VERSIONS[0]), _minor(family_table.VERSIONS[-1])
     return f"family table of transformers {first}{'' if first == last else f' to {last}'}"

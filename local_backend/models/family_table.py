@@ -1,7 +1,7 @@
 """Which rows each family computes right: written by tools/measure_families.py."""
 
-FIRST, LAST = "5.20.2", "5.24.0"
-"""The oldest and the newest version of transformers that was measured."""
+VERSIONS = ("5.20.2", "5.21.0", "5.22.2", "5.23.0", "5.24.0")
+"""The versions of transformers that were measured, in order."""
 _PADDING_FREE = """
 apertus apertus1p5_text arcee aria_text axk1 axk2 beam bitnet codegen cohere cohere2 cohere2_moe
 cohere_compass_text ctrl cwm dbrx deepseek_v2 deepseek_v3 deepseek_v32 diffllama doge dory dots1

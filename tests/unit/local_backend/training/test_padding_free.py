@@ -117,7 +117,7 @@ def reason_for(model: Any, **changes: Any) -> tuple[str, str]:
 
 def test_what_was_not_measured_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_families.build_family("qwen3")
-    monkeypatch.setattr(family_support, "installed_version", lambda: family_table.LAST)
+    monkeypatch.setattr(family_support, "installed_version", lambda: family_table.VERSIONS[-1])
     assert reason_for(model)[0] == "padding-free"
     assert reason_for(model, _attn_implementation="flex_attention")[0] == "padded"
     assert reason_for(model, _attn_implementation="eager")[0] == "padding-free"
