@@ -33,6 +33,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "resume": "Continue a stopped or failed job from its checkpoint.",
         "delete": "Delete a job and its files on this machine.",
     },
+    "Look": {
+        "ui": "Look at jobs, data, answers and labels in the browser.",
+    },
     "Judge": {
         "generate": "Send prompts to the tuned model, and to its base.",
         "evaluate": "Compare base and tuned model on held-out records.",

@@ -10,6 +10,7 @@ from pathlib import Path
 from cloudft.errors import StoreError, UsageError
 from cloudft.evaluate.metrics.metric_labels import diagnostic_label, metric_label
 from cloudft.storage.atomic_files import atomic_write, create_file_atomically
+from cloudft.web.design import read_stylesheet
 
 LEVEL_LABELS = {"good": "OK", "warning": "Warning", "bad": "Problem"}
 """Level of a diagnostic -> its name on a page."""
@@ -41,9 +42,9 @@ def render_template(template: str, values: Mapping[str, object]) -> str:
         "diagnostic": diagnostic_label,
         "level": LEVEL_LABELS.__getitem__,
     }
-    style = environment.get_template("base.css").render()
+    style = read_stylesheet()
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    # Safe without escaping: the style is this folder's own.
+    # Safe without escaping: the style is cloudft's own.
     own = {"style": Markup(style), "style_hash": f"sha256-{digest}"}
     return environment.get_template(template).render({**values, **own})
 

@@ -1,0 +1,1 @@
+"""Label records: what a person says of a record, the most informative records first."""

@@ -1,0 +1,1 @@
+"""Send parameters, curves and results of jobs to the experiment trackers that people use."""

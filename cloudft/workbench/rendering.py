@@ -1,0 +1,83 @@
+"""Render a page from its template. Every value is escaped; a page contains no script or style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cloudft import __version__
+from cloudft.workbench.forms import FORM_TOKEN
+from cloudft.workbench.workbench import workbench_of
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse
+
+SECTIONS = (
+    ("jobs", "Jobs", "/"),
+    ("compare", "Compare", "/compare"),
+    ("data", "Data", "/data"),
+    ("playground", "Playground", "/playground"),
+    ("label", "Label", "/label"),
+    ("review", "Review", "/review"),
+    ("account", "Account", "/account"),
+)
+"""The navigation: key, title, path."""
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("cloudft.workbench", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render_page(
+    request: Request, template: str, values: Mapping[str, object], *, status: int = 200
+) -> HTMLResponse:
+    """Return the page of a template.
+
+    Templates have `path(TEXT)` (an address of this workbench), `static(NAME)`, `form_token(PATH)`
+    (the hidden field of a form that posts to PATH), `read_only` and `sections`.
+    """
+    from starlette.responses import HTMLResponse
+
+    return HTMLResponse(render_part(request, template, values), status_code=status)
+
+
+def render_part(request: Request, template: str, values: Mapping[str, object]) -> str:
+    """Return a template's text: a page, or a part of one that a script puts in its place."""
+    workbench = workbench_of(request)
+    root = request.scope["root_path"]
+
+    def path(text: str) -> str:
+        return f"{root}{text}"
+
+    def static(name: str) -> str:
+        return f"{root}/static/{name}?v={__version__}"
+
+    def form_token(action: str) -> Markup:
+        from markupsafe import Markup
+
+        field = '<input type="hidden" name="{}" value="{}">'
+        return Markup(field).format(FORM_TOKEN, workbench.form_token(action))
+
+    own = {
+        "path": path,
+        "static": static,
+        "form_token": form_token,
+        "token_of": workbench.form_token,
+        "read_only": workbench.read_only,
+        "sections": SECTIONS,
+        "version": __version__,
+    }
+    return _environment().get_template(template).render({**own, **values})

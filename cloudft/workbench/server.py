@@ -1,0 +1,65 @@
+"""Serve the workbench on this machine's loopback address until Ctrl-C."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from cloudft.errors import UsageError
+from cloudft.workbench.workbench import Workbench
+
+HOST = "127.0.0.1"
+EXTRA_PACKAGES = ("jinja2", "sse_starlette", "starlette", "uvicorn")
+"""Packages of the extra `ui`."""
+SHUTDOWN_S = 1
+"""Seconds that open pages have to end when the workbench is stopped."""
+
+
+def require_extra() -> None:
+    """Raise UsageError unless the extra `ui` is installed."""
+    missing = [name for name in EXTRA_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"the workbench needs {', '.join(missing)}, not installed here",
+            fix="pip install 'cloudft[ui]'",
+        )
+
+
+def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], object]) -> None:
+    """Serve until SIGINT or SIGTERM. `on_ready` gets the address of the first page.
+
+    The socket listens before `on_ready` is called: a browser that is quick waits, and is answered.
+    Raise UsageError for a port that is taken, and without the extra.
+    """
+    require_extra()
+    import uvicorn
+
+    from cloudft.workbench.app import build_app
+
+    with _listen(port) as listener:
+        config = uvicorn.Config(
+            build_app(workbench),
+            access_log=False,  # it would have the token in it
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_S,
+        )
+        on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"the workbench can't be served on port {port}: {error.strerror}",
+            fix="name another --port.",
+        ) from error
+    return listener
