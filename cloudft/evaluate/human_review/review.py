@@ -7,7 +7,6 @@ CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  one judgment per line; a reco
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from cloudft.evaluate.compare import ModelResult
 from cloudft.evaluate.human_review.agreement import CHOICES, JudgmentSummary, summarize_judgments
 from cloudft.evaluate.human_review.whole_answers import is_cut, remove_unfinished_end, token_limit
 from cloudft.evaluate.results import ScoredAnswer
+from cloudft.storage.append_log import append_line
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 from cloudft.storage.store import utc_now
@@ -328,15 +328,7 @@ class Reviewer:
             "at": utc_now(),
         }
         with as_store_error("can't save the judgment", self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                # A crash may have left half a line: begin a new one after it.
-                size = os.fstat(descriptor).st_size
-                torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-                os.write(descriptor, (b"\n" if torn else b"") + orjson.dumps(line) + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self._path, orjson.dumps(line))
 
     def _map_side(self, key: str, choice: str, *, to: Literal["seen", "side"]) -> str:
         """Translate a choice between left and right and the sides a and b; keep `tie` and `bad`."""
