@@ -32,13 +32,18 @@ SECTIONS = (
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+    from cloudft.workbench.text_format import format_score
+
+    environment = Environment(
         loader=PackageLoader("cloudft.workbench", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"metric_label": metric_label, "score": format_score}
+    return environment
 
 
 def render_page(
