@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.backends import DEFAULT_BACKEND
-from cloudft.backends.local.job_folder import JobFolder
-from cloudft.errors import DamagedJob, UsageError
+from cloudft.errors import UsageError
 from cloudft.evaluate.leaderboards import (
     Board,
     Leaderboards,
@@ -26,12 +24,13 @@ from cloudft.jobs.setting_differences import (
 )
 from cloudft.storage.store import JobRecord, Store
 from cloudft.types import JobState
+from cloudft.workbench.chart import COLORS
+from cloudft.workbench.job_states import JobStates, KnownJob
 
 MAX_JOBS = 16
 """Jobs of one comparison: of more, curves have the same colors."""
 MAX_LISTED = 200
 """Jobs that can be picked from, the newest; others are named in the address."""
-CURVE_COLORS = 8
 SHOWN_CHARACTERS = 120
 """Characters of a setting that are shown before the rest is folded."""
 DIGEST_CHARACTERS = 12
@@ -118,22 +117,19 @@ def list_choices(store: Store, chosen: Sequence[JobRecord]) -> list[JobRecord]:
     return [*chosen, *others[:MAX_LISTED]]
 
 
-def read_compared_jobs(records: Sequence[JobRecord]) -> list[ComparedJob]:
-    """Return the jobs with the states that this machine knows, and a color for each."""
+def read_compared_jobs(records: Sequence[JobRecord], states: JobStates) -> list[ComparedJob]:
+    """Return the jobs with what is known of their states now, and a color for each."""
+    states.look_at_clouds(records)
     return [
-        ComparedJob(record, _read_state(record), number % CURVE_COLORS + 1)
+        ComparedJob(record, _known_state(record, states), number % COLORS + 1)
         for number, record in enumerate(records)
     ]
 
 
-def _read_state(record: JobRecord) -> JobState | None:
-    """Return the state of a job on this machine; None for a cloud's, or one that is damaged."""
-    if record.backend != DEFAULT_BACKEND:
-        return None
-    try:
-        return JobFolder(record.folder).read_state(record.id)
-    except DamagedJob:
-        return None
+def _known_state(record: JobRecord, states: JobStates) -> JobState | None:
+    """Return a job's state; None for one that is damaged, or that was not described yet."""
+    known = states.known_job(record)
+    return known.state if isinstance(known, KnownJob) else None
 
 
 def setting_tables(jobs: Sequence[ComparedJob]) -> tuple[list[SettingTable], list[SettingTable]]:
