@@ -53,6 +53,9 @@ def create_project(root: Path, settings: ProjectSettings) -> LabelProject:
         raise UsageError(
             f"there is a labeling project {settings.name!r} already", fix="choose another name."
         )
+    remote = next((file for file in settings.files if file.startswith("s3://")), None)
+    if remote is not None:
+        raise UsageError(f"{remote} is not on this machine", fix="copy it here: aws s3 cp.")
     files = tuple(str(Path(file).expanduser().resolve()) for file in settings.files)
     settings = msgspec.structs.replace(settings, files=files, created_at=utc_now())
     found = list(read_source_records(settings))

@@ -36,7 +36,7 @@ SHARE = click.FloatRange(0, 1)
     type=SHARE,
     default=0.1,
     show_default=True,
-    help="Share of the records that is drawn at random, to measure how often suggestions are right.",
+    help="Share that is drawn at random, to measure how often suggestions are right.",
 )
 @click.option(
     "--overlap",
@@ -44,7 +44,7 @@ SHARE = click.FloatRange(0, 1)
     type=SHARE,
     default=0.1,
     show_default=True,
-    help="Share of the records that everybody labels, to measure agreement.",
+    help="Share that everybody labels, to measure agreement.",
 )
 @click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of both draws.")
 @columns_option
