@@ -157,7 +157,8 @@ def search_lines(
                 continue
             for count, raw in enumerate(BytesIO(block.raw)):
                 if query.may_be_in(raw) and query.matches(raw):
-                    found.append(RawLine(number, offset, raw.rstrip(b"\r\n"), len(raw)))
+                    whole = raw.removesuffix(b"\n").removesuffix(b"\r")
+                    found.append(RawLine(number, offset, whole, len(whole)))
                 offset, number = offset + len(raw), number + 1
                 is_late = count % LINES_BETWEEN_LOOKS == 0 and clock() > end
                 if len(found) == limit or is_late:

@@ -63,6 +63,11 @@ class TurnView:
     parts: tuple[Part, ...]
     is_learned: bool = False
 
+    @property
+    def text(self) -> str:
+        """Return all parts as one text."""
+        return "\n".join([part.text for part in self.parts])
+
 
 @dataclass(frozen=True)
 class RecordView:
@@ -76,12 +81,13 @@ class RecordView:
     turns: tuple[TurnView, ...]
     left_out: tuple[str, ...] = ()
 
-    def summary(self, length: int) -> tuple[str, str]:
-        """Return what a list shows of a record: the last question and the answer, cut."""
-        texts = [("" if t.is_learned else "q", _line_of(t, length)) for t in self.turns]
-        question = next((text for kind, text in reversed(texts) if kind and text), "")
-        answer = next((text for kind, text in texts[-2:] if not kind), "")
-        return question, answer
+    def question_and_answer(self) -> tuple[str, str]:
+        """Return what a list shows of a record: its last question and its answer, "" without."""
+        context = [turn.text for turn in self.turns if not turn.is_learned]
+        learned = [turn.text for turn in self.turns if turn.is_learned]
+        if self.turns[-1].role == "rejected":
+            context = context[:-1]
+        return (context or [""])[-1], (learned or [""])[-1]
 
 
 def view_record(record: Record) -> RecordView:
@@ -198,10 +204,3 @@ def _text_part(text: str, kind: str = "text") -> Part:
 def _as_text(value: object) -> str:
     """Return a value as text: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-
-
-def _line_of(turn: TurnView, length: int) -> str:
-    """Return the beginning of a turn in one line."""
-    text = " ".join(part.text[: 4 * length] for part in turn.parts)
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cloudft.data.record_search import Cursor, RecordQuery, search_lines
 from cloudft.errors import UsageError
+from cloudft.evaluate.report.shared_text import SharedText, find_shared_text
 from cloudft.types import Finding
 from cloudft.workbench.data_pages.choices import DataFile, DataSet
 from cloudft.workbench.data_pages.indexes import OpenIndex
@@ -23,14 +25,16 @@ PAGE_RECORDS = 25
 SLICE_S = 0.5
 """Seconds that one request searches."""
 SUMMARY_CHARACTERS = 220
+MAX_COMPARED = 4000
+"""Characters of a prompt in which a beginning is searched that others have too."""
 
 
 @dataclass(frozen=True)
 class RecordList:
     """A page of records. `total` is None while it is not known; `first` is where the page begins.
 
-    `after` is where a search continues, "" at the end of the file; `share` is how much of the file
-    was searched or indexed, from 0 to 1.
+    `after` is where the search for `text` continues, "" at the end of the file; `share` is how much
+    of the file was searched or indexed, from 0 to 1.
     """
 
     records: list[ShownRecord]
@@ -42,6 +46,7 @@ class RecordList:
     is_search: bool = False
     is_sequential: bool = False
     notice: str = ""
+    text: str = ""
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -68,11 +73,30 @@ class RecordList:
             return None
         return (self.total - 1) // PAGE_RECORDS * PAGE_RECORDS + 1
 
+    @cached_property
+    def shared(self) -> SharedText:
+        """Return what most prompts of the page begin and end with: it is shown once."""
+        views = [record.view for record in self.records if record.view is not None]
+        return find_shared_text([view.question_and_answer()[0][:MAX_COMPARED] for view in views])
+
     def summary(self, record: ShownRecord) -> tuple[str, str]:
         """Return what the list shows of a record: question and answer, or its text."""
         if record.view is None:
-            return record.text[:SUMMARY_CHARACTERS], ""
-        return record.view.summary(SUMMARY_CHARACTERS)
+            return excerpt(record.text, self.text), ""
+        question, answer = record.view.question_and_answer()
+        rest = self.shared.split(question[:MAX_COMPARED])
+        if rest.has_beginning or rest.has_end:
+            question = f"{'… ' * rest.has_beginning}{rest.rest}{' …' * rest.has_end}"
+        return excerpt(question, self.text), excerpt(answer, self.text)
+
+
+def excerpt(text: str, around: str = "") -> str:
+    """Return the beginning of a text in one line, or the part of it that has `around`."""
+    at = text.casefold().find(around.casefold()) if around else 0
+    start = max(0, at - SUMMARY_CHARACTERS // 3) if at > SUMMARY_CHARACTERS - len(around) else 0
+    line = " ".join(text[start : start + 2 * SUMMARY_CHARACTERS].split())
+    is_cut = len(line) > SUMMARY_CHARACTERS or start + 2 * SUMMARY_CHARACTERS < len(text)
+    return f"{'…' * bool(start)}{line[:SUMMARY_CHARACTERS]}{'…' * is_cut}"
 
 
 def read_number(parameters: Mapping[str, Any], name: str, default: int = 1) -> int:
@@ -142,6 +166,7 @@ def list_matches(
         after="" if found.is_done else ":".join(map(str, found.cursor)),
         is_search=True,
         notice=entry.notice,
+        text=query.text,
     )
 
 
