@@ -85,8 +85,8 @@ def test_a_conversation_on_a_terminal(chat_home: Path, cli: Cli, tmp_path: Path)
     saved.write_bytes(record + b"\n")
     [prompt] = build_prompts("FINE_TUNING", file=saved)
     assert prompt.reference == pair["completion"]
-    asked = cli("generate", "talker", "--prompt", pair["prompt"], "--max-new-tokens", "16")
-    assert asked.stdout.strip() == pair["completion"].strip(), "the same model, the same answer"
+    generated = cli("generate", "talker", "--prompt", pair["prompt"], "--max-new-tokens", "16")
+    assert generated.stdout.strip() == pair["completion"].strip(), "the same model, the same answer"
 
 
 def test_control_c_stops_the_answer_and_then_the_program(chat_home: Path) -> None:
