@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import tiny
 from job_records import make_record
-from starlette.testclient import TestClient
+from test_workbench_guard import ask
 
 from cloudft.data import record_index
 from cloudft.data.formats import preference_pairs
@@ -28,6 +29,7 @@ from cloudft.workbench.app import build_app
 from cloudft.workbench.data_pages import record_list, records
 from cloudft.workbench.data_pages.choices import data_at, data_here
 from cloudft.workbench.data_pages.indexes import IndexKeeper
+from cloudft.workbench.data_pages.state import DataState
 from cloudft.workbench.data_pages.tokenizers import TokenizerKeeper
 from cloudft.workbench.workbench import Workbench
 
@@ -38,20 +40,24 @@ class Pages:
     """Sends requests to one application, which keeps its state between them."""
 
     def __init__(self, workbench: Workbench) -> None:
-        self.workbench = workbench
-        self.client = TestClient(build_app(workbench), base_url="http://127.0.0.1:8600")
-        self.root = f"/{workbench.guard.token}"
+        self.workbench, self.app = workbench, build_app(workbench)
 
     def get(self, path: str) -> tuple[int, str]:
-        got = self.client.get(self.root + path)
-        return got.status_code, got.text
+        status, _, text = ask(self.workbench, self.root + path, app=self.app)
+        return status, text
 
     def post(self, path: str, **fields: str) -> int:
         token = self.workbench.form_token(path.partition("?")[0])
-        got = self.client.post(
-            self.root + path, data={**fields, "form": token}, follow_redirects=False
-        )
-        return got.status_code
+        body = urlencode({**fields, "form": token}).encode()
+        return ask(self.workbench, self.root + path, method="POST", body=body, app=self.app)[0]
+
+    @property
+    def root(self) -> str:
+        return f"/{self.workbench.guard.token}"
+
+    @property
+    def state(self) -> DataState | None:
+        return getattr(self.app.app.state, "data_pages", None)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -61,9 +67,8 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pages]:
     monkeypatch.chdir(here)
     pages = Pages(Workbench(Home(tmp_path / "home")))
     yield pages
-    state = getattr(pages.client.app.app.state, "data_pages", None)  # type: ignore[attr-defined]
-    if state is not None:
-        state.close()
+    if pages.state is not None:
+        pages.state.close()
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> Path:
@@ -159,8 +164,8 @@ def test_a_path_that_is_no_data_is_refused(pages: Pages, path: str, message: str
     os.mkfifo("pipe.jsonl")
     Path("model.bin").touch()
     Path("empty").mkdir()
-    got = pages.client.get(f"{pages.root}/data/records", params={"path": path})
-    assert got.status_code == 400 and message in got.text.lower()
+    status, page = pages.get(f"/data/records?{urlencode({'path': path})}")
+    assert status == 400 and message in page.lower()
 
 
 def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +271,9 @@ def test_a_survey_links_every_line_and_is_kept(pages: Pages) -> None:
 def test_a_survey_is_canceled_and_its_process_ends(pages: Pages) -> None:
     write("a.jsonl", tiny.pairs(50))
     assert pages.post("/data/survey?path=a.jsonl") == 303
-    running = pages.client.app.app.state.data_pages.surveys._running  # type: ignore[attr-defined]
+    assert pages.state is not None
+    running = pages.state.surveys.running(data_at("a.jsonl", Path.cwd()))
+    assert running is not None
     assert "Cancel" in pages.get("/data/survey?path=a.jsonl")[1]
     assert pages.post("/data/survey/cancel?path=a.jsonl") == 303
     assert running.process.wait(60) != 0
