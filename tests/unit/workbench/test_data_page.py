@@ -123,7 +123,7 @@ def test_long_texts_are_cut_until_all_of_them_is_wanted(pages: Pages) -> None:
     assert len(pages.get("/data/records?path=a.jsonl")[1]) < 30_000
 
 
-def test_a_file_that_is_replaced_while_it_is_shown_is_counted_anew(pages: Pages) -> None:
+def test_a_file_that_is_replaced_while_it_is_shown_is_counted_again(pages: Pages) -> None:
     write("a.jsonl", tiny.pairs(30))
     assert "of 30" in pages.get("/data/records?path=a.jsonl")[1]
     write("b.jsonl", tiny.pairs(3)).replace("a.jsonl")
