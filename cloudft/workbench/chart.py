@@ -30,11 +30,20 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class Series:
-    """One curve of a chart. A point without a value is not finite: a gap with a mark."""
+    """One curve of a chart. A point without a value is not finite: a gap with a mark.
+
+    `color` is the number of its color, from 0, where several curves share one.
+    """
 
     name: str
     points: XY
     kind: Kind = ""
+    color: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what chart.js reads."""
+        color = {} if self.color is None else {"color": self.color}
+        return {"name": self.name, "kind": self.kind, "points": self.points, **color}
 
 
 @dataclass(frozen=True)
@@ -56,9 +65,7 @@ class Chart:
             "y": self.y,
             "partial": self.partial,
             "notes": list(self.notes),
-            "series": [
-                {"name": one.name, "kind": one.kind, "points": one.points} for one in self.series
-            ],
+            "series": [one.to_json() for one in self.series],
         }
 
 
@@ -73,7 +80,8 @@ def draw_chart(chart: Chart) -> Markup:
     number = next(_numbers)
     parts = [draw_axes(axes, str(escape(chart.x)), str(escape(chart.y)))]
     for position, one in enumerate(drawn):
-        parts += _draw_series(axes, one, position % COLORS)
+        color = position if one.color is None else one.color
+        parts += _draw_series(axes, one, color % COLORS)
     names = ", ".join(f"{one.name}: {len(one.points)} points" for one in drawn)
     head = Markup(
         '<svg viewBox="0 0 720 300" role="img" aria-labelledby="chart-{n}-title chart-{n}-text">'

@@ -33,6 +33,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from cloudft.evaluate.metrics.metric_labels import metric_label
+    from cloudft.evaluate.report.pages import format_number, format_signed
     from cloudft.workbench.text_format import format_score
 
     environment = Environment(
@@ -42,7 +43,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"metric_label": metric_label, "score": format_score}
+    environment.filters |= {
+        "number": format_number,
+        "signed": format_signed,
+        "metric": metric_label,
+        "score": format_score,
+    }
     return environment
 
 

@@ -93,6 +93,9 @@ function nearest(points, x) {
   return Math.abs(points[low][0] - x) <= Math.abs(points[high][0] - x) ? low : high;
 }
 
+/** Return the number of a curve's color: its own, where several curves share one. */
+const colorOf = (series, index) => (series.color ?? index) % COLORS;
+
 class Chart {
   constructor(figure) {
     this.figure = figure;
@@ -189,7 +192,7 @@ class Chart {
   showLegend() {
     this.legend.replaceChildren(...this.data.series.map((series, index) => {
       const name = element("span", { title: series.name.slice(0, 300) }, series.name.slice(0, 300));
-      const made = element("button", { type: "button", class: `c${index % COLORS} ${series.kind}`,
+      const made = element("button", { type: "button", class: `c${colorOf(series, index)} ${series.kind}`,
         "aria-pressed": String(!this.hidden.has(series.name)) }, name);
       made.addEventListener("click", () => {
         if (!this.hidden.delete(series.name)) this.hidden.add(series.name);
@@ -385,19 +388,19 @@ class Chart {
   }
 
   drawLine(svg, { series, index, points }) {
-    const own = `series c${index % COLORS} ${series.kind}`;
+    const own = `series c${colorOf(series, index)} ${series.kind}`;
     if (points !== series.points) this.drawPath(svg, series.points, `${own} raw`);
     this.drawPath(svg, points, own);
     const inside = points.filter(([x]) => x >= this.scale.first && x <= this.scale.last);
     if (inside.length === 1 || (series.kind === "validation" && inside.length <= 60)) {
       for (const [x, y] of inside) {
-        if (this.isDrawn(y)) svg.append(shape("circle", { class: `c${index % COLORS}`, cx: this.placeX(x), cy: this.placeY(y), r: 2.5 }));
+        if (this.isDrawn(y)) svg.append(shape("circle", { class: `c${colorOf(series, index)}`, cx: this.placeX(x), cy: this.placeY(y), r: 2.5 }));
       }
     }
     for (const [x, y] of inside) {
       if (y !== null) continue;
       const at = this.placeX(x);
-      svg.append(shape("path", { class: `gap c${index % COLORS}`, d: `M${at - 3},${MARGIN.top - 8}l6,6m0,-6l-6,6` }));
+      svg.append(shape("path", { class: `gap c${colorOf(series, index)}`, d: `M${at - 3},${MARGIN.top - 8}l6,6m0,-6l-6,6` }));
     }
   }
 
@@ -446,9 +449,9 @@ class Chart {
     const rows = [element("div", {}, element("span", { class: "name" }, this.data.x), element("b", {}, formatNumber(x, 9)))];
     for (const { series, index, points } of this.lines) {
       const [px, y] = points[nearest(points, x)];
-      if (this.isDrawn(y)) this.overlay.append(shape("circle", { class: `c${index % COLORS}`, cx: this.placeX(px), cy: this.placeY(y), r: 3.5 }));
+      if (this.isDrawn(y)) this.overlay.append(shape("circle", { class: `c${colorOf(series, index)}`, cx: this.placeX(px), cy: this.placeY(y), r: 3.5 }));
       const where = px === x ? "" : ` (at ${formatNumber(px, 9)})`;
-      rows.push(element("div", { class: `c${index % COLORS}` },
+      rows.push(element("div", { class: `c${colorOf(series, index)}` },
         element("span", { class: "name" }, series.name.slice(0, 100) + where), element("b", {}, formatNumber(y))));
     }
     this.values.replaceChildren(...rows);
