@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sample_pages import ARABIC, MARKUP
-from tiny import build_model, pairs, write_jsonl
+from tiny import build_model, pairs, write_job_dir
 from workbench_jobs import (
     append_lines,
     falling_curve,
@@ -197,7 +196,8 @@ def test_a_running_job_is_seen_step_by_step(
         assert seen < SECONDS_TO_SEE + SLACK_S
         append_lines(live, validation_line(5, 2.0, "german") + train_line(6, 2.0, kl=0.5))
         wait_for(page, lambda: page.locator('figure[data-measure="kl"] .plot svg').count() == 1)
-        assert "validation german" in texts(page, 'figure[data-measure="loss"] .legend button')
+        legend = 'figure[data-measure="loss"] .legend button'
+        wait_for(page, lambda: "validation german" in texts(page, legend))
         append_lines(live, f"{MARKUP} in the log\n", "trainer.log")
         wait_for(page, lambda: f"{MARKUP} in the log" in page.inner_text("#log"))
         write_state(live, 7, 40)
@@ -245,53 +245,43 @@ def test_the_table_and_the_curves_are_readable_without_a_script(
     context.close()
 
 
-def submit_tiny_job(folder: Path, home: Path) -> str:
-    """Submit a job of some seconds; return its id."""
+def make_stopped_job(folder: Path, home: Home) -> JobRecord:
+    """Write a job that can be trained, and was stopped before its first step."""
+    record = make_local_job(home, "tiny-0000000f")
+    request = json.loads((record.folder / "job.json").read_text("utf-8"))
     model = build_model(folder / "model")
-    data = write_jsonl(folder / "train.jsonl", pairs(64))
-    (folder / "cloudft.yaml").write_text(
-        f"name: tiny\nbase_model: {model}\ndata:\n  train: {data}\n"
-        "hyperparameters: {epochCount: 40, batchSize: 4, learningRate: 0.001}\n"
-        "local: {device: cpu}\n",
-        "utf-8",
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudft", "submit", str(folder / "cloudft.yaml"), "-o", "json"],
-        env={**os.environ, "CLOUDFT_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    import json
-
-    return str(json.loads(done.stdout)["id"])
+    write_job_dir(record.folder, model, {"train": pairs(64)}, epochCount=500)
+    trained = json.loads((record.folder / "job.json").read_text("utf-8"))
+    (record.folder / "job.json").write_text(json.dumps({**request, **trained}), "utf-8")
+    write_ending(record, "Stopped")
+    return record
 
 
-def test_a_real_job_is_stopped_and_resumed_by_its_page_and_outlives_it(
+def test_a_job_is_resumed_and_stopped_by_its_page_and_outlives_the_workbench(
     browser: Browser, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
-    with running_workbench(home) as workbench, open_page(browser) as page:
-        job_id = submit_tiny_job(tmp_path, home)
-        page.goto(f"{workbench.url}jobs/{job_id}")
-        wait_for(page, lambda: page.locator(".plot svg path.series").count() > 0, 60)
-        page.get_by_role("link", name="Stop …").click()
-        page.get_by_role("button", name="Stop").click()
-        page.wait_for_url(f"**/jobs/{job_id}")
-        wait_for(page, lambda: page.inner_text("#status") in ("Stopped", "Completed"), 60)
-        assert page.inner_text("#status") == "Stopped"
-        steps = len((home / "jobs" / job_id / "metrics.jsonl").read_text("utf-8").splitlines())
-        page.get_by_role("link", name="Resume …").click()
-        page.get_by_role("button", name="Resume").click()
-        page.wait_for_url(f"**/jobs/{job_id}")
-        wait_for(page, lambda: page.inner_text("#status") == "InProgress", 60)
-        page.goto("about:blank")
-        os.kill(workbench.process.pid, signal.SIGKILL)
-        workbench.process.wait()
-        with running_workbench(home) as again:
-            page.goto(f"{again.url}jobs/{job_id}")
-            wait_for(page, lambda: page.inner_text("#status") == "Completed", 90)
+    home = Home(tmp_path / "home")
+    record = make_stopped_job(tmp_path, home)
+    curve = record.folder / "metrics.jsonl"
+    with open_page(browser) as page:
+        with running_workbench(home.path) as workbench:
+            page.goto(f"{workbench.url}jobs/{record.id}")
+            page.get_by_role("link", name="Resume …").click()
+            page.get_by_role("button", name="Resume").click()
+            page.wait_for_url(f"**/jobs/{record.id}")
+            wait_for(page, lambda: page.locator(".plot svg path.series").count() > 0, 90)
+            assert page.inner_text("#status") == "InProgress"
+            page.goto("about:blank")
+            os.kill(workbench.process.pid, signal.SIGKILL)
+            workbench.process.wait()
+        steps = curve.stat().st_size
+        wait_for(page, lambda: curve.stat().st_size > steps, 30)
+        with running_workbench(home.path) as workbench:
+            page.goto(f"{workbench.url}jobs/{record.id}")
+            page.get_by_role("link", name="Stop …").click()
+            page.get_by_role("button", name="Stop").click()
+            page.wait_for_url(f"**/jobs/{record.id}")
+            wait_for(page, lambda: page.inner_text("#status") == "Stopped", 60)
+            page.reload()
             assert "then resumed" in page.inner_text("main")
-            lines = (home / "jobs" / job_id / "metrics.jsonl").read_text("utf-8").splitlines()
-            assert len(lines) > steps
+            assert "step-0" in page.inner_text("main"), "it saved a checkpoint"
