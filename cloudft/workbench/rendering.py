@@ -52,6 +52,12 @@ def _environment() -> Environment:
     return environment
 
 
+def load_templates() -> None:
+    """Compile the templates of the first page, so that it does not wait for that."""
+    for name in ("jobs.html", "jobs_table.html", "jobs_row.html"):
+        _environment().get_template(name)
+
+
 def render_page(
     request: Request, template: str, values: Mapping[str, object], *, status: int = 200
 ) -> HTMLResponse:
