@@ -34,6 +34,7 @@ def _environment() -> Environment:
 
     from cloudft.evaluate.metrics.metric_labels import metric_label
     from cloudft.evaluate.report.pages import format_number, format_signed
+    from cloudft.workbench.text_format import format_score
 
     environment = Environment(
         loader=PackageLoader("cloudft.workbench", "templates"),
@@ -47,6 +48,7 @@ def _environment() -> Environment:
         "signed": format_signed,
         "metric": metric_label,
         "codes": mark_code,
+        "score": format_score,
     }
     return environment
 

@@ -7,6 +7,8 @@ from datetime import datetime, timezone
 
 from cloudft.catalogue.cost import format_usd
 from cloudft.jobs.lifecycle import Job
+from cloudft.types import JobState, StatusDetails
+from cloudft.workbench.job_states import KnownJob
 
 UNKNOWN = ""
 
@@ -44,9 +46,10 @@ def format_score(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def format_cost(job: Job) -> str:
+def format_known_cost(known: KnownJob) -> str:
     """Return what a job has cost: billed, or `about` what was estimated."""
-    cost = job.to_json()["cost"]
+    empty = JobState(known.record.id, "InProgress", StatusDetails(), known.record.created_at)
+    cost = Job(known.record, known.state or empty).to_json()["cost"]
     if cost["usd"] is None:
         return "no price known"
     if not cost["usd"]:
