@@ -29,7 +29,7 @@ ALL = (FIRST, WIDE, SEEDED, OTHER, PLAIN)
 
 @pytest.fixture(scope="module")
 def workbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorkbench]:
-    """A workbench with five jobs: two settings, a seed, one judged on other data, one not at all."""
+    """A workbench with five jobs: one is judged on other data, and one not at all."""
     home = tmp_path_factory.mktemp("compare") / "home"
     lora = {"r": 64, "alpha": 128.0, "target_modules": "all"}
     long = [f"/data/{sample_pages.MARKUP}/{n}.jsonl" for n in range(20)]
@@ -69,6 +69,7 @@ def test_jobs_are_picked_and_compared_in_a_browser(
         for name in (FIRST, WIDE):
             page.check(f"input[value='{name}']")
         page.click("button:has-text('Compare')")
+        page.click(f"tr:has-text('{FIRST}') a:has-text('make first')")
         page.wait_for_selector("figure.chart .plot svg .series")
         assert page.locator("figure.chart .legend button").count() == 4
         colors = page.eval_on_selector_all(
