@@ -20,11 +20,11 @@ CONTENT_POLICY = (
     " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 """What a page may load: this server's own scripts, styles and pictures. No script in a page."""
-OWN_HEADERS = (
-    ("Content-Security-Policy", CONTENT_POLICY),
-    # With `no-referrer` a form is sent with `Origin: null`, which is refused (Fetch Standard,
-    # "append a request Origin header"). The address, with its token, still goes to nobody else.
-    ("Referrer-Policy", "same-origin"),
+WORKBENCH_HEADERS = (
+    ("content-security-policy", CONTENT_POLICY),
+    # With `no-referrer` a browser sends `Origin: null` with a form, which is refused as a foreign
+    # page's. No other server learns the address by this either.
+    ("referrer-policy", "same-origin"),
 )
 WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 NOT_HTTP = frozenset({"lifespan"})
@@ -75,7 +75,7 @@ class GuardMiddleware:
 
 def _hardened(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return a response's headers with those of every page, which win over the response's own."""
-    own = {name.lower(): value for name, value in (*PAGE_HEADERS, *OWN_HEADERS)}
+    own = {name.lower(): value for name, value in (*PAGE_HEADERS, *WORKBENCH_HEADERS)}
     kept = [(name, value) for name, value in headers if name.decode("latin-1") not in own]
     return kept + [(name.encode(), value.encode()) for name, value in own.items()]
 
