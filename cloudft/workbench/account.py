@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloudft.account import cleanup
-from cloudft.account.budgets import CostSums, JobCost, cost_of, sum_costs
 from cloudft.account.cleanup import Garbage, GarbageCriteria, KeptReason
 from cloudft.account.expiry import Expiry, list_model_expiries, list_resource_expiries
 from cloudft.aws.location_variables import location_from_environ
@@ -15,6 +14,7 @@ from cloudft.backends.local.kept_tokens import KeptTokens, find_unused_tokens, r
 from cloudft.backends.partial_listing import UnreadParts, group_unavailable
 from cloudft.backends.resources import CloudResource
 from cloudft.errors import CloudftError
+from cloudft.jobs.budgets import CostSums, JobCost, cost_of, sum_costs
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 from cloudft.types import Listing

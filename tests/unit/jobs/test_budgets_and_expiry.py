@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from job_records import make_record
 
-from cloudft.account.budgets import cost_of, sum_costs
 from cloudft.account.expiry import list_model_expiries, list_resource_expiries
 from cloudft.backends.resources import CloudResource
+from cloudft.jobs.budgets import cost_of, sum_costs
 from cloudft.storage.store import JobRecord, Store
 from cloudft.types import JobState, StatusDetails
 
