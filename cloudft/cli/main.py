@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "watch": "Follow a job until it ends.",
         "logs": "Print a job's log.",
         "metrics": "Print or plot a job's loss curves.",
+        "track": "Send a job's curves and results to its trackers.",
         "stop": "Stop a job at a checkpoint.",
         "resume": "Continue a stopped or failed job from its checkpoint.",
         "delete": "Delete a job and its files on this machine.",

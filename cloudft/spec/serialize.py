@@ -14,7 +14,10 @@ from cloudft.spec.yaml_source import JobTree
 
 
 def to_portable_values(job: LoadedJob) -> dict[str, Any]:
-    """Return what was given (file, flags, environment), with every path absolute; no defaults."""
+    """Return what was given (file, flags, environment), with every path absolute; no defaults.
+
+    Without `tracking`, which says where a job is watched, not what it is.
+    """
     values: dict[str, Any] = job.spec.model_dump(exclude_unset=True)
     data = values["data"]
     for name in ("train", "validation", "test"):
@@ -26,6 +29,7 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     for name in ("general", "documents"):
         if evaluate.get(name):
             evaluate[name] = _make_absolute(evaluate[name], job.base_dir)
+    values.pop("tracking", None)  # no part of the job: jobs/trackers.py keeps it beside the job
     values["base_model"] = _make_model_absolute(values["base_model"], job.base_dir)
     for section in job_sections().values():
         given = values.get(section.name) or {}
