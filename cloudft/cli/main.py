@@ -17,7 +17,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "doctor": "Report what is installed, and what is missing.",
         "models": "List the base models and where their weights are.",
     },
-    "Data": {"data": "Inspect and prepare data: stats, preview, convert, split, ..."},
+    "Data": {
+        "data": "Inspect and prepare data: stats, preview, convert, split, ...",
+        "label": "Create labeling projects and write their labels: create, status, export.",
+    },
     "Train": {
         "check": "Find every problem of a job before anything is sent.",
         "grader": "Measure a grader before reinforcement is paid for.",
