@@ -8,7 +8,13 @@ from typing import TypedDict, cast
 
 from pydantic import ValidationError
 
-from cloudft.spec.field_index import MIX_PATH, find_elsewhere, find_nearest_name, known_fields
+from cloudft.spec.field_index import (
+    ANY_NAME,
+    MIX_PATH,
+    find_elsewhere,
+    find_nearest_name,
+    known_fields,
+)
 from cloudft.spec.merge import Origin
 from cloudft.spec.yaml_scalars import UntypedScalar
 from cloudft.spec.yaml_source import FieldPath
@@ -98,7 +104,7 @@ def _siblings(path: FieldPath) -> dict[str, str]:
     known = known_fields()
     if level not in known and level and level[-1].isdecimal():  # an item of a list of sections
         level = level[:-1]
-    return known.get(level, {})
+    return known.get(level) or known.get((*level[:-1], ANY_NAME), {})
 
 
 def _find_nearest(path: FieldPath) -> str | None:
