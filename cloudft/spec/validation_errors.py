@@ -16,6 +16,7 @@ from cloudft.spec.field_index import (
     known_fields,
 )
 from cloudft.spec.merge import Origin
+from cloudft.spec.sections import job_model
 from cloudft.spec.yaml_scalars import UntypedScalar
 from cloudft.spec.yaml_source import FieldPath
 from cloudft.types import Finding, Severity
@@ -81,6 +82,15 @@ def build_findings(error: ValidationError, source_map: SourceMap) -> list[Findin
         return fault["type"] == "missing" and _path(fault) in intended
 
     return [_to_finding(fault, source_map) for fault in faults if not is_consequence(fault)]
+
+
+def find_faults(tree: Mapping[str, object], source_map: SourceMap) -> list[Finding]:
+    """Return a finding for each value that a job file can't have."""
+    try:
+        job_model().model_validate(tree)
+    except ValidationError as error:
+        return build_findings(error, source_map)
+    return []
 
 
 def _as_fault(details: Mapping[str, object]) -> Fault:

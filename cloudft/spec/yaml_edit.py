@@ -79,14 +79,21 @@ def _replace_or_add(text: str, root: yaml.MappingNode, path: FieldPath, value: o
 
 
 def _has_anchor(text: str, key: yaml.Node, node: yaml.Node) -> bool:
-    between = text[key.end_mark.index : node.start_mark.index].split("#")[0]
-    return "&" in between or "*" in text[node.start_mark.index : node.start_mark.index + 1]
+    """Return whether a value has an anchor, which another one refers to."""
+    between = text[key.end_mark.index : node.start_mark.index + 1].partition("#")[0]
+    return "&" in between
 
 
 def _end_of(text: str, node: yaml.Node) -> int:
-    """Return the end of a node's own characters: of a block, without the lines after it."""
-    start, end = node.start_mark.index, node.end_mark.index
-    return start + len(text[start:end].rstrip())
+    """Return the end of a node's own characters: of a block, without the comments after it."""
+    import yaml
+
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        key, value = last if isinstance(last, tuple) else (last, last)
+        return max(int(key.end_mark.index), _end_of(text, value))
+    start = int(node.start_mark.index)
+    return start + len(text[start : node.end_mark.index].rstrip())
 
 
 def _fill_empty(

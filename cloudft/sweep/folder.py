@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,7 @@ from cloudft.spec.serialize import to_portable_values
 from cloudft.storage.atomic_files import as_store_error, is_locked, make_private_folder, try_lock
 from cloudft.storage.documents import decode
 from cloudft.storage.home import Home
-from cloudft.storage.store import JobRecord
 from cloudft.sweep.result import SweepResult
-from cloudft.sweep.trial_job import SWEEP_TAG
 from cloudft.types import job_id
 
 STUDY_FILE, RESULT_FILE, LOCK_FILE = "study.jsonl", "result.json", "lock"
@@ -107,14 +105,3 @@ def open_sweep(home: Home, name: str) -> SweepFolder:
     if name not in known:
         raise JobNotFound(f"there is no sweep {name[:100]}", fix="`cloudft sweep` starts one.")
     return SweepFolder(known[name])
-
-
-def is_trial(tags: Mapping[str, str], home: Home) -> bool:
-    """Return whether a job with these tags is a trial of a sweep that is still there."""
-    name = tags.get(SWEEP_TAG, "")
-    return bool(name) and "/" not in name and (home.sweeps / name).is_dir()
-
-
-def trial_ids(records: Iterator[JobRecord], home: Home) -> set[str]:
-    """Return the ids of the jobs that are trials."""
-    return {record.id for record in records if is_trial(record.tags, home)}

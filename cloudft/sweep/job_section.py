@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -15,9 +14,8 @@ from pydantic import (
 )
 
 from cloudft.spec.checks import CheckContext
-from cloudft.spec.fields import READ_NUMBER, Bool, Int, field_error
+from cloudft.spec.fields import READ_NUMBER, Bool, Int, Number, Scalar, field_error
 from cloudft.spec.sections import NOT_STRICT, JobSection, Section, register_section
-from cloudft.spec.yaml_scalars import as_number
 from cloudft.spec.yaml_source import JobTree
 from cloudft.sweep.space import check_space
 from cloudft.types import Finding
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 MAX_PARAMETERS = 20
 MAX_VALUES = 100
-Scalar = Annotated[int | float | str | bool, BeforeValidator(as_number)]
-Bound = Annotated[int | float, READ_NUMBER]
 
 
 def _check_values(values: tuple[object, ...]) -> tuple[object, ...]:
@@ -47,8 +43,8 @@ def _check_values(values: tuple[object, ...]) -> tuple[object, ...]:
 class Parameter(Section):
     """What a parameter may be: a range of numbers, or a list of values."""
 
-    low: Bound | None = Field(default=None, description="Lowest value of a range.")
-    high: Bound | None = Field(default=None, description="Highest value of a range.")
+    low: Number | None = Field(default=None, description="Lowest value of a range.")
+    high: Number | None = Field(default=None, description="Highest value of a range.")
     log: Bool = Field(
         default=False, description="Whether factors count: from 1e-5 to 1e-4 as from 1e-4 to 1e-3."
     )
@@ -87,11 +83,13 @@ class Parameter(Section):
             return list(self.values)
         return {name: value for name, value in handler(self).items() if value is not None}
 
-    @classmethod
+
+class _WithShortForm:
+    """Adds the short form of a list to the JSON Schema of a parameter."""
+
     def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Add the short form of a list to the schema."""
         short = {"type": "array", "items": {"type": ["number", "string", "boolean"]}, "minItems": 2}
         return {"anyOf": [handler(schema), short]}
 
@@ -99,7 +97,7 @@ class Parameter(Section):
 class SweepSpec(Section):
     """Search of hyperparameters: `cloudft sweep` trains the job with other values."""
 
-    space: dict[str, Parameter] = Field(
+    space: dict[str, Annotated[Parameter, _WithShortForm()]] = Field(
         min_length=1,
         max_length=MAX_PARAMETERS,
         description="What is tried: {learningRate: {low: 1e-5, high: 1e-3, log: true},"

@@ -64,7 +64,7 @@ class Verdict(msgspec.Struct, rename="camel"):
 
 
 class PruningView(msgspec.Struct, rename="camel"):
-    """How many trials were stopped, and what that saved: estimated from the steps they lacked."""
+    """How many trials were stopped, and what that saved against the mean of the complete ones."""
 
     trials: int
     saved_seconds: float
@@ -211,5 +211,7 @@ def find_edges(space: Sequence[SpaceParameter], best: TrialRecord | None) -> lis
 def summarize_pruning(trials: Sequence[TrialRecord]) -> PruningView:
     """Return how many trials were stopped, and about how long the rest of them would have taken."""
     pruned = [one for one in trials if one.outcome == "pruned"]
-    saved = sum(one.seconds * (1 - one.done) / one.done for one in pruned if one.done > 0)
+    whole = [one.seconds for one in trials if one.is_scored]
+    mean = statistics.fmean(whole) if whole else 0.0
+    saved = sum(max(0.0, mean - one.seconds) for one in pruned)
     return PruningView(len(pruned), round(saved, 1))

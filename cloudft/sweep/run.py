@@ -175,7 +175,7 @@ class Sweep:
     def _after_validation(self, record: TrialRecord) -> Outcome | None:
         if self.clock() - self._written_at >= WRITE_EVERY_S:
             self.write_result()
-        if self._seconds_left() <= 0:
+        if self._seconds_left() < 0:
             raise OutOfTime
         is_search = record.seed == self.seed and record.number != OWN_VALUES
         if not self.options.pruning or not is_search:

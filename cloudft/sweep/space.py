@@ -1,7 +1,7 @@
 """The space of a sweep: which fields of the job file are searched, and which values they may take.
 
 A name is a hyperparameter by Bedrock's name, or the dotted path of another field that changes the
-training. `find_field` says which field of the job file is meant; a mended job file has it there.
+training. `find_field` says which field of the job file is meant.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeGuard, get_args
 
-from pydantic import ValidationError
-
 from cloudft.catalogue import CUSTOMIZATION_TYPES, Hyperparameter, load_local_hyperparameters
 from cloudft.spec.checks import CheckContext, check_value
 from cloudft.spec.field_index import find_nearest_name, known_fields
 from cloudft.spec.sections import job_model
-from cloudft.spec.validation_errors import build_findings
+from cloudft.spec.validation_errors import find_faults
 from cloudft.spec.yaml_scalars import as_number
 from cloudft.spec.yaml_source import FieldPath, JobTree, TreeDict
 from cloudft.types import Finding
@@ -139,7 +137,7 @@ def read_space(job_tree: JobTree, context: CheckContext) -> tuple[SpaceParameter
 
 
 def _as_kind(value: Value, kind: Kind) -> Value:
-    """Return 8 as 8.0 for a field of fractions: Optuna tells them apart, the job does not."""
+    """Return 8 as 8.0 for a field of fractions: to Optuna they are two values, not to the job."""
     return float(value) if kind == "float" and _is_number(value) else value
 
 
@@ -199,10 +197,18 @@ def _tables(context: CheckContext) -> dict[FieldPath, Mapping[str, Hyperparamete
 
 
 def _training_fields(context: CheckContext) -> set[FieldPath]:
-    known = known_fields()
+    """Return the fields that change what a job of this type learns."""
+    known, without = known_fields(), set[FieldPath]()
+    if context.customization_type != "PREFERENCE_OPTIMIZATION":
+        without.add(("preference",))
+    if context.customization_type != "REINFORCEMENT_FINE_TUNING":
+        without.add(("local", "reinforcement"))
+    if _value_at(context.tree, ("local", "method")) == "full":
+        without.add(("local", "lora"))
     named = {
         (*section, name)
         for section, names in TRAINING_SECTIONS.items()
+        if section not in without
         for name in (known.get(section, {}) if names is None else names)
     }
     return {path for path in named if path[:-1] in known and path not in known}
@@ -265,16 +271,12 @@ def _check_one(
         if field[0] == "hyperparameters" and context.model is not None:
             owner = context.model.alias
         return check_value(at, value, table[field[-1]], owner, context.source_map)
-    try:
-        job_model().model_validate(_with_value(context.tree, field, value))
-    except ValidationError as error:
-        dotted = ".".join(field)
-        return [
-            context.source_map.make_finding(f.code, at, f"{'.'.join(at)}: {f.message}", f.fix or "")
-            for f in build_findings(error, context.source_map)
-            if f.field == dotted or (f.field or "").startswith(f"{dotted}.")
-        ]
-    return []
+    dotted = ".".join(field)
+    return [
+        context.source_map.make_finding(f.code, at, f"{'.'.join(at)}: {f.message}", f.fix or "")
+        for f in find_faults(_with_value(context.tree, field, value), context.source_map)
+        if f.field == dotted or (f.field or "").startswith(f"{dotted}.")
+    ]
 
 
 def _with_value(tree: JobTree, path: FieldPath, value: object) -> TreeDict:

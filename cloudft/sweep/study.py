@@ -40,7 +40,7 @@ class Study:
     def __init__(self, path: Path, space: Sequence[SpaceParameter], seed: int) -> None:
         self.space, self.seed = tuple(space), seed
         self._study = _open_study(path)
-        self._asked: dict[int, optuna.Trial] = {}
+        self._open_trials: dict[int, optuna.Trial] = {}
 
     def recover(self) -> None:
         """Queue the values of each trial that a killed process left running.
@@ -55,7 +55,7 @@ class Study:
             kept = trial.user_attrs.get(RECORD)
             record = None if kept is None else read_record(kept)
             if record is not None and record.outcome != "running":  # only Optuna lacks its ending
-                self._tell(record)
+                self._finish(trial.number, record)
                 continue
             values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             # Killed before it had all of its values, it is a point that was never chosen.
@@ -78,18 +78,26 @@ class Study:
         """Return the next trial: queued, or chosen by the scores so far.
 
         Its sampler is seeded by its number, so a sweep that is continued goes on where it was: one
-        sampler for each process would choose the first points again.
+        sampler for each process would choose the first points again. A trial that is done again
+        has the number that it had.
         """
         import optuna
 
-        number = len(self._study.get_trials(deepcopy=False))
+        trials = self._study.get_trials(deepcopy=False)
+        numbers = {
+            one.number: read_record(one.user_attrs[RECORD]).number
+            for one in trials
+            if RECORD in one.user_attrs
+        }
+        number = max(numbers.values(), default=-1) + 1
         self._study.sampler = optuna.samplers.TPESampler(
             seed=derive_seed(self.seed, number), n_startup_trials=STARTUP_TRIALS
         )
         trial = self._study.ask()
+        number = numbers.get(trial.user_attrs.get(RETRY_OF, trial.number), number)
         values = {one.name: _readable(_suggest(trial, one), one) for one in self.space}
-        record = TrialRecord(trial.number, values, self.seed)
-        self._asked[trial.number] = trial
+        record = TrialRecord(number, values, self.seed)
+        self._open_trials[number] = trial
         trial.set_user_attr(RECORD, record.to_json())
         return record
 
@@ -109,19 +117,19 @@ class Study:
 
     def keep_running(self, record: TrialRecord) -> None:
         """Keep how far a trial has come that is interrupted, and will be done again."""
-        if record.number in self._asked:
-            self._asked[record.number].set_user_attr(RECORD, record.to_json())
+        if record.number in self._open_trials:
+            self._open_trials[record.number].set_user_attr(RECORD, record.to_json())
 
     def end(self, record: TrialRecord) -> None:
         """Keep how a trial ended."""
-        trial = self._asked.pop(record.number)
+        trial = self._open_trials.pop(record.number)
         trial.set_user_attr(RECORD, record.to_json())
         if record.outcome in ("pruned", "stopped"):
             for records, _, loss in record.points:
                 trial.report(loss, records)
-        self._tell(record)
+        self._finish(trial.number, record)
 
-    def _tell(self, record: TrialRecord) -> None:
+    def _finish(self, number: int, record: TrialRecord) -> None:
         """Give Optuna a trial's ending.
 
         A run without a finite loss counts as one that was stopped before its first validation,
@@ -130,10 +138,10 @@ class Study:
         from optuna.trial import TrialState
 
         if record.outcome == "complete":
-            self._study.tell(record.number, record.score)
+            self._study.tell(number, record.score)
             return
         state = TrialState.FAIL if record.outcome == "failed" else TrialState.PRUNED
-        self._study.tell(record.number, state=state)
+        self._study.tell(number, state=state)
 
     def lost_seconds(self) -> float:
         """Return the training time of trials that were interrupted."""
@@ -147,12 +155,13 @@ class Study:
         """Return the trials in order, the running one last; not those that were killed."""
         from optuna.trial import TrialState
 
-        trials = self._study.get_trials(deepcopy=False)
-        found = [
-            read_record(trial.user_attrs[RECORD]) for trial in trials if RECORD in trial.user_attrs
-        ]
-        running = {t.number for t in trials if t.state == TrialState.RUNNING}
-        return [one for one in found if one.outcome != "running" or one.number in running]
+        found = []
+        for trial in self._study.get_trials(deepcopy=False):
+            if RECORD in trial.user_attrs:
+                record = read_record(trial.user_attrs[RECORD])
+                if record.outcome != "running" or trial.state == TrialState.RUNNING:
+                    found.append(record)
+        return sorted(found, key=lambda one: one.number)
 
     def keep_own(self, record: TrialRecord) -> None:
         """Keep the run with the job file's own values, which the space does not have."""

@@ -17,6 +17,7 @@ from cloudft.spec.serialize import to_portable_values
 from cloudft.sweep.pruning import Point
 from cloudft.sweep.records import OWN_VALUES, Outcome, TrialRecord, Value
 from cloudft.sweep.space import SpaceParameter
+from cloudft.sweep.trials import SWEEP_TAG, TRIAL_TAG
 from cloudft.types import JobState, Metric
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 DIVERGED = "training has diverged"
 """What the trainer's message has in it when the loss is no number; a test compares the two."""
-SWEEP_TAG, TRIAL_TAG = "sweep", "trial"
-"""Tags of a trial's job: the sweep, and the trial's number."""
 SHORTEST_POLL_S, LONGEST_POLL_S, POLL_SHARE = 0.02, 0.5, 0.02
 """Seconds between two looks at a running trial, which grow with the time it has taken."""
 MAX_RESTARTS = 2

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft import types
 from cloudft.backends import trainer_documents as documents
 from cloudft.backends.trainer_documents import TrainerEnding, TrainerRequest, TrainerState
 from cloudft.storage.artifacts import is_complete
 from cloudft.storage.atomic_files import atomic_write, is_locked
 from cloudft.storage.store import as_damaged_job, damaged_job, read_job_document, to_iso_time
-from cloudft.types import MODEL_REMOVED, JobState, LogLine, Metric, StatusDetails
+from cloudft.types import JobState, LogLine, Metric, StatusDetails
 
 JOB = "job.json"
 DATA = "data"
@@ -109,7 +110,7 @@ class JobFolder:
         artifacts = self.path / ARTIFACTS
         is_released = status == "Completed" and (self.path / RELEASED).exists()
         if is_released:
-            common["summary"] = {**common["summary"], MODEL_REMOVED: True}
+            common["summary"] = {**common["summary"], types.MODEL_REMOVED: True}
         elif status == "Completed" and not is_complete(artifacts):
             status, message = "Failed", f"the job had completed, but {artifacts} is gone or damaged"
         return JobState(

@@ -9,7 +9,13 @@ import click
 
 from cloudft.cli.command import command
 from cloudft.cli.job_file import load_job_file
-from cloudft.cli.options import Console, console_options, job_file_argument, spec_options
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-all", is_flag=True, help="Keep the models of all trials, not the best alone.")
 @click.option("--dry-run", is_flag=True, help="Print the space and the plan, and train nothing.")
+@aws_options
 @console_options
 def sweep_command(
     path: Path | None,
@@ -132,11 +139,11 @@ def _write_files(
     write_to: Path | None,
     console: Console,
 ) -> dict[str, str]:
-    """Write table, picture and mended job file; return their paths by kind."""
+    """Write table, picture and the job file with the best values; return their paths by kind."""
+    from cloudft.cli.sweep_plot import draw_sweep
     from cloudft.errors import UsageError
+    from cloudft.sweep.best_job import write_best_job
     from cloudft.sweep.folder import BEST_FILE, CSV_FILE, PICTURE_FILE
-    from cloudft.sweep.mended_job import write_best_job
-    from cloudft.sweep.picture import draw_sweep
     from cloudft.sweep.table import write_csv
 
     csv, picture, best = (folder.path / name for name in (CSV_FILE, PICTURE_FILE, BEST_FILE))
