@@ -22,6 +22,8 @@ OPTIONAL_PACKAGES = {
     "pyarrow": "parquet",
     "boto3": None,
     "sagemaker": "sagemaker",
+    "optuna": "sweep",
+    "starlette": "ui",
 }
 """Optional package -> the extra that installs it; None for a required one."""
 MIN_FREE_DISK = 2 * 2**30

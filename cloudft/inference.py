@@ -87,6 +87,72 @@ class Answer:
     prompt_tokens: int = 0
 
 
+CANCELED = "canceled"
+"""Finish reason of a streamed answer that was stopped by `cancel`."""
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """What is new in a streamed answer. `tokens` counts those of the answer so far.
+
+    Texts are whole characters, and are never taken back: one after another they are the answer.
+    """
+
+    variant: str
+    text: str
+    reasoning: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class AnswerEnd:
+    """The end of a streamed answer: the whole `answer`, whose index is 0.
+
+    `token_ids` are the tokens of a local model, for `token_probabilities`; empty for others.
+    """
+
+    answer: Answer
+    token_ids: Sequence[int] = ()
+
+
+StreamEvent = AnswerDelta | AnswerEnd
+
+
+@dataclass(frozen=True)
+class TokenAlternative:
+    """A token that a model could have written at some position, and its probability there."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TokenProbability:
+    """A token of an answer: its probability at temperature 1 and among all tokens.
+
+    `text` is what it adds to the answer, "" for the first parts of a character. `rank` is 1 for the
+    likeliest token of the position; `top` are the likeliest ones.
+    """
+
+    text: str
+    probability: float
+    rank: int
+    top: Sequence[TokenAlternative]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """An open model: its context length in tokens, its parameters, and where it is.
+
+    `resident_bytes` is the memory of its process, None where that can't be read.
+    """
+
+    context: int
+    parameters: int
+    device: str
+    resident_bytes: int | None
+
+
 @dataclass(frozen=True)
 class ScoringRequest:
     """A continuation whose log-likelihood is measured, given `prompt`.
@@ -181,3 +247,61 @@ class SupportsLogLikelihood(ABC):
         most). Every token but the first is predicted once, from at least half a window of the
         tokens before it where there are that many. `greedy` has no meaning here and is False.
         """
+
+
+class SupportsStreaming(ABC):
+    """An InferenceSession that reports answers while they are generated."""
+
+    @abstractmethod
+    def stream(
+        self, prompt: Prompt, variants: Sequence[str], decoding: GenerationConfig
+    ) -> Iterator[StreamEvent]:
+        """Yield the parts of an answer by each variant in turn, and an AnswerEnd after each.
+
+        The answers are those of `generate` for the same prompt, variants and decoding. Closing the
+        iterator cancels what is not generated yet.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End the stream that is under way, within one token; do nothing without one.
+
+        It may be called from any thread. The stream yields an AnswerEnd with the finish reason
+        CANCELED, and variants that have not begun are left out. The session remains usable.
+        """
+
+
+class SupportsTokens(ABC):
+    """An InferenceSession of a model on this machine, whose tokens can be looked into."""
+
+    @abstractmethod
+    def token_probabilities(
+        self, prompt: Prompt, token_ids: Sequence[int], variants: Sequence[str], *, top: int = 5
+    ) -> Mapping[str, Sequence[TokenProbability]]:
+        """Return the probability of each token of an answer to `prompt`, by variant.
+
+        The tokens may be an answer of another variant: what would this one have written there?
+        """
+
+    @abstractmethod
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Return the number of tokens of each prompt, as the model gets them."""
+
+    @abstractmethod
+    def describe(self) -> ModelDescription:
+        """Return the size of the model, and of what it can read."""
+
+
+def stream_or_generate(
+    session: InferenceSession,
+    prompt: Prompt,
+    variants: Sequence[str],
+    decoding: GenerationConfig,
+) -> Iterator[StreamEvent]:
+    """Yield the parts of the answers to a prompt; whole answers by a session that can't stream."""
+    if isinstance(session, SupportsStreaming):
+        yield from session.stream(prompt, variants, decoding)
+        return
+    for answer in session.generate([prompt], variants, decoding):
+        yield AnswerDelta(answer.variant, answer.text, answer.reasoning, answer.tokens)
+        yield AnswerEnd(answer)

@@ -154,6 +154,11 @@ def strip_control_characters(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def strip_terminal_controls(text: str) -> str:
+    """Return the whole text for a terminal, with its control characters escaped."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def error_json(item: CloudftError | Finding) -> dict[str, object]:
     """Return an error, or a finding, as the JSON object that `--output json` prints."""
     names = ("code", "message", "file", "line", "field", "fix")

@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ui": "Look at jobs, data, answers and labels in the browser.",
     },
     "Judge": {
+        "chat": "Talk to the tuned model, with its base beside it.",
         "generate": "Send prompts to the tuned model, and to its base.",
         "evaluate": "Compare base and tuned model on held-out records.",
         "compare": "Compare several tuned models on the same records.",

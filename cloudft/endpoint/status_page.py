@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloudft.endpoint.call_log import CallLog
 from cloudft.endpoint.state import ACCOUNT, Job, Model, ModelDeployment, State
+from cloudft.web.design import read_stylesheet
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,7 +24,7 @@ MAX_ROWS = 50
 """Rows of a table, the newest."""
 LATEST_CALLS = 20
 CURVE_WIDTH, CURVE_HEIGHT = 150, 36
-"""The units of the curve's `viewBox`; templates/status_page.css has its size on the page."""
+"""The units of the curve's `viewBox`; the style's `svg.spark` has its size on the page."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,12 @@ def render_page(state: State, jobs_folder: Path, call_log: CallLog) -> bytes:
         ][-MAX_ROWS:]
     # Curves are read from files: not while the lock keeps every request waiting.
     rows = [_job_row(job, jobs_folder) for job in jobs]
+    from markupsafe import Markup
+
     page = _environment().get_template("status_page.html")
     return page.render(
+        # Safe without escaping: the style is cloudft's own.
+        style=Markup(read_stylesheet()),
         account=ACCOUNT,
         region=state.region,
         jobs=rows,
@@ -72,8 +77,8 @@ def render_page(state: State, jobs_folder: Path, call_log: CallLog) -> bytes:
 @functools.cache
 def style_hash() -> str:
     """Return the source expression of the page's one style, for its Content-Security-Policy."""
-    style = _environment().get_template("status_page.css").render()
-    return f"sha256-{b64encode(sha256(style.encode()).digest()).decode()}"
+    digest = sha256(read_stylesheet().encode()).digest()
+    return f"sha256-{b64encode(digest).decode()}"
 
 
 @functools.cache

@@ -88,7 +88,7 @@ def list_jobs(
         if isinstance(record, DamagedJob) or backend_name in (None, record.backend)
     ]
     sound = [record for record in records if isinstance(record, JobRecord)]
-    states = _describe_all(sound, home)
+    states = describe_all(sound, home)
     for record in records:
         if isinstance(record, DamagedJob):
             yield record
@@ -97,9 +97,10 @@ def list_jobs(
         yield Job(record, state) if isinstance(state, JobState) else state
 
 
-def _describe_all(
+def describe_all(
     records: Sequence[JobRecord], home: Home
 ) -> dict[str, JobState | UnreachableJob | DamagedJob]:
+    """Return the state of each job by its id, with one query for all jobs of a location."""
     groups: dict[str, list[JobRecord]] = {}
     for record in records:
         location = record.request.get("place", {})

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING
 from cloudft.storage.home import Home
 from cloudft.storage.store import Store
 from cloudft.web.request_guard import RequestGuard
+from cloudft.workbench.cloud_details import CloudDetails
+from cloudft.workbench.curves import CurveCache
+from cloudft.workbench.exports import Exports
+from cloudft.workbench.job_states import JobStates
+from cloudft.workbench.job_table import Scores
+from cloudft.workbench.sparkline import Sparklines
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,6 +30,17 @@ class Workbench:
     read_only: bool = False
     guard: RequestGuard = field(default_factory=RequestGuard)
     form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    curves: CurveCache = field(init=False, repr=False)
+    jobs: JobStates = field(init=False, repr=False)
+    exports: Exports = field(init=False, repr=False)
+    sparklines: Sparklines = field(default_factory=Sparklines, repr=False)
+    scores: Scores = field(default_factory=Scores, repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin with jobs of which nothing is known yet."""
+        object.__setattr__(self, "jobs", JobStates(self.home))
+        object.__setattr__(self, "curves", CurveCache(CloudDetails(self.home)))
+        object.__setattr__(self, "exports", Exports(self.home))
 
     @property
     def store(self) -> Store:

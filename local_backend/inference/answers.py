@@ -66,19 +66,23 @@ class AnswerForm:
 
     def parse(self, raw: str) -> Answer | None:
         """Return the parts of a reply with its marks; None if it is a text without any."""
-        thought, rest = self._split_thought(raw)
+        thought, rest = self.split_thought(raw)
         calls, text = self._take_calls(rest)
-        text = _remove_prefix(text, self.before_text)
+        text = remove_prefix(text, self.before_text)
         if not calls and text == raw:
             return None
         whole = _join_answer(text.strip() if calls else text, calls)
         return Answer(whole, thought.strip(), tuple(calls))
 
-    def _split_thought(self, raw: str) -> tuple[str, str]:
-        pairs: list[tuple[str, str]] = [*THINK_TAGS]
-        if self.before_thought is not None:
-            pairs.insert(0, (self.before_thought.strip(), self.after_thought.strip()))
-        for opening, closing in pairs:
+    def thought_marks(self) -> list[tuple[str, str]]:
+        """Return the marks that reasoning may be between, the template's own first."""
+        if self.before_thought is None:
+            return [*THINK_TAGS]
+        return [(self.before_thought.strip(), self.after_thought.strip()), *THINK_TAGS]
+
+    def split_thought(self, raw: str) -> tuple[str, str]:
+        """Return the reasoning of a reply and the rest; none where it does not end."""
+        for opening, closing in self.thought_marks():
             if raw.lstrip().startswith(opening) and closing in raw:
                 thought, _, rest = raw.lstrip().removeprefix(opening).partition(closing)
                 return thought, rest.lstrip("\n")
@@ -126,14 +130,14 @@ def learn_answer_form(
         second = reply("", calls=2) if "parallel_calls" in features else ""
         calls = _learn_call_marks(form, reply("", calls=1), second)
         form = AnswerForm("", form.before_thought, form.after_thought, calls)
-    _, text = form._split_thought(reply("qzanswer"))
+    _, text = form.split_thought(reply("qzanswer"))
     before_text = text.partition("qzanswer")[0]
     return AnswerForm(before_text, form.before_thought, form.after_thought, form.calls)
 
 
 def _learn_call_marks(form: AnswerForm, one: str, two: str) -> CallMarks | None:
     """Return the marks of calls; None if the template writes their arguments not as JSON."""
-    _, text = form._split_thought(one)
+    _, text = form.split_thought(one)
     before, _, rest = text.partition("qzcall0")
     after_name = _before_arguments(rest, "qzvalue0")
     if after_name is None:
@@ -167,7 +171,8 @@ def _flexible(mark: str) -> str:
     return r"\s*" + r"\s*".join(map(re.escape, mark.split())) + r"\s*"
 
 
-def _remove_prefix(text: str, prefix: str) -> str:
+def remove_prefix(text: str, prefix: str) -> str:
+    """Return a text without the mark that it begins with, whatever white space is around it."""
     if text.startswith(prefix):
         return text[len(prefix) :]
     stripped = prefix.strip()
@@ -187,6 +192,17 @@ def _join_answer(text: str, calls: Sequence[JsonObject]) -> str:
 _learned: dict[tuple[str, tuple[str, ...], bool], AnswerForm] = {}
 
 
+def answer_form(
+    tokenizer: PreTrainedTokenizerBase, stop_texts: Sequence[str], *, with_tools: bool
+) -> AnswerForm:
+    """Return how the tokenizer's template writes replies; learned at its first use."""
+    template = tokenizer.get_chat_template(tools=[{}] if with_tools else None)
+    key = (template, tuple(stop_texts), with_tools)
+    if key not in _learned:
+        _learned[key] = learn_answer_form(tokenizer, stop_texts, with_tools=with_tools)
+    return _learned[key]
+
+
 def parse_answer(
     tokenizer: PreTrainedTokenizerBase,
     ids: list[int],
@@ -195,18 +211,21 @@ def parse_answer(
     with_tools: bool,
 ) -> Answer:
     """Return the parts of a generated reply to a chat, without special tokens."""
-    template = tokenizer.get_chat_template(tools=[{}] if with_tools else None)
-    key = (template, tuple(stop_texts), with_tools)
-    if key not in _learned:
-        _learned[key] = learn_answer_form(tokenizer, stop_texts, with_tools=with_tools)
-    parsed = _learned[key].parse(str(tokenizer.decode(ids, skip_special_tokens=False)))
+    form = answer_form(tokenizer, stop_texts, with_tools=with_tools)
+    parsed = form.parse(str(tokenizer.decode(ids, skip_special_tokens=False)))
     if parsed is None:
         return Answer(str(tokenizer.decode(ids, skip_special_tokens=True)))
-    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    return Answer(_without(parsed.text, special), _without(parsed.reasoning, special), parsed.calls)
+    special = special_texts(tokenizer)
+    return Answer(without(parsed.text, special), without(parsed.reasoning, special), parsed.calls)
 
 
-def _without(text: str, parts: Sequence[str]) -> str:
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the texts of the tokenizer's special tokens."""
+    return [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+
+
+def without(text: str, parts: Sequence[str]) -> str:
+    """Return a text without any of these parts."""
     for part in parts:
         text = text.replace(part, "")
     return text

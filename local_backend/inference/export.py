@@ -25,7 +25,7 @@ from local_backend.atomic_folders import atomic_folder
 from local_backend.data.encode import read_records
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
-from local_backend.inference.generate import generate_batch
+from local_backend.inference.completion import generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
 from local_backend.libraries import silence_libraries
 from local_backend.models import merge_proof

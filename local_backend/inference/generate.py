@@ -4,12 +4,16 @@ Requests are JSON lines on standard input:
 
     {"identities": true}
     {"features": true}
+    {"describe": true}
     {"count": [prompt, ...]}
     {"score": [{"prompt": prompt, "text": "...", "reply"?: turn}], "variants": [...]}
     {"texts": ["..."], "window": null, "variants": [...]}
     {"prompts": [{"messages": [{"role", "content"}, ...], "toolConfig"?} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0,
      "topK"?: 0, "seed": 7}
+    {"stream": prompt, ...}, with the settings of "prompts"
+    {"cancel": true}
+    {"probabilities": {"prompt": prompt, "ids": [token, ...]}, "top": 5, "variants": [...]}
 
 Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "calls",
 "tokens", "promptTokens", "finishReason"}` for each prompt and variant, then `{"done": true}`; or
@@ -18,25 +22,39 @@ count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "va
 "logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity", "answerKey"}`: the
 digest of the weights, and of all that decides answers. `temperature` 0 decodes greedily. Prompts
 are rendered and tokenized as they were for training.
+
+A stream has the replies of stream.py. `cancel` ends the stream that is under way within one token;
+otherwise it is ignored. For probabilities they are `{"variant", "token", "text", "probability",
+"rank", "top": [{"token", "text", "probability"}]}`, one for each token and variant. After an error
+in a stream, in probabilities or in a count the program goes on; after any other it ends.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from local_backend.data.chat_messages import JsonObject, Turn, to_chat
-from local_backend.data.chat_template import split_prompt, split_turns
+from local_backend.data.chat_messages import to_chat
+from local_backend.data.chat_template import split_turns
 from local_backend.data.template_support import probe_template
-from local_backend.data.text_tokens import Segment, text_tokenizer
+from local_backend.data.text_tokens import text_tokenizer
 from local_backend.errors import TrainerError
+from local_backend.grading.resident_memory import resident_bytes
 from local_backend.inference.answer_key import compute_answer_key
-from local_backend.inference.answers import Answer, parse_answer
+from local_backend.inference.answer_preview import INCOMPLETE
+from local_backend.inference.completion import (
+    Request,
+    ScoreItem,
+    complete_prompt,
+    decode_completion,
+    encode_prompt,
+    generate_batch,
+    split_request,
+)
 from local_backend.inference.log_likelihood import (
     ScoredRow,
     TextScore,
@@ -44,10 +62,13 @@ from local_backend.inference.log_likelihood import (
     build_window_rows,
     resolve_window,
     score_rows,
+    score_tokens,
     tokenize_documents,
 )
-from local_backend.inference.model_variants import TUNED, ModelVariants
+from local_backend.inference.model_variants import BASE, TUNED, ModelVariants
 from local_backend.inference.prefix_cache import PrefixCache, shared_prefix_length
+from local_backend.inference.request_lines import RequestLines
+from local_backend.inference.stream import stream_answers
 from local_backend.job_dir import JobDir
 from local_backend.lean_imports import allow_lean_imports, import_modeling
 from local_backend.libraries import silence_libraries
@@ -56,168 +77,8 @@ from local_backend.process_exit import exit_now
 from local_backend.replies import ReplyWriter
 from local_backend.settings import read_settings
 
-if TYPE_CHECKING:
-    from transformers import GenerationConfig
-
 GENERATE_BATCH = 32
 """Prompts answered in one batch."""
-
-
-class Prompt(TypedDict, total=False):
-    """A conversation to answer, with the tools that it may call, or raw text to continue.
-
-    Exactly one of `messages` and `text` is there. Turns are those of the format `converse`, and may
-    be of the role `system`.
-    """
-
-    messages: list[Turn]
-    toolConfig: JsonObject
-    text: str
-
-
-class ScoreItem(TypedDict, total=False):
-    """A text to score after its prompt, or with `reply` that turn as the template writes it."""
-
-    prompt: Prompt
-    text: str
-    reply: Turn
-
-
-class Request(TypedDict, total=False):
-    """One line of standard input; REQUEST_HANDLERS has the keys that select what is done."""
-
-    identities: bool
-    features: bool
-    count: list[Prompt]
-    score: list[ScoreItem]
-    texts: list[str]
-    window: int | None
-    prompts: list[Prompt]
-    variants: list[str]
-    maxNewTokens: int
-    temperature: float
-    topP: float
-    topK: int
-    seed: int
-
-
-class Completion(TypedDict):
-    """A generated answer. `finishReason` is `stop`, or `length` without an end token.
-
-    `text` has tool calls as JSON, and not the reasoning before it; `calls` are those calls alone.
-    """
-
-    text: str
-    reasoning: str
-    calls: list[JsonObject]
-    tokens: int
-    finishReason: str
-
-
-def split_request(loaded: LoadedModel, prompt: Prompt) -> list[Segment]:
-    """Return a prompt's text as training splits it. Raw text is one segment."""
-    if "text" in prompt:
-        return [(prompt["text"], False)]
-    chat = to_chat(prompt, "converse")
-    return [(text, False) for text in split_prompt(loaded.tokenizer, chat, loaded.stop_texts)]
-
-
-def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
-    """Return the tokens of one prompt: a conversation to answer, or raw text to continue.
-
-    Raise TrainerError if it is empty or fills the model's context.
-    """
-    ids, _ = text_tokenizer(loaded.tokenizer).encode(split_request(loaded, prompt))
-    return complete_prompt(loaded, prompt, ids)
-
-
-def complete_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list[int]:
-    """Return a prompt's tokens with BOS, for raw text where the tokenizer itself writes it.
-
-    A text that has it already gets no second one. A chat's template has written its own. Raise
-    TrainerError if the prompt is empty or fills the model's context.
-    """
-    begin = text_tokenizer(loaded.tokenizer).own_marks[0] if "text" in prompt and ids else []
-    ids = ids if ids[: len(begin)] == begin else [*begin, *ids]
-    if not ids:
-        raise TrainerError("The prompt is empty.", fix="add some text to it.")
-    context = loaded.context_length
-    if len(ids) >= context:
-        raise TrainerError(
-            f"The prompt has {len(ids)} tokens; the model's context is {context}.",
-            fix="shorten the prompt.",
-        )
-    return ids
-
-
-def generate_batch(
-    loaded: LoadedModel,
-    prompts: Sequence[list[int]],
-    request: Request,
-    prefix: PrefixCache | None = None,
-) -> list[list[int]]:
-    """Return the generated tokens for each prompt, generated in one batch.
-
-    All prompts begin with the tokens of `prefix`; after them, rows are padded on the left.
-    """
-    longest, common = max(map(len, prompts)), prefix.length if prefix else 0
-    pad = loaded.pad_id
-    # Padding on the left, so that all prompts end at the same column and are continued from there.
-    rows = [[*ids[:common], *[pad] * (longest - len(ids)), *ids[common:]] for ids in prompts]
-    mask = [
-        [*[1] * common, *[0] * (longest - len(ids)), *[1] * (len(ids) - common)] for ids in prompts
-    ]
-    device = loaded.model.device
-    with torch.inference_mode():
-        output = loaded.model.generate(  # type: ignore[operator]  # of a mixin that mypy misses
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            generation_config=make_generation_config(loaded, request, longest),
-            past_key_values=prefix.repeat(len(prompts)) if prefix else None,
-        )
-    return [row[longest:].tolist() for row in output]
-
-
-def make_generation_config(
-    loaded: LoadedModel, request: Request, prompt_length: int
-) -> GenerationConfig:
-    """Return the decoding settings: greedy at temperature 0, else sampling."""
-    from transformers import GenerationConfig
-
-    available = loaded.context_length - prompt_length
-    sampling: dict[str, bool | float | int] = {"do_sample": False}
-    if request.get("temperature"):
-        sampling = {
-            "do_sample": True,
-            "temperature": request["temperature"],
-            "top_p": request.get("topP", 1.0),
-            # Without it, transformers' default of 50 would cut the distribution.
-            "top_k": request.get("topK", 0),
-        }
-    return GenerationConfig(
-        max_new_tokens=max(1, min(request.get("maxNewTokens", 256), available)),
-        eos_token_id=loaded.stop_ids,
-        pad_token_id=loaded.pad_id,
-        **sampling,
-    )
-
-
-def decode_completion(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> Completion:
-    """Return the answer to a prompt up to its end token."""
-    ends = [i for i, token in enumerate(ids) if token in loaded.stop_ids]
-    kept = ids[: ends[0]] if ends else ids
-    if "text" in prompt:
-        answer = Answer(str(loaded.tokenizer.decode(kept, skip_special_tokens=True)))
-    else:
-        has_tools = bool(prompt.get("toolConfig"))
-        answer = parse_answer(loaded.tokenizer, kept, loaded.stop_texts, with_tools=has_tools)
-    return {
-        "text": answer.text,
-        "reasoning": answer.reasoning,
-        "calls": list(answer.calls),
-        "tokens": len(kept),
-        "finishReason": "stop" if ends else "length",
-    }
 
 
 Replies = Iterator[Mapping[str, object]]
@@ -319,15 +180,76 @@ def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Repli
         }
 
 
+def describe_models(models: ModelVariants, request: Request) -> Replies:
+    """Yield the models' context length in tokens, and their size and place in memory."""
+    loaded = models.tuned
+    yield {
+        "context": loaded.context_length,
+        "parameters": sum(tensor.numel() for tensor in loaded.model.parameters()),
+        "device": loaded.model.device.type,
+        "residentBytes": resident_bytes(os.getpid()),
+        "variants": [BASE, TUNED] if models.has_tuned_model else [BASE],
+    }
+
+
+def rate_tokens(models: ModelVariants, request: Request) -> Replies:
+    """Yield the probability of each token of a generated answer, and the likeliest there."""
+    given = request["probabilities"]
+    for name in request["variants"]:
+        with models.variant(name) as loaded:
+            prompt = encode_prompt(loaded, given["prompt"])
+            texts = token_texts(loaded, given["ids"])
+            scores = score_tokens(loaded, prompt, given["ids"], request.get("top", 5))
+            for text, score in zip(texts, scores, strict=True):
+                yield {
+                    "variant": name,
+                    "token": score.token,
+                    "text": text,
+                    "probability": score.probability,
+                    "rank": score.rank,
+                    "top": [
+                        {"token": token, "text": decode_token(loaded, token), "probability": p}
+                        for token, p in score.top
+                    ],
+                }
+
+
+def token_texts(loaded: LoadedModel, ids: Sequence[int]) -> list[str]:
+    """Return what each token adds to the text; "" for one that is a part of a character.
+
+    The last token of a character has all of it. Joined they are the decoded text.
+    """
+    texts, shown = [], ""
+    for count in range(1, len(ids) + 1):
+        text = str(loaded.tokenizer.decode(list(ids[:count]), skip_special_tokens=False))
+        if count < len(ids):
+            text = text.rstrip(INCOMPLETE)
+        texts.append(text[len(shown) :])
+        shown = shown if len(text) < len(shown) else text
+    return texts
+
+
+def decode_token(loaded: LoadedModel, token: int) -> str:
+    """Return a token by itself, for people: a part of a character as its bytes."""
+    text = str(loaded.tokenizer.decode([token], skip_special_tokens=False))
+    if INCOMPLETE not in text:
+        return text
+    return str(loaded.tokenizer.convert_ids_to_tokens(token))
+
+
 REQUEST_HANDLERS: dict[str, Callable[[ModelVariants, Request], Replies]] = {
     "identities": report_identities,
     "features": report_features,
+    "describe": describe_models,
     "count": count_tokens,
     "score": score_continuations,
     "texts": score_texts,
     "prompts": answer_prompts,
+    "probabilities": rate_tokens,
 }
 """Handlers by the key that a request has."""
+SURVIVED = frozenset({"stream", "probabilities", "count"})
+"""Requests of a conversation: one that can't be answered is no reason to load the models again."""
 
 
 def main() -> int:
@@ -339,13 +261,28 @@ def main() -> int:
         silence_libraries()
         models = ModelVariants(job_dir, settings)
         reply({"ready": True})
-        for line in sys.stdin:
-            request = json.loads(line)
-            handler = next(handle for key, handle in REQUEST_HANDLERS.items() if key in request)
-            for answer in handler(models, request):
-                reply(answer)
-            reply({"done": True})
+        lines = RequestLines()
+        for request in lines:
+            try:
+                answer_request(models, request, lines, reply)
+            except TrainerError as error:
+                if SURVIVED.isdisjoint(request):
+                    raise
+                reply({"error": error.message, "fix": error.fix})
     return reply.status
+
+
+def answer_request(
+    models: ModelVariants, request: Request, lines: RequestLines, reply: ReplyWriter
+) -> None:
+    """Write all replies to one request. Raise TrainerError."""
+    if "stream" in request:
+        stream_answers(models, request, reply, lines.is_canceled)
+    else:
+        handler = next(handle for key, handle in REQUEST_HANDLERS.items() if key in request)
+        for answer in handler(models, request):
+            reply(answer)
+    reply({"done": True})
 
 
 if __name__ == "__main__":

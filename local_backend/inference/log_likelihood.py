@@ -134,6 +134,55 @@ def sum_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[float, b
     return total, greedy
 
 
+@dataclass(frozen=True)
+class TokenScore:
+    """How probable a token was, its `rank` (1 is the likeliest), and the likeliest tokens there.
+
+    `top` has pairs of token and probability.
+    """
+
+    token: int
+    probability: float
+    rank: int
+    top: Sequence[tuple[int, float]]
+
+
+def score_tokens(
+    loaded: LoadedModel, prompt: Sequence[int], ids: Sequence[int], top: int
+) -> list[TokenScore]:
+    """Return the score of each token of an answer, given what is before it.
+
+    The probabilities are those of the model itself: of a temperature of 1 and of all tokens.
+    """
+    if not ids:
+        return []
+    rows = [row.ids for row in build_continuation_rows(loaded, [(prompt, ids)])]
+    row = torch.tensor(rows, device=loaded.model.device)
+    with torch.inference_mode():
+        # The token before the first one predicts it, and nothing is predicted by the last one.
+        logits = loaded.model(input_ids=row, logits_to_keep=len(ids) + 1, use_cache=False).logits
+    targets = row[0, -len(ids) :]
+    scores: list[TokenScore] = []
+    for at in range(0, len(ids), LOGIT_CHUNK_ROWS):
+        part = targets[at : at + LOGIT_CHUNK_ROWS]
+        probabilities = torch.softmax(logits[0, at : at + len(part)].double(), dim=-1)
+        own = probabilities.gather(1, part[:, None])
+        ranks = (probabilities > own).sum(dim=1) + 1
+        best = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+        scores += [
+            TokenScore(token, probability, rank, tuple(zip(tokens, values, strict=True)))
+            for token, probability, rank, tokens, values in zip(
+                part.tolist(),
+                own[:, 0].tolist(),
+                ranks.tolist(),
+                best.indices.tolist(),
+                best.values.tolist(),
+                strict=True,
+            )
+        ]
+    return scores
+
+
 def build_continuation_rows(
     loaded: LoadedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> Iterator[ScoredRow]:

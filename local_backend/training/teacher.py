@@ -25,7 +25,7 @@ from local_backend.data.encode import read_records
 from local_backend.device import choose_device, choose_dtype, trim_heap
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.file_digest import sha256_file
-from local_backend.inference.generate import (
+from local_backend.inference.completion import (
     Completion,
     Prompt,
     Request,

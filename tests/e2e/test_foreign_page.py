@@ -1,4 +1,4 @@
-"""A real browser on a page of another origin: it gets nothing from `endpoint` and `review`."""
+"""A real browser on a page of another origin gets nothing from `endpoint`, `review` and `ui`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import npm_browser
 import pytest
 from endpoint import BUCKET, TOKEN, Endpoint, running_endpoint
 from model_results import make_model_result
+from workbench_server import RunningWorkbench, running_workbench
 
 from cloudft.evaluate.human_review.review import Review, Reviewer
 from cloudft.evaluate.human_review.review_server import ReviewServer
@@ -102,9 +103,9 @@ def opened(browser: str, url: str, *flags: str) -> Iterator[Path]:
             process.wait(30)
 
 
-def report(browser: str, site: int, host: str, endpoint: str, review: str) -> list[str]:
-    """What a page at that host saw of the two servers."""
-    where = f"endpoint={quote(endpoint)}&review={quote(review)}"
+def report(browser: str, site: int, host: str, **servers: str) -> list[str]:
+    """What a page at that host saw of the servers."""
+    where = "&".join(f"{name}={quote(url)}" for name, url in servers.items())
     with opened(browser, f"http://{host}:{site}/page.html?{where}", "--remote-debugging-port=0"):
         return Site.seen.get(timeout=90)
 
@@ -129,22 +130,37 @@ def review(tmp_path: Path) -> Iterator[ReviewServer]:
         server.shutdown()
 
 
+@pytest.fixture
+def workbench(tmp_path: Path) -> Iterator[RunningWorkbench]:
+    with running_workbench(tmp_path) as server:
+        yield server
+
+
 def test_the_page_sees_all_of_a_server_without_doors(browser: str, site: int) -> None:
     """Otherwise the next test could not fail."""
     root = f"http://localhost:{site}"
-    seen = report(browser, site, "127.0.0.1", root, f"{root}/any/")
+    own = f"{root}/any/"
+    seen = report(browser, site, "127.0.0.1", endpoint=root, review=own, workbench=own)
     kinds = {line.split(":")[0] for line in seen}
     assert Site.taken >= {"/any/judge", "/training-bucket", "/_cloudft/faults"}
     reads = {"object", "page", "calls", "models", "record", "put", "delete", "faults", "judge"}
+    reads |= {"workbench", "static", "form"}
     assert kinds >= {f"fetch {what}" for what in reads}
     assert kinds >= {"image", "script", "style", "message ran", "events"}
+    assert kinds >= {"workbench-script", "workbench-image"}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_foreign_page_gets_nothing(
-    browser: str, site: int, endpoint: Endpoint, review: ReviewServer, host: str
+    browser: str,
+    site: int,
+    endpoint: Endpoint,
+    review: ReviewServer,
+    workbench: RunningWorkbench,
+    host: str,
 ) -> None:
-    assert report(browser, site, host, endpoint.url, review.url) == []
+    servers = {"endpoint": endpoint.url, "review": review.url, "workbench": workbench.url}
+    assert report(browser, site, host, **servers) == []
     assert endpoint.object_keys() == sorted(STORED)
     assert endpoint.client("iam").list_users()["Users"] == []
     assert endpoint.client("bedrock").list_custom_models()["modelSummaries"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
@@ -17,9 +18,19 @@ from cloudft.backends.bedrock.converse import (
     converse_request,
     parse_converse_response,
 )
+from cloudft.backends.bedrock.converse_stream import converse_stream
 from cloudft.backends.bedrock.inference_profiles import ChosenModelId, choose_model_id
 from cloudft.errors import UnknownModel
-from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
+from cloudft.inference import (
+    Answer,
+    AnswerDelta,
+    AnswerEnd,
+    GenerationConfig,
+    InferenceSession,
+    Prompt,
+    StreamEvent,
+    SupportsStreaming,
+)
 
 MAX_CONCURRENT_REQUESTS = 4
 """Requests under way at a time: what default quotas of requests per minute allow."""
@@ -50,7 +61,7 @@ def endpoint_answer_keys(aws: Aws, ids: Mapping[str, str]) -> dict[str, str]:
     return {variant: f"{identifier} at {endpoint}" for variant, identifier in ids.items()}
 
 
-class DeployedModel(InferenceSession):
+class DeployedModel(InferenceSession, SupportsStreaming):
     """A job's base model and its deployed tuned model, by model id or ARN of each variant.
 
     Requests are sent a few at a time.
@@ -58,6 +69,7 @@ class DeployedModel(InferenceSession):
 
     def __init__(self, aws: Aws, ids: Mapping[str, str]) -> None:
         self.aws, self.ids = aws, ids
+        self._canceled = threading.Event()
 
     def model_identities(self) -> Mapping[str, str]:
         """Return the model id or ARN of each variant."""
@@ -89,6 +101,27 @@ class DeployedModel(InferenceSession):
         """Return one answer: a continuation of raw text, else a reply to a conversation."""
         generate: Generate = complete_text if prompt.text is not None else converse
         return generate(self.aws, self.ids[variant], index, variant, prompt, decoding)
+
+    def stream(
+        self, prompt: Prompt, variants: Sequence[str], decoding: GenerationConfig
+    ) -> Iterator[StreamEvent]:
+        """Yield an answer by each variant as it comes; a continuation of raw text as a whole."""
+        self._canceled.clear()
+        for variant in variants:
+            if prompt.text is not None:
+                answer = self.generate_one(0, variant, prompt, decoding)
+                yield AnswerDelta(variant, answer.text, answer.reasoning, answer.tokens)
+                yield AnswerEnd(answer)
+            else:
+                yield from converse_stream(
+                    self.aws, self.ids[variant], variant, prompt, decoding, self._canceled
+                )
+            if self._canceled.is_set():
+                return
+
+    def cancel(self) -> None:
+        """End the stream that is under way, at its next part."""
+        self._canceled.set()
 
     def close(self) -> None:
         """Do nothing: no model is loaded here."""

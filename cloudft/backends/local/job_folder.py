@@ -85,6 +85,16 @@ class JobFolder:
             **common,
         )
 
+    def fingerprint(self) -> tuple[object, ...]:
+        """Return a value that changes whenever `read_state` may return another state.
+
+        It costs no read of a file: many jobs are watched by it. Raise OSError.
+        """
+        return (
+            is_locked(self.path / LOCK),
+            *(_identity(self.path / name) for name in (JOB, STATE, ENDED, STOP, ARTIFACTS)),
+        )
+
     def read_request(self) -> TrainerRequest:
         """Return the trainer's request. Raise DamagedJob."""
         path = self.path / JOB
@@ -208,6 +218,15 @@ class JobFolder:
 
     def _created_at(self) -> str:
         return to_iso_time((self.path / JOB).stat().st_mtime)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None for a missing one. Raise OSError."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _ended_details(details: StatusDetails, status: str) -> StatusDetails:

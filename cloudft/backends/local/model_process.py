@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,25 +18,35 @@ from cloudft.backends.local.warm_process import ForkedProgram, WarmProcess
 from cloudft.errors import TrainerError
 from cloudft.inference import (
     Answer,
+    AnswerDelta,
+    AnswerEnd,
     GenerationConfig,
     InferenceSession,
     Likelihood,
     LocalGenerationConfig,
+    ModelDescription,
     Prompt,
     ScoringRequest,
+    StreamEvent,
     SupportsLogLikelihood,
+    SupportsStreaming,
+    SupportsTokens,
+    TokenAlternative,
+    TokenProbability,
 )
 
 
-class ModelProcess(InferenceSession, SupportsLogLikelihood):
+class ModelProcess(InferenceSession, SupportsLogLikelihood, SupportsStreaming, SupportsTokens):
     """A process that has loaded a job's models and answers until it is closed.
 
-    Not thread-safe. Raise TrainerError when the models can't be loaded.
+    Not thread-safe, except for `cancel`. Raise TrainerError when the models can't be loaded.
     """
 
     def __init__(
         self, job_dir: Path, environment: Mapping[str, str], warm: WarmProcess | None = None
     ) -> None:
+        self._writing = threading.Lock()
+        self._is_streaming = False
         self._noise = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         forked = warm.start_generate(job_dir, self._noise.fileno(), environment) if warm else None
         self._process: ForkedProgram | subprocess.Popen[str] = forked or subprocess.Popen(
@@ -59,27 +70,63 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """Yield every answer as it is generated. Raise TrainerError."""
-        request: dict[str, object] = {
-            "prompts": _prompts(prompts),
-            "variants": list(variants),
-            "maxNewTokens": decoding.max_new_tokens,
-            "temperature": decoding.temperature,
-            "topP": decoding.top_p,
-            "seed": decoding.seed,
-        }
-        if isinstance(decoding, LocalGenerationConfig):
-            request["topK"] = decoding.top_k
+        request = {"prompts": _prompts(prompts), **_settings(variants, decoding)}
         for reply in self._exchange(request):
-            yield Answer(
-                index=reply["index"],
-                variant=reply["variant"],
-                text=reply["text"],
-                tokens=reply["tokens"],
-                finish_reason=reply["finishReason"],
-                reasoning=reply.get("reasoning", ""),
-                calls=reply.get("calls", ()),
-                prompt_tokens=reply.get("promptTokens", 0),
-            )
+            yield _answer(reply, reply["index"])
+
+    def stream(
+        self, prompt: Prompt, variants: Sequence[str], decoding: GenerationConfig
+    ) -> Iterator[StreamEvent]:
+        """Yield the parts of each answer as they are generated. Raise TrainerError.
+
+        After an error of the prompt (it is longer than the context) the process remains usable.
+        """
+        [request] = _prompts([prompt])
+        self._send({"stream": request, **_settings(variants, decoding)})
+        # Not before: a cancel that comes before its stream is ignored.
+        self._is_streaming = True
+        replies = self._read_until_done()
+        try:
+            for reply in replies:
+                if "delta" in reply:
+                    yield AnswerDelta(
+                        reply["variant"], reply["delta"], reply["reasoning"], reply["tokens"]
+                    )
+                else:
+                    yield AnswerEnd(_answer(reply, 0), tuple(reply["ids"]))
+        except GeneratorExit:
+            self.cancel()
+            for _ in replies:  # the next request must not get what is left of this one
+                pass
+            raise
+        finally:
+            self._is_streaming = False
+
+    def cancel(self) -> None:
+        """End the stream that is under way, within one token."""
+        if self._is_streaming:
+            self._send({"cancel": True})
+
+    def token_probabilities(
+        self, prompt: Prompt, token_ids: Sequence[int], variants: Sequence[str], *, top: int = 5
+    ) -> Mapping[str, Sequence[TokenProbability]]:
+        """Return the probability of each token of an answer, by variant. Raise TrainerError."""
+        [request] = _prompts([prompt])
+        found: dict[str, list[TokenProbability]] = {name: [] for name in variants}
+        given = {"prompt": request, "ids": list(token_ids)}
+        rating = {"probabilities": given, "variants": list(variants), "top": top}
+        for reply in self._exchange(rating):
+            best = [TokenAlternative(one["text"], one["probability"]) for one in reply["top"]]
+            token = TokenProbability(reply["text"], reply["probability"], reply["rank"], best)
+            found[reply["variant"]].append(token)
+        return found
+
+    def describe(self) -> ModelDescription:
+        """Return the models' size. Raise TrainerError."""
+        [reply] = self._exchange({"describe": True})
+        return ModelDescription(
+            reply["context"], reply["parameters"], reply["device"], reply["residentBytes"]
+        )
 
     def template_features(self) -> frozenset[str]:
         """Return what the chat template renders besides texts. Raise TrainerError."""
@@ -142,16 +189,22 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         self._noise.close()
 
     def _exchange(self, request: Mapping[str, object]) -> Iterator[dict[str, Any]]:
-        assert self._process.stdin is not None
-        # A child that exits before it has read the request is detected by its missing replies.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+        self._send(request)
+        yield from self._read_until_done()
+
+    def _read_until_done(self) -> Iterator[dict[str, Any]]:
         for reply in self._read_replies():
             if "done" in reply:
                 return
             yield reply
         raise self._broken_off_error()
+
+    def _send(self, request: Mapping[str, object]) -> None:
+        assert self._process.stdin is not None
+        # A child that exits before it has read the request is detected by its missing replies.
+        with self._writing, contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
 
     def _read_replies(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
@@ -166,6 +219,33 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
             f"the model's process exited: {_last_line(self._noise)}",
             fix="if memory ran out, ask fewer prompts at a time.",
         )
+
+
+def _settings(variants: Sequence[str], decoding: GenerationConfig) -> dict[str, object]:
+    """Return the members of a request that say who answers, and how."""
+    settings: dict[str, object] = {
+        "variants": list(variants),
+        "maxNewTokens": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "topP": decoding.top_p,
+        "seed": decoding.seed,
+    }
+    if isinstance(decoding, LocalGenerationConfig):
+        settings["topK"] = decoding.top_k
+    return settings
+
+
+def _answer(reply: Mapping[str, Any], index: int) -> Answer:
+    return Answer(
+        index=index,
+        variant=reply["variant"],
+        text=reply["text"],
+        tokens=reply["tokens"],
+        finish_reason=reply["finishReason"],
+        reasoning=reply.get("reasoning", ""),
+        calls=reply.get("calls", ()),
+        prompt_tokens=reply.get("promptTokens", 0),
+    )
 
 
 def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, object]]:

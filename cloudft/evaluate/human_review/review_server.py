@@ -12,6 +12,7 @@ import orjson
 
 from cloudft.errors import CloudftError
 from cloudft.evaluate.human_review.review import Reviewer, ReviewPosition
+from cloudft.web.design import read_stylesheet
 from cloudft.web.request_guard import PAGE_HEADERS, RequestGuard
 
 MAX_BODY_BYTES = 100_000
@@ -35,7 +36,8 @@ class ReviewServer(ThreadingHTTPServer):
         self.reviewer, self.on_judgment = reviewer, on_judgment
         self.guard, self.nonce = RequestGuard(), secrets.token_urlsafe(16)
         page = files("cloudft.evaluate.report.pages").joinpath("review.html").read_text("utf-8")
-        self.page = page.replace("NONCE", self.nonce).encode()
+        page = page.replace("NONCE", self.nonce).replace("BASE_STYLE", read_stylesheet())
+        self.page = page.encode()
 
     @property
     def url(self) -> str:

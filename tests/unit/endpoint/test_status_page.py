@@ -44,4 +44,4 @@ def test_the_policy_allows_the_style_that_the_page_has(page: str) -> None:
 def test_a_curve_needs_two_points_and_other_tables_say_none(page: str) -> None:
     assert page.count("<polyline") == 1 and page.count("none yet") == 2
     assert 'points="0.0,2.0 75.0,19.0 150.0,27.5"' in page and "loss from 2.00 to 0.50" in page
-    assert page.count('<p class="none">none</p>') == 2 and "ListCustomModels" in page
+    assert page.count('<p class="soft">none</p>') == 2 and "ListCustomModels" in page

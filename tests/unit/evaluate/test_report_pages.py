@@ -9,7 +9,6 @@ from base64 import b64encode
 from collections import Counter
 from hashlib import sha256
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,9 @@ from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.evaluate.report.job_page import render_job_page
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.shared_text import find_shared_text
+from cloudft.web.design import read_stylesheet
 
-STYLE = files("cloudft.evaluate.report.pages").joinpath("base.css").read_text("utf-8")
+STYLE = read_stylesheet()
 VOID = {"meta", "link", "br", "line", "rect", "circle", "path", "polyline"}
 PAGES = ("report", "compare", "data")
 
@@ -99,7 +99,7 @@ def test_the_policy_of_a_page_allows_its_own_style_and_no_other(
     pages: dict[str, str], name: str
 ) -> None:
     [style] = re.findall(r"<style>(.*?)</style>", pages[name], re.DOTALL)
-    assert style == STYLE.rstrip("\n") and "prefers-color-scheme: dark" in style
+    assert style == STYLE and "prefers-color-scheme: dark" in style
     digest = b64encode(sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'; img-src data:\"" in pages[name]
     assert "unsafe-inline" not in pages[name]

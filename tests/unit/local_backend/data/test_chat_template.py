@@ -15,7 +15,7 @@ from local_backend.data.chat_template import PLAIN_TEMPLATE, find_stop_tokens, s
 from local_backend.data.template_support import render_chat
 from local_backend.data.text_tokens import tokenize_segments
 from local_backend.errors import TrainerError
-from local_backend.inference.generate import encode_prompt
+from local_backend.inference.completion import encode_prompt
 from local_backend.models.load_model import LoadedModel
 
 NO_END = (

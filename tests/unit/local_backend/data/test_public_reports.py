@@ -13,7 +13,7 @@ from test_rendering import TEMPLATES, USER, build, encode, loaded, prompt_tokens
 
 from local_backend.data.chat_messages import to_chat
 from local_backend.data.chat_template import split_turns
-from local_backend.inference.generate import encode_prompt
+from local_backend.inference.completion import encode_prompt
 from local_backend.inference.log_likelihood import build_window_rows, tokenize_documents
 from local_backend.models.load_tokenizer import fix_template_date, load_tokenizer
 

@@ -16,7 +16,7 @@ from local_backend.data.chat_template import PLAIN_TEMPLATE, split_turns
 from local_backend.data.text_tokens import text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.inference.answers import parse_answer
-from local_backend.inference.generate import encode_prompt
+from local_backend.inference.completion import encode_prompt
 from local_backend.models.load_model import LoadedModel
 
 TEMPLATES = {

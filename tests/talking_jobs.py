@@ -1,0 +1,34 @@
+"""Make a home with a trained job whose base model never stops talking by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import preloaded
+import tiny
+from job_files import write_job_file
+
+CONTEXT = 4096
+"""Tokens of context: an answer that fills it takes seconds, and can be stopped meanwhile."""
+
+
+def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
+    """Train a tiny job of each name, and return the home that they are in."""
+    model = tiny.build_model(folder / "model", context=context)
+    home = folder / "home"
+    for name in names:
+        path = write_job_file(
+            folder / name, model, name=name, hyperparameters={"epochCount": 12, "batchSize": 8}
+        )
+        subprocess.run(
+            [
+                *(preloaded.interpreter_path(), "-m", "cloudft"),
+                *("submit", str(path), "--wait", "--quiet"),
+            ],
+            env=os.environ | {"CLOUDFT_HOME": str(home)},
+            check=True,
+            capture_output=True,
+        )
+    return home
