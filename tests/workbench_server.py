@@ -99,7 +99,7 @@ def open_page(browser: Browser, *, size: str = "wide", dark: bool = False) -> It
     )
     try:
         yield page
-        assert errors == []
+        assert not errors, errors
     finally:
         context.close()
 

@@ -329,6 +329,29 @@ class SupportsInvocationLogs(ABC):
         """
 
 
+class TokenPreviewSession(ABC):
+    """A loaded tokenizer that previews one record after another. Not thread-safe."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, Any]:
+        """Return what `tokenize` yields first, and `specialIds`. Waits until it is loaded.
+
+        Raise TrainerError.
+        """
+
+    @abstractmethod
+    def preview(self, line: bytes) -> Mapping[str, Any]:
+        """Return the tokens of a canonical line, as `tokenize` does. Raise TrainerError.
+
+        After an error the session can only be closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session."""
+
+
 class SupportsTokenize(ABC):
     """A backend that has the tokenizer of the model that it trains."""
 
@@ -342,6 +365,10 @@ class SupportsTokenize(ABC):
         `tokens` and `learned` (how many tokens carry loss), or with `preview` `pieces`: `id`,
         `text` and `learned` of each token. Raise TrainerError.
         """
+
+    @abstractmethod
+    def open_preview(self, job: LoadedJob) -> TokenPreviewSession:
+        """Start to load the job's tokenizer for previews. Raise UsageError where it has none."""
 
 
 class SupportsChatTemplate(ABC):

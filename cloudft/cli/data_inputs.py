@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import threading
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,45 +15,12 @@ from cloudft.storage.home import Home
 if TYPE_CHECKING:
     from cloudft.data.analysis.stats import DatasetStats
     from cloudft.data.findings import Findings
-    from cloudft.data.records import LocatedRecord
-    from cloudft.data.sources.source_files import SourceFile
+    from cloudft.jobs.input_files import InputFiles
     from cloudft.spec.load import LoadedJob
 
 
 JOB_FILE_SUFFIXES = {".yaml", ".yml"}
 paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-1)
-
-
-@dataclass(frozen=True)
-class InputFiles:
-    """The input files by role, and the job that they belong to; None for single files."""
-
-    job: LoadedJob | None
-    files: dict[str, list[SourceFile]]
-    columns: dict[str, str]
-    findings: Findings
-
-    def file_names(self) -> list[str]:
-        """Return the names of the files, as messages have them."""
-        return [source.display_name for sources in self.files.values() for source in sources]
-
-    def records(
-        self,
-        role: str,
-        progress: Callable[[int], None] | None = None,
-        findings: Findings | None = None,
-    ) -> Iterator[LocatedRecord]:
-        """Yield the valid records of a role, and add errors to `findings`.
-
-        `findings` is by default the object's own. A second pass others, or every
-        error would be listed twice.
-        """
-        from cloudft.data.records import read_records
-
-        into = self.findings if findings is None else findings
-        job = self.job
-        target = job.model.formats[job.spec.customization_type] if job else ""
-        return read_records(self.files[role], into, self.columns, progress, target)
 
 
 def open_inputs(paths: tuple[str, ...]) -> InputFiles:
@@ -66,6 +29,7 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
 
     from cloudft.data.findings import Findings
     from cloudft.data.sources.source_files import SourceResolver
+    from cloudft.jobs.input_files import InputFiles
     from cloudft.spec.load import load_job
     from cloudft.types import role_field
 
@@ -109,6 +73,7 @@ def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStat
     """
     from cloudft.cli.progress import record_counter
     from cloudft.data.analysis.stats import DatasetStats
+    from cloudft.jobs.input_files import count_tokens
 
     stats_by_role = {}
     with record_counter(console) as progress:
@@ -121,8 +86,15 @@ def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStat
         console.note("counting tokens with the model's tokenizer ...")
         with record_counter(console, "counting tokens") as progress:
             for role, stats in stats_by_role.items():
-                count_tokens(inputs, inputs.job, role, stats, progress)
+                raise_on_errors(
+                    count_tokens(inputs, inputs.job, role, stats, progress, echo_notice)
+                )
     return stats_by_role
+
+
+def echo_notice(text: str) -> None:
+    """Print a sentence to standard error."""
+    click.echo(text, err=True)
 
 
 def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
@@ -135,79 +107,3 @@ def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
             console.note(f"tokens are estimated: {finding.message}")
             return False
     return True
-
-
-def count_tokens(
-    inputs: InputFiles,
-    job: LoadedJob,
-    role: str,
-    stats: DatasetStats,
-    progress: Callable[[int], None],
-) -> None:
-    """Set a role's exact token counts, and the length at which the job cuts records."""
-    from cloudft.data.findings import Findings
-    from cloudft.errors import UsageError
-
-    second_pass = Findings()
-    lines = (line for _, line in canonical_records(inputs, job, role, second_pass))
-    facts, replies = tokenize(job, lines, preview=False)
-    counts = array("Q")
-    for reply in replies:
-        counts.append(reply["tokens"])
-        progress(len(counts))
-    raise_on_errors(second_pass)
-    if len(counts) != stats.records:
-        raise UsageError(f"the data of {role} changed while it was read", fix="try again.")
-    stats.set_token_counts(counts)
-    stats.limit = max_record_length(job, facts["context"])
-
-
-def tokenize(
-    job: LoadedJob, lines: Iterable[bytes], *, preview: bool
-) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
-    """Return the facts of the job's tokenizer, and an iterator with its reply for each line."""
-    from cloudft.backends import DEFAULT_BACKEND, make_backend
-    from cloudft.backends.capabilities import (
-        SLOW_TOKENIZER,
-        SLOW_TOKENIZER_S,
-        SupportsTokenize,
-    )
-
-    local = make_backend(DEFAULT_BACKEND, Home.from_environ())
-    assert isinstance(local, SupportsTokenize)
-    replies = iter(local.tokenize(job, lines, preview=preview))
-    notice = threading.Timer(SLOW_TOKENIZER_S, click.echo, (SLOW_TOKENIZER,), {"err": True})
-    notice.daemon = True
-    notice.start()
-    try:
-        return next(replies), replies
-    finally:
-        notice.cancel()
-
-
-def max_record_length(job: LoadedJob, context: int) -> int | None:
-    """Return the tokens at which the trainer cuts a record; None if it packs documents."""
-    from cloudft.catalogue import is_text_only
-
-    if is_text_only(job.spec.customization_type):
-        return None
-    return min(job.spec.local.max_length or context, context)
-
-
-def canonical_records(
-    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings, *, first: int = 1
-) -> Iterator[tuple[LocatedRecord, bytes]]:
-    """Yield a role's records in the base model's format; add invalid ones to `findings`.
-
-    Those before number `first`, from 1, are only read.
-    """
-    from cloudft.data.formats.record import BadRecord
-    from cloudft.data.formats.registry import encode_record
-
-    target = job.model.formats[job.spec.customization_type]
-    for located in islice(inputs.records(role, findings=findings), first - 1, None):
-        try:
-            yield located, encode_record(located.record, target)[0]
-        except BadRecord as bad:
-            file, line = located.file, located.line
-            findings.add(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)

@@ -13,6 +13,8 @@
     models/     converted weights, kept tokenizers and compiled kernels (the trainer's cache); may
                 be removed any time
     tokens/     tokens of staged data (the trainer's, too); may be removed any time
+    data/       where lines begin in large files, and surveys of data (the workbench's); may be
+                removed any time
 
 A folder is created when something is first written to it.
 """
@@ -96,6 +98,11 @@ class Home:
     def tokens(self) -> Path:
         """Return the folder of kept tokens, one folder each (storage/kept_tokens.py)."""
         return self.path / "tokens"
+
+    @property
+    def data(self) -> Path:
+        """Return the folder of what the workbench keeps of data files."""
+        return self.path / "data"
 
     @property
     def models(self) -> Path:

@@ -21,6 +21,12 @@ CONTENT_POLICY = (
     " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 """What a page may load: this server's own scripts, styles and pictures. No script in a page."""
+WORKBENCH_HEADERS = (
+    ("content-security-policy", CONTENT_POLICY),
+    # With `no-referrer` a browser sends `Origin: null` with a form, which is refused as a foreign
+    # page's. No other server learns the address by this either.
+    ("referrer-policy", "same-origin"),
+)
 WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ONLY_READING = re.compile(r"/playground/answers(/[\w-]+/(stop|probabilities))?")
 """Paths whose POST writes nothing: it carries a prompt, which is too long for an address."""
@@ -78,10 +84,7 @@ def _writes(method: str, path: str) -> bool:
 
 def _hardened(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return a response's headers with those of every page, which win over the response's own."""
-    own = {
-        name.lower(): value
-        for name, value in (*PAGE_HEADERS, ("content-security-policy", CONTENT_POLICY))
-    }
+    own = {name.lower(): value for name, value in (*PAGE_HEADERS, *WORKBENCH_HEADERS)}
     kept = [(name, value) for name, value in headers if name.decode("latin-1") not in own]
     return kept + [(name.encode(), value.encode()) for name, value in own.items()]
 

@@ -11,8 +11,9 @@ and reasoning (template_support.py), then one line for each record, in order: `{
 "learned": N}`, with `"longest": N` for a record of several sequences, and `"lastTurnOnly": true` if
 earlier answers are not learned, or `{"problem", "fix"}` for a record that the template refuses;
 with `preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, one piece for each token, and
-`{"rows": [PIECES, ...]}` with those of each sequence where there are several. The texts of the
-pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
+`{"rows": [PIECES, ...]}` with those of each sequence where there are several, each as soon as its
+record is read; the first line then has `specialIds`, the ids of the special tokens. The texts of
+the pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
 rendered and tokenized by the functions that training uses; no weights are loaded.
 """
 
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.data.prepared_tokenizer import keep_prepared, read_prepared
+from local_backend.data.special_tokens import SpecialTokens
 from local_backend.data.template_date import writes_date
 from local_backend.data.template_support import supported_features
 from local_backend.data.text_tokens import Segment, Tokens, text_tokenizer, tokenize_segments
@@ -144,7 +146,10 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
     objective = find_objective(request["customizationType"])
     facts = load_tokenizer_facts(request["model"])
     tokenizer = facts.tokenizer
-    reply(describe(facts, with_features=request.get("features", False)))
+    described = describe(facts, with_features=request.get("features", False))
+    if request["preview"]:
+        described["specialIds"] = sorted(SpecialTokens(tokenizer).numbers)
+    reply(described)
     stop_texts = [str(tokenizer.convert_ids_to_tokens(i)) for i in facts.stop_ids]
     record_format = RecordFormat(request["format"], tokenizer, stop_texts)
     if request["preview"]:
@@ -222,9 +227,11 @@ def preview_tokens(
 
 def main() -> int:
     """Reply until standard input ends. Send the output of libraries to standard error."""
-    with ReplyWriter(flush_each=False) as reply:  # thousands of replies; the end flushes them
-        lines = sys.stdin.buffer
-        reply_to(json.loads(lines.readline()), lines, reply)
+    lines = sys.stdin.buffer
+    request: TokenizeRequest = json.loads(lines.readline())
+    # Counts are thousands of replies, which the end flushes; a preview is waited for.
+    with ReplyWriter(flush_each=request["preview"]) as reply:
+        reply_to(request, lines, reply)
     return reply.status
 
 

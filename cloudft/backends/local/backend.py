@@ -30,6 +30,7 @@ from cloudft.backends.capabilities import (
     SupportsResume,
     SupportsTokenize,
     SupportsWarmStart,
+    TokenPreviewSession,
 )
 from cloudft.backends.local import (
     environment,
@@ -362,6 +363,12 @@ class LocalBackend(
         """Tokenize with the model that is trained here, in a child process."""
         return self._tokenize(request.build_tokenize_request(job, preview=preview), lines)
 
+    def open_preview(self, job: LoadedJob) -> TokenPreviewSession:
+        """Start the tokenizer's process for previews."""
+        preview_request = request.build_tokenize_request(job, preview=True)
+        environ = self._tokenizer_environment(preview_request)
+        return tokenizer.PreviewProcess(preview_request, environ)
+
     def has_template(self, job: LoadedJob) -> bool:
         """Return whether the tokenizer of the trained model is on this machine."""
         return preflight.has_tokenizer(job)
@@ -382,11 +389,14 @@ class LocalBackend(
     def _tokenize(
         self, tokenize_request: Mapping[str, Any], lines: Iterable[bytes]
     ) -> Iterator[dict[str, Any]]:
+        environ = self._tokenizer_environment(tokenize_request)
+        return tokenizer.tokenize_lines(tokenize_request, lines, environ)
+
+    def _tokenizer_environment(self, tokenize_request: Mapping[str, Any]) -> dict[str, str]:
         weights = convert(
             tokenize_request["model"]["weights"], list[environment.WeightLocation], file=names.JOB
         )
-        environ = self._trainer_environment(hub=environment.needs_download(weights))
-        return tokenizer.tokenize_lines(tokenize_request, lines, environ)
+        return self._trainer_environment(hub=environment.needs_download(weights))
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
         job.read_request()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from cloudft.backends.capabilities import TokenPreviewSession
 from cloudft.errors import TrainerError
 
 MAX_CHILDREN = 2
@@ -127,6 +128,7 @@ class _Child:
         with contextlib.suppress(OSError), self.process.stdin as stdin:
             while (block := self.blocks.get()) is not None:
                 stdin.write(block)
+                stdin.flush()  # the reply to a single line is waited for
 
     def _read(self) -> None:
         # Always read on: a child that waits for its reader reads no input either.
@@ -138,6 +140,28 @@ class _Child:
     def _read_noise(self) -> None:
         assert self.process.stderr is not None
         self._noise.extend(self.process.stderr)
+
+
+class PreviewProcess(TokenPreviewSession):
+    """A process that has loaded a tokenizer and replies to one line after another."""
+
+    def __init__(self, request: Mapping[str, object], environment: Mapping[str, str]) -> None:
+        self._child = _Child(request, environment)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return the facts of the model. Wait until it is loaded."""
+        return self._child.facts
+
+    def preview(self, line: bytes) -> Mapping[str, Any]:
+        """Return the tokens of a line."""
+        assert self.facts
+        self._child.blocks.put(line.rstrip(b"\n") + b"\n")
+        return self._child.take()
+
+    def close(self) -> None:
+        """Kill the process."""
+        self._child.close()
 
 
 class _SharedWork:

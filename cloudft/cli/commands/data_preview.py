@@ -4,55 +4,20 @@ from __future__ import annotations
 
 import itertools
 import sys
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.cli.command import command
-from cloudft.cli.data_inputs import (
-    canonical_records,
-    max_record_length,
-    open_inputs,
-    raise_on_errors,
-    tokenize,
-)
+from cloudft.cli.data_inputs import echo_notice, open_inputs, raise_on_errors
 from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.cli.param_types import RECORDS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
     from cloudft.data.records import LocatedRecord
+    from cloudft.jobs.token_preview import Piece, Preview
     from cloudft.spec.load import LoadedJob
-
-
-class Piece(TypedDict):
-    """A token as text; `learned` if it is in the loss."""
-
-    text: str
-    learned: bool
-
-
-class Preview(TypedDict):
-    """A record as tokens, as JSON. `cutAt` is None when all of it fits.
-
-    `isPrompt` is True for a prompt whose answer the model or its teacher gives in training. `rows`
-    has the tokens of both answers of a pair, each after its prompt, the chosen one's first;
-    `pieces` are then those of the chosen one. Other records have one row.
-    """
-
-    file: str
-    line: int
-    format: str
-    readAs: str
-    leftOut: list[str]
-    pieces: list[Piece]
-    rows: list[list[Piece]]
-    length: int
-    learned: int
-    isPrompt: bool
-    cutAt: int | None
-    template: str | None
 
 
 @command(
@@ -70,6 +35,8 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
     Tokens in the loss are bold and green on a terminal, and in [[ ]] elsewhere. A line shows where
     the record is cut.
     """
+    from cloudft.jobs.input_files import canonical_records
+
     inputs = open_inputs((path,) if path else ())
     if inputs.job is None:
         raise UsageError(
@@ -90,29 +57,11 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
 
 def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview:
     """Return a record as tokens of the local model. `cutAt` is None when all of it fits."""
-    from cloudft.data.formats.registry import format_title
+    from cloudft.jobs.input_files import tokenize
+    from cloudft.jobs.token_preview import describe_tokens
 
-    facts, replies = tokenize(job, [line], preview=True)
-    reply = next(replies)
-    rows = reply.get("rows", [reply["pieces"]])
-    longest = max(map(len, rows))
-    limit = max_record_length(job, facts["context"])
-    learned = sum(piece["learned"] for pieces in rows for piece in pieces[:limit])
-    kind = CUSTOMIZATION_TYPES[job.spec.customization_type]
-    return {
-        "file": located.file,
-        "line": located.line,
-        "format": located.record.format,
-        "readAs": format_title(located.record.format),
-        "leftOut": list(located.record.left_out),
-        "pieces": rows[0],
-        "rows": rows,
-        "length": sum(map(len, rows)),
-        "learned": learned,
-        "isPrompt": kind.data == "prompts" and not any(p["learned"] for row in rows for p in row),
-        "cutAt": limit if limit is not None and longest > limit else None,
-        "template": None if limit is None else facts["chatTemplate"],
-    }
+    facts, replies = tokenize(job, [line], preview=True, on_slow=echo_notice)
+    return describe_tokens(job, located, facts, next(replies))
 
 
 def preview_note(value: Preview) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.data_inputs import InputFiles, collect_stats, open_inputs, paths_argument
+from cloudft.cli.data_inputs import collect_stats, open_inputs, paths_argument
 from cloudft.cli.options import Console, console_options, hidden_aws_options
+
+if TYPE_CHECKING:
+    from cloudft.jobs.input_files import InputFiles
 
 
 @command(

@@ -58,6 +58,7 @@ def test_the_token_opens_the_first_page(workbench: Workbench) -> None:
     status, headers, page = ask(workbench, f"/{workbench.guard.token}/")
     assert status == 200 and "Jobs" in page
     assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "same-origin"  # else a form's Origin is null
     assert "script-src 'self'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
 
