@@ -94,7 +94,7 @@ class ModelPool:
                 if model.session is None and not model.users:
                     self._models.pop(model.job_id, None)
 
-    def list_models(self) -> list[ModelStatus]:
+    def list_open(self) -> list[ModelStatus]:
         """Return the models that are open or being loaded, in the order of their opening."""
         now = time.monotonic()
         with self._lock:

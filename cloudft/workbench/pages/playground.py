@@ -166,7 +166,7 @@ def remove_case(request: Request, form: Form) -> Response:
 
 
 def _models(workbench: Workbench) -> list[dict[str, object]]:
-    found = [asdict(one) for one in workbench.models.list_models()]
+    found = [asdict(one) for one in workbench.models.list_open()]
     return [{**one, "seconds": int(one["seconds"])} for one in found]
 
 

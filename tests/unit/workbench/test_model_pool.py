@@ -119,7 +119,7 @@ def test_a_third_model_closes_the_one_that_was_not_used_for_longest(
         refused = pytest.raises(JobStateConflict, match="2 jobs are answering already")
         with refused, pool.use(job("b")):
             pass
-    assert [one.state for one in pool.list_models()] == ["open", "open"]
+    assert [one.state for one in pool.list_open()] == ["open", "open"]
     cage.parrots[0].is_alive = False  # killed, or out of memory
     with pool.use(job("a")) as again:
         assert again is cage.parrots[-1]
@@ -136,7 +136,7 @@ def test_models_that_nobody_uses_are_closed(
     with pool.use(job("a")):
         time.sleep(0.5)
         assert cage.open == ["a-0"], "in use"
-    wait_until(lambda: not cage.open and not pool.list_models(), "it is closed", seconds=10)
+    wait_until(lambda: not cage.open and not pool.list_open(), "it is closed", seconds=10)
     with pool.use(job("a")):
         assert cage.open == ["a-0"]
     wait_until(lambda: not cage.open, "it is closed again", seconds=10)
@@ -148,7 +148,7 @@ def test_one_that_can_t_be_opened_takes_no_room(
     pool = make_pool(tmp_path, cage)
     with pytest.raises(TrainerError, match="no weights"), pool.use(job("broken")):
         pass
-    assert pool.list_models() == []
+    assert pool.list_open() == []
     with pool.use(job("a")), pool.use(job("b")):
         assert cage.open == ["a-0", "b-0"]
 
