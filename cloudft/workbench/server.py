@@ -50,7 +50,10 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
         )
         _load_first_page(workbench)
         on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            workbench.models.close()
 
 
 def _load_first_page(workbench: Workbench) -> None:
