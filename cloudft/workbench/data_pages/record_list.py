@@ -68,8 +68,8 @@ class RecordList:
 
     @property
     def last_page(self) -> int | None:
-        """Return where the last page begins, once that is known."""
-        if self.total is None or self.total <= PAGE_RECORDS:
+        """Return where the last page begins, once that is known; None if this is the last."""
+        if self.total is None or self.last >= self.total:
             return None
         return (self.total - 1) // PAGE_RECORDS * PAGE_RECORDS + 1
 

@@ -51,14 +51,18 @@ class PairView:
 
 @dataclass(frozen=True)
 class RoleView:
-    """What was found in the files of one role."""
+    """What was found in the files of one role.
+
+    `repeated` records repeat an earlier one, `near` of them not to the letter.
+    """
 
     role: str
     stats: Mapping[str, Any]
     histogram: Markup | None
     labels: list[tuple[str, int, str]]
     most: int
-    duplicates: RepeatedRecords
+    repeated: int
+    near: int
     duplicate_pairs: list[PairView]
     conflicts: list[PairView]
     leaks: RepeatedRecords | None
@@ -112,7 +116,8 @@ class _Viewer:
                 for label, count in list(labels.items())[:MAX_LABELS]
             ],
             max(labels.values(), default=0),
-            repeats,
+            repeats.count,
+            max(0, repeats.count - stats["duplicates"]),
             [self._pair(one) for one in repeats.first],
             [self._pair(one) for one in stats["conflicts"]["first"]],
             leaks,
