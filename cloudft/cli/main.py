@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "estimate": "Estimate tokens, time and cost on each backend.",
         "plan": "Print the exact request that submit would send.",
         "submit": "Start a job.",
+        "sweep": "Search hyperparameters over many short trials.",
         "list": "List the jobs, newest first.",
         "status": "Show one job.",
         "watch": "Follow a job until it ends.",

@@ -7,6 +7,7 @@
     answers/    answers of models, by their identity (evaluate/inference); may be removed
     reviews/    people's judgments, one folder a review (evaluate/human_review)
     labels/     records that people label, one folder a project (labeling)
+    sweeps/     searches of hyperparameters, one folder each (sweep/folder.py)
     openai/     the Regions in which Bedrock's OpenAI-compatible API was used, an empty file each
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
@@ -83,6 +84,11 @@ class Home:
     def labels(self) -> Path:
         """Return the folder of labeling projects, one folder each."""
         return self.path / "labels"
+
+    @property
+    def sweeps(self) -> Path:
+        """Return the folder of searches of hyperparameters, one folder each."""
+        return self.path / "sweeps"
 
     @property
     def servings(self) -> Path:
