@@ -47,9 +47,29 @@ def _environment() -> Environment:
         "number": format_number,
         "signed": format_signed,
         "metric": metric_label,
+        "codes": mark_code,
         "score": format_score,
     }
     return environment
+
+
+def load_templates() -> None:
+    """Compile the templates of the first page, so that it does not wait for that."""
+    for name in ("jobs.html", "jobs_table.html", "jobs_row.html"):
+        _environment().get_template(name)
+
+
+def mark_code(text: str) -> Markup:
+    """Return a message, escaped, with what it has between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its pair
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 def render_page(
