@@ -31,7 +31,7 @@ MAX_JOBS = 16
 """Jobs of one comparison: of more, curves have the same colors."""
 MAX_LISTED = 200
 """Jobs that can be picked from, the newest; others are named in the address."""
-SHOWN_CHARACTERS = 120
+SHOWN_CHARACTERS = 80
 """Characters of a setting that are shown before the rest is folded."""
 DIGEST_CHARACTERS = 12
 
