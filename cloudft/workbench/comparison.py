@@ -44,6 +44,11 @@ class ComparedJob:
     state: JobState | None
     color: int
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether its curve may still grow."""
+        return self.state is not None and not self.state.has_ended
+
 
 @dataclass(frozen=True)
 class SettingCell:
