@@ -111,15 +111,13 @@ def find_jobs(store: Store, references: Sequence[str]) -> list[JobRecord]:
     return list(found.values())
 
 
-def list_choices(store: Store, chosen: Sequence[JobRecord]) -> list[JobRecord]:
+def list_choices(states: JobStates, chosen: Sequence[ComparedJob]) -> list[JobRecord]:
     """Return the jobs that can be picked: the chosen ones, then the newest others."""
-    ids = {record.id for record in chosen}
-    others = [
-        record
-        for record in store.iter_records()
-        if isinstance(record, JobRecord) and record.id not in ids
-    ]
-    return [*chosen, *others[:MAX_LISTED]]
+    records = [job.record for job in chosen]
+    ids = {record.id for record in records}
+    known = (job.record for job in states.list_jobs() if isinstance(job, KnownJob))
+    others = [record for record in known if record.id not in ids]
+    return [*records, *others[:MAX_LISTED]]
 
 
 def read_compared_jobs(records: Sequence[JobRecord], states: JobStates) -> list[ComparedJob]:
