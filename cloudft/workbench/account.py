@@ -64,7 +64,7 @@ class CloudView:
 
     @property
     def saves_bound(self) -> str:
-        """Return what stands before the savings where one of the prices is unknown."""
+        """Return `at least ` where the savings lack a price that is unknown, else nothing."""
         is_bound = any(one.usd["perMonth"] is None for one in self.garbage.removable)
         return "at least " if is_bound else ""
 
