@@ -11,23 +11,17 @@ from urllib.parse import urlencode
 import pytest
 from job_records import make_record
 from processes import wait_until
-from test_model_pool import Parrot
+from talking_parrot import open_parrot
 from test_workbench_guard import HOST, ask
 
 from cloudft.storage.home import Home
-from cloudft.storage.store import JobRecord, Store
+from cloudft.storage.store import Store
 from cloudft.workbench.answer_runs import AnswerRuns
 from cloudft.workbench.model_pool import ModelPool
 from cloudft.workbench.workbench import Workbench
 
 DECODING = {"maxNewTokens": "8", "temperature": "0", "topP": "1", "seed": "7"}
 Make = Callable[..., Workbench]
-
-
-def open_parrot(record: JobRecord, _home: Home) -> Parrot:
-    parrot = Parrot(record.id)
-    parrot.may_speak.release(10_000)
-    return parrot
 
 
 @pytest.fixture
