@@ -8,8 +8,16 @@ from typing import TypedDict, cast
 
 from pydantic import ValidationError
 
-from cloudft.spec.field_index import MIX_PATH, find_elsewhere, find_nearest_name, known_fields
+from cloudft.spec.field_index import (
+    ANY_NAME,
+    MIX_PATH,
+    find_elsewhere,
+    find_nearest_name,
+    is_misspelling,
+    known_fields,
+)
 from cloudft.spec.merge import Origin
+from cloudft.spec.sections import job_model
 from cloudft.spec.yaml_scalars import UntypedScalar
 from cloudft.spec.yaml_source import FieldPath
 from cloudft.types import Finding, Severity
@@ -77,6 +85,15 @@ def build_findings(error: ValidationError, source_map: SourceMap) -> list[Findin
     return [_to_finding(fault, source_map) for fault in faults if not is_consequence(fault)]
 
 
+def find_faults(tree: Mapping[str, object], source_map: SourceMap) -> list[Finding]:
+    """Return a finding for each value that a job file can't have."""
+    try:
+        job_model().model_validate(tree)
+    except ValidationError as error:
+        return build_findings(error, source_map)
+    return []
+
+
 def _as_fault(details: Mapping[str, object]) -> Fault:
     return cast(Fault, {"ctx": {}, **details})
 
@@ -98,7 +115,7 @@ def _siblings(path: FieldPath) -> dict[str, str]:
     known = known_fields()
     if level not in known and level and level[-1].isdecimal():  # an item of a list of sections
         level = level[:-1]
-    return known.get(level, {})
+    return known.get(level) or known.get((*level[:-1], ANY_NAME), {})
 
 
 def _find_nearest(path: FieldPath) -> str | None:
@@ -109,7 +126,7 @@ def _unknown_key(fault: Fault, path: FieldPath, source_map: SourceMap) -> Findin
     name, known = path[-1], ", ".join(_siblings(path))
     near = _find_nearest(path)
     other = find_elsewhere(name)
-    if near is None and other is not None:
+    if other is not None and (near is None or not is_misspelling(name, near)):
         fix = f"move it to {other}" if "." in other else f"move {other} to the top level"
     else:
         fix = f"did you mean {near}?" if near else f"known here: {known}"

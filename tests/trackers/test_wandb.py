@@ -1,0 +1,82 @@
+"""wandb's offline file of a job holds one curve, by wandb's own reader of such files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked_jobs import JOB_ID, PlayedTrainer
+from tracker_scenarios import Shown, TrackerScenarios
+
+pytest.importorskip("wandb", reason="`make test-trackers` installs wandb")
+
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.internal.datastore import DataStore
+
+
+class TestWandbOffline(TrackerScenarios):
+    tracker = "wandb"
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> dict[str, Any]:
+        return {"project": "tickets", "entity": None, "mode": "offline"}
+
+    def records(self, trainer: PlayedTrainer) -> list[Any]:
+        """Return the records of the run's one file."""
+        [file] = trainer.tracking.path.glob(f"wandb/offline-run-*-{JOB_ID}/*.wandb")
+        store, found = DataStore(), []
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = Record()
+            record.ParseFromString(data)
+            found.append(record)
+        return found
+
+    def read(self, trainer: PlayedTrainer, settings: dict[str, Any]) -> Shown:
+        shown: Shown = {}
+        numbers = []
+        for record in self.records(trainer):
+            if record.WhichOneof("record_type") != "history":
+                continue
+            row = {_key(item): json.loads(item.value_json) for item in record.history.item}
+            numbers.append(row["_step"])
+            for name, value in row.items():
+                if name != "step" and not name.startswith("_"):
+                    shown.setdefault(name, []).append((row["step"], value))
+        assert numbers == list(range(len(numbers)))
+        return shown
+
+    def read_evaluation(self, trainer: PlayedTrainer, settings: dict[str, Any]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for record in self.records(trainer):
+            for item in record.summary.update:
+                name = _key(item)
+                value = json.loads(item.value_json)
+                if name.startswith("evaluation/") and isinstance(value, float):
+                    found[name.removeprefix("evaluation/")] = value
+        return found
+
+    def read_gaps(self, trainer: PlayedTrainer, settings: dict[str, Any]) -> str | None:
+        return self.config(trainer).get("not_finite.train/loss")
+
+    def config(self, trainer: PlayedTrainer) -> dict[str, Any]:
+        """Return the run's config as it ends."""
+        found: dict[str, Any] = {}
+        for record in self.records(trainer):
+            for source in (record.run.config.update, record.config.update):
+                found.update({_key(item): json.loads(item.value_json) for item in source})
+        return found
+
+    def test_parameters_and_digests(self, trainer: PlayedTrainer, settings: dict[str, Any]) -> None:
+        trainer.start()
+        trainer.write(range(10))
+        trainer.complete()
+        trainer.feed(self.tracker)
+        config = self.config(trainer)
+        assert config["epochCount"] == 2 and "2" * 64 in config["data.train"]
+
+
+def _key(item: Any) -> str:
+    return item.key or ".".join(item.nested_key)
