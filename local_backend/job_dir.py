@@ -16,6 +16,7 @@
     kernels.json        digest of the compiled kernels that the job began with; empty without
     checkpoints/        where `resume` continues
     artifacts/          what a completed job leaves, in Bedrock's layout; complete or absent
+    model-removed       a mark: the artifacts were removed on purpose after the job had completed
     ended.json          how the job ended. The first ending written is the ending
     earlier/            endings of the attempts before a resume
     .reserve            disk space reserved for an ending, while a trainer runs
@@ -58,6 +59,7 @@ ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
 GRADER = "grader.py"
+RELEASED = "model-removed"
 RESERVED_BYTES = 32 * 1024
 """An ending takes one or two blocks of the disk, and its temporary file as many."""
 

@@ -104,6 +104,7 @@ class TrainerEnding(msgspec.Struct, rename="camel"):
     status: Literal["Completed", "Failed", "Stopped"]
     failure_message: str | None = None
     ended_at: str | None = None
+    signal: str | None = None
 
     def __post_init__(self) -> None:
         """Reject an `endedAt` that is not a time."""

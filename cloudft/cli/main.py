@@ -17,13 +17,17 @@ SECTIONS: dict[str, dict[str, str]] = {
         "doctor": "Report what is installed, and what is missing.",
         "models": "List the base models and where their weights are.",
     },
-    "Data": {"data": "Inspect and prepare data: stats, preview, convert, split, ..."},
+    "Data": {
+        "data": "Inspect and prepare data: stats, preview, convert, split, ...",
+        "label": "Create labeling projects and write their labels: create, status, export.",
+    },
     "Train": {
         "check": "Find every problem of a job before anything is sent.",
         "grader": "Measure a grader before reinforcement is paid for.",
         "estimate": "Estimate tokens, time and cost on each backend.",
         "plan": "Print the exact request that submit would send.",
         "submit": "Start a job.",
+        "sweep": "Search hyperparameters over many short trials.",
         "list": "List the jobs, newest first.",
         "status": "Show one job.",
         "watch": "Follow a job until it ends.",

@@ -12,17 +12,21 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats import converse, plain_text, preference_pairs, reinforcement
 from cloudft.data.formats.key_roles import is_descriptive
 from cloudft.data.formats.proposals import explain_missing_column, propose_columns
 from cloudft.data.formats.recognizer import Detection, detect_format, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
-from cloudft.data.formats.registry import get_format
+from cloudft.data.formats.registry import encode_record, get_format
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
 
 MAX_ROWS = 200
 """Records that are read."""
+MAX_TRIED_ROWS = 20
+TARGETS = (converse.NAME, preference_pairs.NAME, plain_text.INPUT_FORMAT.name, reinforcement.NAME)
+"""Formats that models are trained on: answers, pairs of answers, texts, prompts for a grader."""
 TEXT_TARGET = "input"
 """The format that unlabeled texts are staged in: records are read as texts for it."""
 
@@ -91,6 +95,22 @@ def detect_file(
     return FileDetection(
         source.file_type, found.format, chosen, evidence, found.matched, found.seen
     )
+
+
+def guess_target(source: SourceFile, columns: Mapping[str, str]) -> str:
+    """Return the format that a file's records would be trained on in; "" if none takes them.
+
+    The first record that any format takes decides.
+    """
+    context = ReadContext(source, Findings(), columns=columns)
+    for row in islice(read_rows(context), MAX_TRIED_ROWS):
+        for target in TARGETS:
+            try:
+                encode_record(parse_record(row.value, columns, target), target)
+            except BadRecord:
+                continue
+            return target
+    return ""
 
 
 def _count_empty(value: RawRecord) -> int:

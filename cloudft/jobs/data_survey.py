@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -26,9 +27,6 @@ from cloudft.data.analysis.stats import DatasetStats
 from cloudft.data.checks.check import check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.findings import Findings
-from cloudft.data.formats import plain_text, preference_pairs, reinforcement
-from cloudft.data.formats.converse import NAME as CONVERSE
-from cloudft.data.formats.record import Document, PreferencePair, PromptWithReference
 from cloudft.data.records import PROGRESS_INTERVAL, LocatedRecord
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.errors import CloudftError
@@ -99,7 +97,8 @@ class _Surveyor:
         for file in request.files:
             source = SourceFile(Path(file.path), file.name, file.name, file.type)
             files.setdefault(file.role, []).append(source)
-        self._inputs = InputFiles(self._job, files, dict(request.columns), Findings())
+        columns = dict(request.columns)
+        self._inputs = InputFiles(self._job, files, columns, Findings(), request.target)
         self._notes: list[str] = []
 
     def run(self) -> Survey:
@@ -121,8 +120,10 @@ class _Surveyor:
 
     def _check(self) -> list[dict[str, Any]]:
         """Return the findings of `check` about the data, in the files' names."""
-        target = self._request.target or self._detect_target()
-        if not target:
+        target = self._inputs.target
+        if not target:  # nothing can be trained on: reading says why
+            for role in self._inputs.files:
+                deque(self._inputs.records(role, self._report("checking")), maxlen=0)
             return list(to_json(self._inputs.findings.all()))
         limits = None
         if self._job is not None:
@@ -155,20 +156,6 @@ class _Surveyor:
         if not values["train"]:  # held-out data alone is checked as if it were trained on
             values = {"train": paths.get("test") or paths.get("validation", ())}
         return DataSpec.model_validate({**values, "columns": self._request.columns})
-
-    def _detect_target(self) -> str:
-        """Return the format in which the first record would be trained on; "" without any."""
-        role = next(iter(self._inputs.files))
-        first = next(self._inputs.records(role), None)
-        if first is None:
-            return ""
-        if isinstance(first.record, Document):
-            return plain_text.INPUT_FORMAT.name
-        if isinstance(first.record, PreferencePair):
-            return preference_pairs.NAME
-        if isinstance(first.record, PromptWithReference):
-            return reinforcement.NAME
-        return CONVERSE
 
     def _without_repeats(self, role: str, repeats: RepeatedRecords) -> Iterator[LocatedRecord]:
         """Yield every record of a role, and note those that repeat an earlier one."""

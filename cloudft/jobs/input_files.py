@@ -28,17 +28,23 @@ Notice = Callable[[str], object]
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The input files by role, and the job that they belong to; None for single files."""
+    """The input files by role, and the job that they belong to; None for single files.
+
+    `format` is what single files are read for: texts and pairs are read for some formats only.
+    """
 
     job: LoadedJob | None
     files: dict[str, list[SourceFile]]
     columns: dict[str, str]
     findings: Findings
+    format: str = ""
 
     @property
     def target(self) -> str:
-        """Return the format that the job's records are staged in; empty without a job."""
-        return self.job.model.formats[self.job.spec.customization_type] if self.job else ""
+        """Return the format that the records are read for; "" if there is none."""
+        if self.job is None:
+            return self.format
+        return self.job.model.formats[self.job.spec.customization_type]
 
     def file_names(self) -> list[str]:
         """Return the names of the files, as messages have them."""
@@ -69,7 +75,7 @@ def count_tokens(
 ) -> Findings:
     """Set a role's exact token counts, and the length at which the job cuts records.
 
-    Return what was wrong in this pass. Nothing is set if it has an error. Raise UsageError if the
+    Return what was wrong in this pass: with an error, they may not be set. Raise UsageError if the
     data has changed since it was read before.
     """
     second_pass = Findings()
@@ -79,9 +85,9 @@ def count_tokens(
     for reply in replies:
         counts.append(reply.get("tokens", 0))
         progress(len(counts))
-    if second_pass.count_errors():
-        return second_pass
     if len(counts) != stats.records:
+        if second_pass.count_errors():
+            return second_pass
         raise UsageError(f"the data of {role} changed while it was read", fix="try again.")
     stats.set_token_counts(counts)
     stats.limit = max_record_length(job, facts["context"])

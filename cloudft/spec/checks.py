@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cloudft.catalogue import (
@@ -44,11 +44,14 @@ class CheckContext:
     """What a check of some values needs besides them.
 
     `base_dir` is the job file's folder; `source_map` knows the line and the origin of each value.
+    `tree` has the whole job, `model` its base model, None where there is none of that name.
     """
 
     base_dir: Path
     source_map: SourceMap
     customization_type: str = ""
+    tree: JobTree = field(default_factory=dict)
+    model: Model | None = None
 
 
 def check_job(
@@ -56,8 +59,9 @@ def check_job(
 ) -> tuple[Model | None, list[Finding]]:
     """Return the base model (None if there is none of that name), and every finding."""
     kind = str(tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE))
-    context, findings = CheckContext(base_dir, source_map, kind), list[Finding]()
+    context, findings = CheckContext(base_dir, source_map, kind, tree), list[Finding]()
     model = find_named_model(("base_model",), tree.get("base_model"), context, findings)
+    context = replace(context, model=model)
     if model is not None:
         findings += _check_customization_type(tree, model, source_map)
         findings += _check_early_stopping(tree, model, source_map)
@@ -186,7 +190,7 @@ def _check_early_stopping(tree: JobTree, model: Model, source_map: SourceMap) ->
         finding
         for field, row in rows.items()
         if field in given
-        for finding in _check_value((*path, field), given[field], row, model.alias, source_map)
+        for finding in check_value((*path, field), given[field], row, model.alias, source_map)
     ]
     hyperparameters = tree.get("hyperparameters")
     if isinstance(hyperparameters, Mapping):
@@ -209,7 +213,7 @@ def check_hyperparameters(
     findings: list[Finding] = []
     for name, value in values.items() if isinstance(values, Mapping) else ():
         if name in table:
-            findings += _check_value((*path, name), value, table[name], owner, source_map)
+            findings += check_value((*path, name), value, table[name], owner, source_map)
         else:
             findings.append(_unknown_hyperparameter((*path, name), table, owner, source_map))
     return findings
@@ -231,10 +235,10 @@ def _unknown_hyperparameter(
     return source_map.make_finding("UnknownHyperparameter", path, message, fix)
 
 
-def _check_value(
+def check_value(
     path: FieldPath, raw: object, row: Hyperparameter, owner: str, source_map: SourceMap
 ) -> list[Finding]:
-    """Check one value against its range."""
+    """Check one value of a hyperparameter against its range."""
     value = as_number(raw)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return []  # validation_errors.py has the finding: it is no number

@@ -16,6 +16,8 @@ from cloudft.spec.sections import job_model, job_sections
 from cloudft.spec.yaml_source import FieldPath
 
 MIX_PATH = ("data", "mix")
+ANY_NAME = "*"
+"""Stands in a path for each key of a mapping whose keys are the user's: `sweep.space.*.low`."""
 
 
 @dataclass
@@ -32,8 +34,9 @@ class _FieldIndex:
         for name, info in infos.items():
             if info.default_factory is not None:
                 self.optional.add((*path, name))
+            is_mapping = get_origin(info.annotation) is dict
             for inner in _models_in(info.annotation):
-                self.collect(inner, (*path, name))
+                self.collect(inner, (*path, name, ANY_NAME) if is_mapping else (*path, name))
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +84,8 @@ def environment_names() -> dict[str, FieldPath]:
 @lru_cache(maxsize=1)
 def _environment_names(model: type[JobSpec]) -> dict[str, FieldPath]:
     sections = _index_of(model).names
-    paths = [(*path, name) for path in sections if path != MIX_PATH for name in sections[path]]
+    single = [path for path in sections if path != MIX_PATH and ANY_NAME not in path]
+    paths = [(*path, name) for path in single for name in sections[path]]
     names = sorted({name for model in load_models() for name in model.hyperparameters})
     tables = [()] + [(key,) for key, s in job_sections().items() if s.has_hyperparameters]
     paths += [(*table, "hyperparameters", name) for table in tables for name in names]

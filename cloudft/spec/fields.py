@@ -264,6 +264,19 @@ GraderSetting = Annotated[
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}]}),
 ]
 
+
+def _scalar(value: object) -> int | float | str | bool:
+    """Return a value that a parameter of a sweep may have; the field itself decides later."""
+    value = as_bool(as_number(value))
+    return value if isinstance(value, bool) else _setting(value)
+
+
+Scalar = Annotated[
+    int | float | str | bool,
+    PlainValidator(_scalar),
+    WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}, {"type": "boolean"}]}),
+]
+
 _OTHER_TYPES = ("IMPORTED",)
 """Values of Bedrock's enum that no job can have."""
 _TECHNIQUES = {

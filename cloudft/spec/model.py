@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from cloudft.backends.bedrock.job_section import BedrockSpec, Distillation, Reinforcement
     from cloudft.backends.local.job_section import LocalSpec, Preference
     from cloudft.backends.sagemaker.job_section import SageMakerSpec
+    from cloudft.sweep.job_section import SweepSpec
 
 Column = Literal[
     "prompt",
@@ -326,6 +327,7 @@ class JobSpec(JobSpecBase):
         preference: Preference | None
         reinforcement: Reinforcement | None
         sagemaker: SageMakerSpec
+        sweep: SweepSpec | None
 
 
 def parse_spec(values: object) -> JobSpec:

@@ -1,8 +1,9 @@
 """The sections of the job file, and the registry in which their owners put them.
 
-A backend's section is defined and registered in `cloudft/backends/NAME/job_section.py`. Those
-modules are found by their file name and imported when the first job file is read; they import
-`cloudft.spec` and `cloudft.catalogue`, nothing of a backend. From the registry come the model that
+A backend's section is defined and registered in `cloudft/backends/NAME/job_section.py`, that of
+another package in `cloudft/NAME/job_section.py`. Those modules are found by their file name and
+imported when the first job file is read; they import `cloudft.spec` and `cloudft.catalogue`,
+nothing of a backend. From the registry come the model that
 validates a job file, its JSON Schema, the known names and the nearest-name suggestions.
 """
 
@@ -90,6 +91,8 @@ class JobSection:
     """Whether `show --resolved` lists its defaults when nothing of it is given."""
     check: Callable[[JobTree, CheckContext], list[Finding]] | None = None
     """Find what the model's types can't: gets the section's values as they were given."""
+    is_part_of_job: bool = True
+    """Whether what the job trains follows from it. If not, no backend and no record gets it."""
     has_hyperparameters: bool = False
     """Whether its field `hyperparameters` takes the names that the catalogue has."""
     model_fields: tuple[str, ...] = ()
@@ -125,10 +128,13 @@ def registered_section(section: JobSection) -> Iterator[JobSection]:
 
 @cache
 def _import_section_modules() -> None:
-    """Import every `cloudft/backends/*/job_section.py`, in alphabetical order."""
-    package = Path(__file__).parents[1] / "backends"
-    for path in sorted(package.glob("*/job_section.py")):
-        import_module(f"cloudft.backends.{path.parent.name}.job_section")
+    """Import every module `job_section` of a package or a backend, in alphabetical order."""
+    package = Path(__file__).parents[1]
+    for path in sorted(
+        [*package.glob("backends/*/job_section.py"), *package.glob("*/job_section.py")]
+    ):
+        folder = path.parent.relative_to(package.parent)
+        import_module(".".join((*folder.parts, "job_section")))
     # Another import may have loaded one of them before: the order must not depend on that.
     ordered = sorted(_sections.values(), key=lambda section: section.model.__module__)
     _sections.clear()

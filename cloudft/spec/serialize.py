@@ -16,9 +16,10 @@ from cloudft.spec.yaml_source import JobTree
 def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     """Return what was given (file, flags, environment), with every path absolute; no defaults.
 
-    Without `tracking`, which says where a job is watched, not what it is.
+    Sections that are no part of the job itself are left out.
     """
-    values: dict[str, Any] = job.spec.model_dump(exclude_unset=True)
+    apart = {name for name, section in job_sections().items() if not section.is_part_of_job}
+    values: dict[str, Any] = job.spec.model_dump(exclude_unset=True, exclude=apart)
     data = values["data"]
     for name in ("train", "validation", "test"):
         if name in data:

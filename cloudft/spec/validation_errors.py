@@ -9,6 +9,7 @@ from typing import TypedDict, cast
 from pydantic import ValidationError
 
 from cloudft.spec.field_index import (
+    ANY_NAME,
     MIX_PATH,
     find_elsewhere,
     find_nearest_name,
@@ -16,6 +17,7 @@ from cloudft.spec.field_index import (
     known_fields,
 )
 from cloudft.spec.merge import Origin
+from cloudft.spec.sections import job_model
 from cloudft.spec.yaml_scalars import UntypedScalar
 from cloudft.spec.yaml_source import FieldPath
 from cloudft.types import Finding, Severity
@@ -83,6 +85,15 @@ def build_findings(error: ValidationError, source_map: SourceMap) -> list[Findin
     return [_to_finding(fault, source_map) for fault in faults if not is_consequence(fault)]
 
 
+def find_faults(tree: Mapping[str, object], source_map: SourceMap) -> list[Finding]:
+    """Return a finding for each value that a job file can't have."""
+    try:
+        job_model().model_validate(tree)
+    except ValidationError as error:
+        return build_findings(error, source_map)
+    return []
+
+
 def _as_fault(details: Mapping[str, object]) -> Fault:
     return cast(Fault, {"ctx": {}, **details})
 
@@ -104,7 +115,7 @@ def _siblings(path: FieldPath) -> dict[str, str]:
     known = known_fields()
     if level not in known and level and level[-1].isdecimal():  # an item of a list of sections
         level = level[:-1]
-    return known.get(level, {})
+    return known.get(level) or known.get((*level[:-1], ANY_NAME), {})
 
 
 def _find_nearest(path: FieldPath) -> str | None:

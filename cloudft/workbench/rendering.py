@@ -47,9 +47,23 @@ def _environment() -> Environment:
         "number": format_number,
         "signed": format_signed,
         "metric": metric_label,
+        "codes": mark_code,
         "score": format_score,
     }
     return environment
+
+
+def mark_code(text: str) -> Markup:
+    """Return a message, escaped, with what it has between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its pair
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 def render_page(

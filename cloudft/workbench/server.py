@@ -47,7 +47,10 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            workbench.models.close()
 
 
 def _listen(port: int) -> socket.socket:

@@ -346,6 +346,14 @@ class LocalBackend(
             atomic_write(folder / names.JOB, content)
         return folder
 
+    def release_model(self, job_id: str) -> None:
+        """Remove the model of an ended job; its curves and its log stay."""
+        job = self._existing_folder(job_id)
+        if not job.read_state(job_id).has_ended:
+            raise JobStateConflict(f"{job_id} is running", fix=f"`cloudft stop {job_id}` ends it.")
+        with as_store_error(f"can't remove the model of {job_id}", job.path):
+            job.release_model()
+
     def was_interrupted(self, job_id: str) -> bool:
         """Return whether the job's processes are gone without an ending: `resume` continues it."""
         job = self._existing_folder(job_id)
@@ -402,6 +410,11 @@ class LocalBackend(
         job.read_request()
         if not (job.path / names.ARTIFACTS).is_dir():
             status: Status = job.read_state(job_id).status
+            if (job.path / names.RELEASED).exists():
+                raise JobStateConflict(
+                    f"the model of {job_id} was removed: it was not the best of its sweep",
+                    fix="submit its job file again, or sweep with --keep-all.",
+                )
             raise JobStateConflict(
                 f"{job_id} is {status}: it has left no model",
                 fix=f"`cloudft watch {job_id}` waits for its end;"

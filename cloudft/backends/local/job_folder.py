@@ -6,15 +6,17 @@ The file names are the trainer's own (local_backend/job_dir.py); a test compares
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft import types
 from cloudft.backends import trainer_documents as documents
 from cloudft.backends.trainer_documents import TrainerEnding, TrainerRequest, TrainerState
 from cloudft.storage.artifacts import is_complete
-from cloudft.storage.atomic_files import is_locked
+from cloudft.storage.atomic_files import atomic_write, is_locked
 from cloudft.storage.store import as_damaged_job, damaged_job, read_job_document, to_iso_time
 from cloudft.types import JobState, LogLine, Metric, StatusDetails
 
@@ -34,6 +36,8 @@ ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
 GRADER = "grader.py"
+RELEASED = "model-removed"
+"""A mark: the model was removed on purpose; curves, log and ending of the job are still here."""
 LOG_LINES_SHOWN = 5
 DISK_FULL_BYTES = 64 * 1024
 """With less room on the disk a trainer can't write how it ended."""
@@ -114,14 +118,17 @@ class JobFolder:
     ) -> JobState:
         status, message = ending.status, ending.failure_message
         artifacts = self.path / ARTIFACTS
-        if status == "Completed" and not is_complete(artifacts):
+        is_released = status == "Completed" and (self.path / RELEASED).exists()
+        if is_released:
+            common["summary"] = {**common["summary"], types.MODEL_REMOVED: True}
+        elif status == "Completed" and not is_complete(artifacts):
             status, message = "Failed", f"the job had completed, but {artifacts} is gone or damaged"
         return JobState(
             status=status,
             status_details=_ended_details(state.status_details.to_status_details(), status),
             ended_at=ending.ended_at,
             failure_message=message,
-            artifacts=str(artifacts) if status == "Completed" else None,
+            artifacts=str(artifacts) if status == "Completed" and not is_released else None,
             **common,
         )
 
@@ -180,6 +187,25 @@ class JobFolder:
                 offset += len(line)
                 if line.endswith(b"\n"):
                     yield LogLine(str(offset), line.decode("utf-8", "replace").rstrip("\n"))
+
+    def release_model(self) -> None:
+        """Remove the model and the checkpoints of an ended job, and keep the rest. Raise OSError.
+
+        The mark comes first: a job whose removal is interrupted has no half model.
+        """
+        atomic_write(self.path / RELEASED, b"")
+        for name in (ARTIFACTS, CHECKPOINTS):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def was_killed(self) -> bool:
+        """Return whether a signal ended the last run, or its processes are gone without an ending.
+
+        Raise DamagedJob.
+        """
+        ending = read_job_document(self.path / ENDED, TrainerEnding)
+        if ending is None:
+            return self.was_started() and not is_locked(self.path / LOCK)
+        return ending.signal is not None
 
     def archive_previous_ending(self) -> None:
         """Move the ending to `earlier/` and remove the stop mark. Raise OSError."""

@@ -51,7 +51,8 @@ IDS_SHOWN = 8
     "--all",
     "show_all",
     is_flag=True,
-    help="List also the jobs on parts of the data, of `cloudft evaluate --learning-curve`.",
+    help="List also the trials of sweeps, and the jobs on parts of the data (of"
+    " `cloudft evaluate --learning-curve`).",
 )
 @aws_options
 @console_options
@@ -81,7 +82,7 @@ def list_command(
         elif isinstance(job, listing.UnreachableJob) or status in (None, job.state.status):
             listed.append(job)
     if not show_all:
-        listed = _without_part_jobs(listed, console)
+        listed = _without_trials(_without_part_jobs(listed, console), home, console)
     unreachable = [job for job in listed if isinstance(job, listing.UnreachableJob)]
     unavailable = tuple(dict.fromkeys(job.unavailable for job in unreachable))
     values = [job.to_json() for job in listed]
@@ -122,6 +123,18 @@ def _without_part_jobs(
     kept = [job for job in listed if job.record.name not in names]
     if len(kept) < len(listed):
         console.note(f"{len(listed) - len(kept)} jobs of learning curves are hidden: --all")
+    return kept
+
+
+def _without_trials(
+    listed: list[Job | UnreachableJob], home: Home, console: Console
+) -> list[Job | UnreachableJob]:
+    """Leave out the jobs that are trials of a sweep."""
+    from cloudft.sweep.trials import is_trial
+
+    kept = [job for job in listed if not is_trial(job.record.tags, home)]
+    if len(kept) < len(listed):
+        console.note(f"{len(listed) - len(kept)} trials of sweeps are hidden: --all")
     return kept
 
 

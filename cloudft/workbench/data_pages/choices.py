@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from cloudft.backends.trained_model import trained_model
+from cloudft.data.detect import guess_target
 from cloudft.data.findings import Findings
 from cloudft.data.sources.source_files import SourceFile, SourceResolver, file_type_of
 from cloudft.errors import CloudftError, UsageError
@@ -152,7 +153,9 @@ def data_at(text: str, folder: Path) -> DataSet:
         first = next(iter(findings.all()), None)
         message = f"{text}: {first.message}" if first else f"{text} has no data"
         raise UsageError(message, fix=(first and first.fix) or None)
-    return DataSet(str(path), files, findings=findings.all(), query={"path": str(path)})
+    target = guess_target(files[0].source, {})
+    query = {"path": str(path)}
+    return DataSet(str(path), files, target=target, findings=findings.all(), query=query)
 
 
 def _require_own(path: Path, text: str) -> None:
@@ -196,7 +199,10 @@ def choose_data(parameters: Mapping[str, Any], store: Store, home: Home, folder:
 
 
 def with_model_of(data: DataSet, model_of: str, store: Store, home: Home, folder: Path) -> DataSet:
-    """Return data with the model of a job (its id), or of the job file here (`here`), if any."""
+    """Return data with the model of a job (its id), or of the job file here (`here`).
+
+    It stays as it is without such a job, and if it is of another kind than that job's data.
+    """
     try:
         other = data_here(folder) if model_of == HERE else data_of_job(store.get(model_of), home)
     except CloudftError:
@@ -204,4 +210,6 @@ def with_model_of(data: DataSet, model_of: str, store: Store, home: Home, folder
     if other is None or other.job is None:
         return data
     columns = other.columns if model_of == HERE else {}
+    if data.target and data.target != other.target:  # of another kind than that job's
+        return data
     return replace(data, job=other.job, columns=columns, target=other.target)

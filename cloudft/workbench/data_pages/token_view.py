@@ -53,8 +53,10 @@ def view_tokens(
 ) -> TokenView:
     """Return the tokens of a record with the tokenizer of the job's trained model."""
     if data.job is None:
-        problem = "tokens need a model, and no job file is here"
-        return TokenView(problem=problem, fix="start `cloudft ui` in a folder with a cloudft.yaml.")
+        problem = "tokens need a model, and there is no job file here for this kind of data"
+        return TokenView(
+            problem=problem, fix="start `cloudft ui` in the folder of its cloudft.yaml."
+        )
     assert shown.record is not None
     target = data.job.model.formats[data.job.spec.customization_type]
     try:

@@ -16,9 +16,18 @@ HOST = "127.0.0.1:8600"
 
 
 def ask(
-    workbench: Workbench, path: str, *, method: str = "GET", body: bytes = b"", **headers: str
+    workbench: Workbench,
+    path: str,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    app: Any = None,
+    **headers: str,
 ) -> tuple[int, dict[str, str], str]:
-    """Send one request to the application; return status, headers and text."""
+    """Send one request to the application; return status, headers and text.
+
+    `app` is one that keeps its state; by default there is a new one for each request.
+    """
     named = {"host": HOST, "content-length": str(len(body))} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
@@ -38,13 +47,19 @@ def ask(
     }
     sent: list[dict[str, Any]] = []
 
+    is_read = False
+
     async def receive() -> dict[str, Any]:
+        nonlocal is_read
+        if is_read:  # a response that streams waits for the client to leave
+            await asyncio.Event().wait()
+        is_read = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(build_app(workbench)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run((app or build_app(workbench))(scope, receive, send))
     got = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], got, b"".join(part.get("body", b"") for part in sent[1:]).decode()
 

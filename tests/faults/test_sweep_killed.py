@@ -1,0 +1,107 @@
+"""A sweep, a trial's trainer, or both are killed: each trial is done once, and none is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Cli, JobFile, find_processes, kill, read_json, read_jsonl, wait_until
+
+pytest.importorskip("optuna")
+
+TRIALS, EPOCHS = 3, 24
+SPACE = {"learningRate": {"low": 1e-3, "high": 3e-2, "log": True}, "local.lora.r": [2, 4]}
+
+
+@pytest.fixture(autouse=True)
+def no_trainer_is_left(home: Path) -> Iterator[None]:
+    yield
+    for pid in find_processes(str(home)):
+        kill(pid)
+
+
+@pytest.fixture
+def job(job_file: JobFile) -> Path:
+    """Return a sweep of trials that take about a second each."""
+    validation = [{"prompt": f"Where is parcel {n}?", "completion": "Oslo"} for n in range(4)]
+    return job_file(
+        records=8,
+        validation=validation,
+        hyperparameters={"epochCount": EPOCHS},
+        sweep={"space": SPACE, "trials": TRIALS, "seeds": 1, "repeat_best": 1, "pruning": False},
+    )
+
+
+def start_sweep(job: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "cloudft", "sweep", str(job)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=dict(os.environ), **quiet)  # type: ignore[call-overload, no-any-return]
+
+
+def running_trial(home: Path, number: int) -> Path | None:
+    """Return the folder of the trial that runs now, once it has a validation."""
+    for path in home.glob("sweeps/*/result.json"):
+        for one in read_json(path)["trials"]:
+            if one["number"] == number and one["job"]:
+                folder = home / "jobs" / one["job"]
+                points = read_jsonl(folder / "metrics.jsonl")
+                if not (folder / "ended.json").exists() and any(
+                    point["split"] == "validation" for point in points
+                ):
+                    return folder
+    return None
+
+
+def test_each_trial_is_done_once(cli: Cli, home: Path, job: Path, preloaded_here: None) -> None:
+    """Killed are the sweep, then sweep and trainer; then the trainer alone; last comes Ctrl-C."""
+    jobs = []
+    for at, target in enumerate(("sweep", "both", "trainer")):
+        sweep = start_sweep(job)
+        folder = wait_until(lambda at=at: running_trial(home, at), f"trial {at} validates")  # type: ignore[misc]
+        jobs.append(folder.name)
+        pids = read_json(folder / "trainer.json")
+        if target in ("sweep", "both"):
+            kill(sweep.pid)
+        if target in ("trainer", "both"):
+            kill(pids["supervisor"])
+            kill(pids["pid"])
+        if target == "trainer":
+            wait_until(lambda folder=folder: read_json(folder / "ended.json"), "it goes on")  # type: ignore[misc]
+            kill(sweep.pid, signal.SIGINT)
+        assert sweep.wait(120) == {"trainer": 130}.get(target, -signal.SIGKILL)
+    done = cli("sweep", job, "--output", "json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert_whole(result, home)
+    # Each went on with the job that it had.
+    assert [one["job"] for one in result["trials"]] == jobs
+    again = json.loads(cli("sweep", job, "--output", "json", timeout=120).stdout)
+    assert again["trials"] == result["trials"] and again["repeats"] == result["repeats"]
+
+
+def assert_whole(result: dict[str, Any], home: Path) -> None:
+    """Check that each trial is there once, with a whole curve of its own, and one model is left."""
+    trials, repeats = result["trials"], result["repeats"]
+    assert [one["number"] for one in trials] == list(range(TRIALS))
+    assert [one["outcome"] for one in trials + repeats] == ["complete"] * (TRIALS + len(repeats))
+    points = [json.dumps(one["values"], sort_keys=True) for one in trials]
+    assert len(set(points)) == TRIALS
+    jobs = [one["job"] for one in trials + repeats]
+    assert len(set(jobs)) == len(jobs) == len(list((home / "jobs").glob("tiny-*")))
+    for one in trials:
+        curve = read_jsonl(home / "jobs" / one["job"] / "metrics.jsonl")
+        steps = [point["step"] for point in curve if point["split"] == "train"]
+        assert steps == list(range(2 * EPOCHS))
+        losses = [point["loss"] for point in curve if point["split"] == "validation"]
+        assert one["score"] == min(losses)
+        assert len(one["points"]) == EPOCHS
+    best = trials[result["best"]]["job"]
+    left = [path.parent.name for path in (home / "jobs").glob("*/artifacts")]
+    assert left == [best]
