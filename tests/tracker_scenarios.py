@@ -64,7 +64,7 @@ class TrackerScenarios:
             trainer.wait_for_points(self.tracker, 25 * 3 + 2)
             trainer.write(range(25, 40))
             trainer.complete()
-            process.wait(timeout=60)
+            process.wait(timeout=150)
         self.check(trainer, settings)
         state = trainer.state(self.tracker)
         assert state is not None and state.status == "fed", state
@@ -101,7 +101,7 @@ class TrackerScenarios:
         with trainer.feeding(self.tracker) as process:
             trainer.wait_for_points(self.tracker, 26 * 3 + 2)
             trainer.kill()
-            process.wait(timeout=60)  # it has seen the job fail
+            process.wait(timeout=150)  # it has seen the job fail
         trainer.resume_from(20)
         trainer.write(range(20, 40), attempt=attempt)
         trainer.complete()

@@ -26,6 +26,8 @@ from cloudft.types import JobState, Metric
 
 BATCH = 1000
 """Values that are sent by one call: the tracker answers each within the patience."""
+LARGEST_SHARE = 0.05
+"""Of the time that the feeding of a running job may take."""
 ATTEMPTS_AT_END = 3
 """How often an ended job is offered to a tracker that fails, before `cloudft track` is left."""
 MESSAGE_LENGTH = 300
@@ -95,7 +97,14 @@ class Feeder:
 
     def _pass(self) -> bool:
         """Send what the tracker lacks; return True when that is all of an ended job."""
+        began = time.monotonic()
         job = self._job_state()  # before the curve: what a job writes before it ends is read
+        if not job.has_ended and not self.backend.keeps_job_id:
+            # On AWS there is no curve before the end, and nobody pays for polling: `status` and
+            # `watch` start the feeding when they see the end.
+            self.state.status, self.state.job_status = "waiting", job.status
+            self._save_state()
+            return True
         curve = self._read_curve(job)
         if not curve.points and not job.has_ended:
             self.sleep(1.0)
@@ -107,7 +116,9 @@ class Feeder:
         if job.has_ended:
             return self._finish(job, curve)
         self._note_progress(curve, "feeding", job)
-        self.sleep(self._sink.flush_seconds)
+        # A long curve is read and compared more seldom: the trainer has the cores.
+        spent = time.monotonic() - began
+        self.sleep(max(self._sink.flush_seconds, spent / LARGEST_SHARE))
         return False
 
     def _read_curve(self, job: JobState) -> Curve:

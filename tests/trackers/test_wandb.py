@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,24 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 def _key(item: Any) -> str:
     return item.key or ".".join(item.nested_key)
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["refuses", "never-answers"])
+def test_a_dead_service_is_given_up(home: Path, is_silent: bool) -> None:
+    online = {"project": "tickets", "entity": None, "mode": "online"}
+    trainer = PlayedTrainer(home, {"wandb": online})
+    trainer.start()
+    trainer.write(range(10))
+    trainer.complete()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if not is_silent:
+            silent.close()
+        state = trainer.feed(
+            "wandb",
+            "--pause=0.1",
+            "--patience=8",
+            WANDB_BASE_URL=address,
+            WANDB_API_KEY="0" * 40,
+        )
+    assert state.status == "failed" and "has not answered within 8 s" in str(state.message)
