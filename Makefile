@@ -74,6 +74,7 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/tokens_once.py
 	$(BIN)/python benchmarks/padding_free.py
 	$(BIN)/python benchmarks/expert_adapters.py
+	$(BIN)/python benchmarks/workbench.py
 
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's, and with AGAINST=CHECKOUT an older one; 30 minutes.
 	$(PIP) 'trl==1.16.0'

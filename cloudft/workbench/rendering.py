@@ -53,6 +53,12 @@ def _environment() -> Environment:
     return environment
 
 
+def load_templates() -> None:
+    """Compile the templates of the first page, so that it does not wait for that."""
+    for name in ("jobs.html", "jobs_table.html", "jobs_row.html"):
+        _environment().get_template(name)
+
+
 def mark_code(text: str) -> Markup:
     """Return a message, escaped, with what it has between backticks as code."""
     from markupsafe import Markup, escape

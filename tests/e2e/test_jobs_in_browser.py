@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 LONG = f"{MARKUP} {ARABIC} " + "x" * 100_000
+NUMBERS = itertools.count(0xD0)
 SECONDS_TO_SEE = 1.0
 SLACK_S = 2.0
 """What a busy machine may add to that; benchmarks/workbench.py measures it on an idle one."""
@@ -175,7 +177,7 @@ def _zoom_by_drag(page: Page) -> None:
 def live(home: Home) -> Iterator[JobRecord]:
     record = make_local_job(
         home,
-        "live-0000000d",
+        f"live-{next(NUMBERS):08x}",
         "".join(train_line(n, 3.0 - n / 10) for n in range(5)),
         created_at="2026-03-01T00:00:00.000+00:00",
     )
@@ -226,9 +228,9 @@ def test_the_table_follows_jobs(
         assert page.get_by_label(f"compare {live.id}").is_checked()
         make_local_job(home, "new-0000000e", created_at="2026-04-01T00:00:00.000+00:00")
         wait_for(page, lambda: "new-0000000e" in page.inner_text("main"))
-        page.get_by_label("Search").fill("live")
+        page.get_by_label("Search").fill(live.id)
         page.get_by_role("button", name="Filter").click()
-        page.wait_for_url("**q=live**")
+        page.wait_for_url(f"**q={live.id}**")
         assert page.locator("tr[data-job]").count() == 1
 
 

@@ -269,7 +269,7 @@ def test_an_open_page_gets_new_points_lines_and_states(workbench: Workbench) -> 
 
 def test_the_open_table_gets_changed_rows_and_new_jobs(workbench: Workbench) -> None:
     record = make_local_job(workbench.home, "router-0000000a", train_line(0, 3.0))
-    now = iter(range(0, 10_000, 2))
+    now = iter(range(0, 10_000, 3))
     live = LiveTable(
         workbench,
         TableQuery(),
