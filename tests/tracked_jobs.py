@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -147,6 +148,7 @@ class PlayedTrainer:
                 stdout=log,
                 stderr=log,
                 cwd=self.tracking.path,
+                start_new_session=True,
                 env={**os.environ, "CLOUDFT_HOME": str(self.home), **environ},
             )
 
@@ -154,9 +156,9 @@ class PlayedTrainer:
         """Feed a tracker until its process ends; return its state."""
         process = self.feeder(tracker, *options, **environ)
         try:
-            process.wait(timeout=120)
+            process.wait(timeout=150)
         finally:
-            process.kill()
+            kill_all(process)
         state = self.state(tracker)
         assert state is not None, self.tracking.log_path(tracker).read_text()
         return state
@@ -170,12 +172,18 @@ class PlayedTrainer:
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            kill_all(process)
 
     def wait_for_points(self, tracker: str, count: int) -> None:
         """Wait until a tracker has that many values."""
         wait_until(lambda: (s := self.state(tracker)) is not None and s.points >= count)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill a feeder by SIGKILL, with the process that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_until(is_true: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -6,14 +6,12 @@ A module of tests subclasses TrackerScenarios and says how its tracker's own rea
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tracked_jobs import PlayedTrainer, wait_until
+from tracked_jobs import PlayedTrainer, kill_all, wait_until
 
 Shown = dict[str, list[tuple[int, float]]]
 """What a reader shows: for each curve every step and value, as often as it is there."""
@@ -66,7 +64,7 @@ class TrackerScenarios:
             trainer.wait_for_points(self.tracker, 25 * 3 + 2)
             trainer.write(range(25, 40))
             trainer.complete()
-            process.wait(timeout=60)
+            process.wait(timeout=150)
         self.check(trainer, settings)
         state = trainer.state(self.tracker)
         assert state is not None and state.status == "fed", state
@@ -103,7 +101,7 @@ class TrackerScenarios:
         with trainer.feeding(self.tracker) as process:
             trainer.wait_for_points(self.tracker, 26 * 3 + 2)
             trainer.kill()
-            process.wait(timeout=60)  # it has seen the job fail
+            process.wait(timeout=150)  # it has seen the job fail
         trainer.resume_from(20)
         trainer.write(range(20, 40), attempt=attempt)
         trainer.complete()
@@ -118,7 +116,7 @@ class TrackerScenarios:
         with trainer.feeding(self.tracker) as process:
             trainer.wait_for_points(self.tracker, 26 * 3 + 2)
             trainer.kill()
-            os.kill(process.pid, signal.SIGKILL)
+            kill_all(process)
         trainer.resume_from(10)
         with trainer.feeding(self.tracker):
             trainer.write(range(10, 18), attempt=1)

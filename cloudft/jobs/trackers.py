@@ -118,7 +118,7 @@ def feed_ended_job(record: JobRecord, state: JobState, evaluated_at: str | None 
         known = folder.load_state(tracker)
         is_done = (
             known is not None
-            and known.status != "feeding"
+            and known.status in ("fed", "failed")
             and known.job_status == state.status
             and (evaluated_at is None or known.evaluated_at == evaluated_at)
         )

@@ -35,13 +35,13 @@ SLOW_AFTER_S = 20.0
 class TrackerState(msgspec.Struct, rename="camel"):
     """How far one tracker was fed.
 
-    `status` is `feeding` while a process works on it, `fed` when it has all of an ended job, and
-    `failed` with the reason in `message`. `job_status` and `evaluated_at` are those of the job and
-    of the evaluation that the tracker has. `waiting_since` is when the call began that the tracker
-    has not answered yet.
+    `status` is `waiting` until a job on AWS has ended, `feeding` while a process works on it, `fed`
+    when it has all of an ended job, and `failed` with the reason in `message`. `job_status` and
+    `evaluated_at` are those of the job and of the evaluation that the tracker has. `waiting_since`
+    is when the call began that the tracker has not answered yet.
     """
 
-    status: Literal["feeding", "fed", "failed"]
+    status: Literal["waiting", "feeding", "fed", "failed"]
     updated_at: str
     points: Count = 0
     url: str | None = None
@@ -129,6 +129,8 @@ def _describe(state: TrackerState | None, is_running: bool, job: str) -> str:
         f"; {count} values of {name} are NaN or infinite and were left out"
         for name, count in state.not_finite.items()
     )
+    if state.status == "waiting":
+        return "gets the curve when the job has ended"
     if state.status == "failed":
         return f"{state.message} (fix: {state.fix}; then {again})"
     waited = _seconds_since(state.waiting_since)

@@ -21,12 +21,13 @@ from cloudft.storage.store import JobRecord, utc_now
 from cloudft.storage.tracking_files import TrackerState, TrackingFolder
 from cloudft.tracking import facts
 from cloudft.tracking.curve import Curve, PointKey, compare, read_curve
-from cloudft.tracking.sink import Settings, Sink, TrackerFailed
+from cloudft.tracking.sink import Sink, TrackerFailed
 from cloudft.types import JobState, Metric
 
 BATCH = 1000
 """Values that are sent by one call: the tracker answers each within the patience."""
-LONGEST_PAUSE_S = 300.0
+LARGEST_SHARE = 0.05
+"""Of the time that the feeding of a running job may take."""
 ATTEMPTS_AT_END = 3
 """How often an ended job is offered to a tracker that fails, before `cloudft track` is left."""
 MESSAGE_LENGTH = 300
@@ -44,11 +45,9 @@ class Feeder:
     record: JobRecord
     backend: Backend
     tracker: str
-    settings: Settings
     make_sink: Callable[[], Sink]
     heartbeat: Heartbeat = lambda what: None
     sleep: Callable[[float], None] = time.sleep
-    pause_s: float = 5.0
     state: TrackerState = field(default_factory=lambda: TrackerState("feeding", utc_now()))
 
     def __post_init__(self) -> None:
@@ -61,20 +60,18 @@ class Feeder:
     def run(self) -> bool:
         """Feed the tracker until it has all of the ended job; return whether it has.
 
-        A fault is noted and tried again, while the job runs without limit.
+        After a failure, `should_retry` says whether another process is to take over.
         """
-        while True:
-            try:
-                if self._pass():
-                    return True
-            except Exception as error:  # of the tracker's library: anything
-                if not self.note_failure(error):
-                    return False
-                self.sleep(self.pause_after_failure())
+        try:
+            while not self._pass():
+                pass
+        except Exception as error:  # of the tracker's library: anything
+            self.note_failure(error)
+            return False
+        return True
 
-    def note_failure(self, error: Exception) -> bool:
-        """Write why the tracker could not be fed; return whether to try again."""
-        self._drop_sink()
+    def note_failure(self, error: Exception) -> None:
+        """Write why the tracker could not be fed. An ended job is tried a few times."""
         self.state.attempt += 1
         self.state.message, self.state.fix = describe_failure(error)
         self.state.waiting_since = None
@@ -82,14 +79,11 @@ class Feeder:
         is_last = ended and self.state.attempt >= ATTEMPTS_AT_END
         self.state.status = "failed" if is_last else "feeding"
         self._save_state()
-        return not is_last
 
-    def pause_after_failure(self) -> float:
-        """Return how long to wait: each time twice as long."""
-        return min(self.pause_s * 2.0 ** min(self.state.attempt - 1, 20), LONGEST_PAUSE_S)
-
-    def _drop_sink(self) -> None:
-        self._sink, self._sent, self._seen = None, {}, None
+    @property
+    def should_retry(self) -> bool:
+        """Return whether the job is not given up."""
+        return self.state.status == "feeding"
 
     def _has_ended(self) -> bool:
         with contextlib.suppress(CloudftError):
@@ -103,7 +97,14 @@ class Feeder:
 
     def _pass(self) -> bool:
         """Send what the tracker lacks; return True when that is all of an ended job."""
+        began = time.monotonic()
         job = self._job_state()  # before the curve: what a job writes before it ends is read
+        if not job.has_ended and not self.backend.keeps_job_id:
+            # On AWS there is no curve before the end, and nobody pays for polling: `status` and
+            # `watch` start the feeding when they see the end.
+            self.state.status, self.state.job_status = "waiting", job.status
+            self._save_state()
+            return True
         curve = self._read_curve(job)
         if not curve.points and not job.has_ended:
             self.sleep(1.0)
@@ -115,7 +116,9 @@ class Feeder:
         if job.has_ended:
             return self._finish(job, curve)
         self._note_progress(curve, "feeding", job)
-        self.sleep(self._sink.flush_seconds)
+        # A long curve is read and compared more seldom: the trainer has the cores.
+        spent = time.monotonic() - began
+        self.sleep(max(self._sink.flush_seconds, spent / LARGEST_SHARE))
         return False
 
     def _read_curve(self, job: JobState) -> Curve:
