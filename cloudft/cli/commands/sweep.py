@@ -10,6 +10,7 @@ import click
 from cloudft.cli.command import command
 from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
+from cloudft.cli.param_types import MINUTES, TRIALS
     Console,
     aws_options,
     console_options,
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 )
 @job_file_argument
 @spec_options
-@click.option("--trials", type=click.IntRange(1), help="Overrides sweep.trials.")
+@click.option("--trials", type=TRIALS, help="Overrides sweep.trials.")
 @click.option(
     "--budget-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=MINUTES,
     help="Overrides sweep.budget_minutes: training time after which no trial is started.",
 )
 @click.option(
