@@ -63,6 +63,12 @@ class CloudView:
         return cleanup.total_usd(self.garbage.removable)
 
     @property
+    def saves_bound(self) -> str:
+        """Return `at least ` where the savings lack a price that is unknown, else nothing."""
+        is_bound = any(one.usd["perMonth"] is None for one in self.garbage.removable)
+        return "at least " if is_bound else ""
+
+    @property
     def is_blind(self) -> bool:
         """Return whether nothing at all could be read."""
         return bool(self.unread) and not self.resources

@@ -94,7 +94,9 @@ def render_part(request: Request, template: str, values: Mapping[str, object]) -
         return f"{root}{text}"
 
     def static(name: str) -> str:
-        return f"{root}/static/{name}?v={__version__}"
+        # Without a version: modules import each other by their plain names, and a module that has
+        # two addresses is two modules, each with its own state and listeners.
+        return f"{root}/static/{name}"
 
     def form_token(action: str) -> Markup:
         from markupsafe import Markup

@@ -90,8 +90,6 @@ def _open(page: Page, address: str) -> None:
     page.route("**/*token=*", _without_refresh)
     page.goto(address)
     page.locator("h1").wait_for()
-    for one in page.locator("details").all():
-        one.evaluate("element => { element.open = true; }")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import uvicorn
+from job_records import make_record
 from processes import find_processes, wait_until
 from talking_jobs import make_home
+from talking_parrot import open_parrot
 from workbench_server import (
     RunningWorkbench,
     is_wider_than_window,
@@ -24,6 +28,10 @@ from workbench_server import (
 from cloudft.evaluate.held_out import load_held_out_data
 from cloudft.storage.home import Home
 from cloudft.storage.store import Store
+from cloudft.workbench.answer_runs import AnswerRuns
+from cloudft.workbench.app import build_app
+from cloudft.workbench.model_pool import ModelPool
+from cloudft.workbench.workbench import Workbench
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,6 +54,26 @@ def workbench(talking_home: Path) -> Iterator[RunningWorkbench]:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with open_browser(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def echoing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a workbench whose models say what they are sent; its job is on Bedrock."""
+    home = Home(tmp_path_factory.mktemp("echoing"))
+    with Store(home.jobs).create(make_record(Store(home.jobs), "there-0", backend="bedrock")):
+        pass
+    workbench = Workbench(home)
+    object.__setattr__(workbench, "models", ModelPool(home, opener=open_parrot))
+    object.__setattr__(workbench, "answers", AnswerRuns(workbench.models))
+    config = uvicorn.Config(build_app(workbench), port=0, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, "the server")
+    [socket] = server.servers[0].sockets
+    yield f"http://127.0.0.1:{socket.getsockname()[1]}/{workbench.guard.token}/"
+    server.should_exit = True
+    thread.join(10)
 
 
 def open_playground(page: Page, running: RunningWorkbench, *, tokens: int = 12) -> None:
@@ -185,3 +213,29 @@ def test_the_jobs_to_choose_from_are_shown_without_a_script(workbench: RunningWo
     assert status == 404
     status, text = workbench.get("playground?job=talker&set=shown")
     assert status == 200 and "&lt;b&gt;bold&lt;/b&gt;" in text
+
+
+def test_odd_and_long_answers_are_texts_and_billed_ones_wait_for_a_check(
+    browser: Browser, echoing: str
+) -> None:
+    with open_page(browser, size="narrow") as page:
+        page.goto(f"{echoing}playground?job=there")
+        send(page, "Are you there?")
+        page.wait_for_selector("#problem:not([hidden])")
+        assert "are billed" in page.inner_text("#problem")
+        page.wait_for_selector("#confirm-price:enabled")
+        assert "no price is known" in page.inner_text("#price") or "USD" in page.inner_text(
+            "#price"
+        )
+        page.check("#confirm-price")
+        long = ODD.replace(" ", "_") + "\u0627" * 100_000
+        send(page, long)
+        page.wait_for_selector("#send:enabled")
+        answers = page.locator(".answer > .text")
+        assert answers.count() == 2
+        assert (answers.first.text_content() or "").startswith(long[:4000])
+        answers.first.locator("button").click()
+        assert answers.first.text_content() == f"{long} "
+        assert page.locator("#turns b").count() == 0, "markup is text"
+        assert not is_wider_than_window(page)
+        assert serious_violations(page) == []

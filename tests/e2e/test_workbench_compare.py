@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ from workbench_server import (
     running_workbench,
     serious_violations,
 )
+
+from cloudft.storage.atomic_files import try_lock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -125,3 +129,31 @@ def test_without_jobs_the_page_says_how_to_start_one(browser: Browser, tmp_path:
     with running_workbench(tmp_path / "empty") as empty, open_page(browser) as page:
         page.goto(f"{empty.url}compare")
         assert page.get_by_text("There are no jobs yet").is_visible()
+
+
+def test_the_curve_of_a_running_job_grows_in_the_comparison(
+    browser: Browser, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    record = compared_jobs.make_job(home, "running-00000001")
+    (record.folder / "ended.json").unlink()
+    lock = try_lock(record.folder / "lock")  # a trainer holds it as long as it lives
+    assert lock is not None
+    with running_workbench(home) as workbench, open_page(browser) as page:
+        loaded: list[str] = []
+        page.on("request", lambda request: loaded.append(request.url))
+        page.goto(address(workbench, record.id))
+        page.wait_for_selector("figure.chart .plot svg .series")
+        curve = record.folder / "metrics.jsonl"
+        last = json.loads(curve.read_text().splitlines()[-1])
+        with curve.open("a") as file:
+            file.write(json.dumps(last | {"step": 499, "split": "train"}) + "\n")
+        with page.expect_response("**/compare/chart?*") as answer:
+            pass
+        series = {one["name"]: one["points"] for one in answer.value.json()["series"]}
+        assert series[f"{record.id}: training"][-1][0] == 500
+        scripts = [url for url in loaded if ".js" in url]
+        names = {url.rpartition("/")[2].partition("?")[0] for url in scripts}
+        assert {"live.js", "chart.js", "compare.js"} <= names
+        assert len(scripts) == len(names), "a module with two addresses would run twice"
+    os.close(lock)

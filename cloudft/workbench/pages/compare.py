@@ -44,8 +44,9 @@ def show_comparison(request: Request) -> Response:
         "section": "compare",
         "jobs": jobs,
         "chosen": {job.record.id for job in jobs},
+        "is_running": any(job.is_running for job in jobs),
         "with_first": {job.record.id: _address_with_first(job, jobs) for job in jobs},
-        "choices": list_choices(workbench.store, [job.record for job in jobs]),
+        "choices": list_choices(workbench.jobs, jobs),
     }
     if jobs:
         curves = read_curves(jobs, workbench.curves)

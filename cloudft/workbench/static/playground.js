@@ -139,6 +139,9 @@ class AnswerView {
 /** Post a question or a set of test cases, and follow the answers. */
 async function start(fields, onAnswer, isCases = false) {
   report(null);
+  if (config.billed.length && !decoding().confirmed) {
+    throw new Error("Answers are billed: confirm their price above first.");
+  }
   const request = JSON.stringify({ jobs: config.jobs, ...decoding(), ...fields });
   const run = await postForm("/playground/answers", config.answersToken, { request });
   setBusy({ ...run, isCases });

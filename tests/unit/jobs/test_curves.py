@@ -108,10 +108,11 @@ def test_values_that_are_not_finite_stay_in_the_curve(tmp_path: Path) -> None:
 def test_a_damaged_line_hides_no_other_one(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     damaged = '{"step": "x"}\nnot JSON\n' + '{"step": 1, "split": "test"}\n\xff\n'
+    damaged += train_line(2**40, 1.0) + train_line(-1, 1.0) + train_line(1, 1.0, kl="abc")
     path.write_bytes((train_line(0, 1.0) + damaged + train_line(1, 2.0)).encode("latin-1"))
     curves = FileCurves(path)
     assert read(curves) == [(1, 1.0), (2, 2.0)]
-    assert curves.unreadable == 4
+    assert curves.unreadable == 7
 
 
 def test_a_long_curve_is_sampled_without_reading_it(
