@@ -10,13 +10,13 @@ import click
 from cloudft.cli.command import command
 from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
-from cloudft.cli.param_types import MINUTES, TRIALS
     Console,
     aws_options,
     console_options,
     job_file_argument,
     spec_options,
 )
+from cloudft.cli.param_types import MINUTES, TRIALS
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
