@@ -177,7 +177,7 @@ class _Surveyor:
             return near
         self._notes.append(
             f"{role} has more than {MAX_NEAR_RECORDS:,} records: near duplicates were not searched;"
-            " `cloudft data dedupe --near` does"
+            " `cloudft data dedupe FILE --near 0.8 --out UNIQUE.jsonl` does"
         )
         return None
 

@@ -6,11 +6,10 @@ import click
 
 from cloudft.cli.command import command
 from cloudft.cli.options import Console, columns_option, console_options
-from cloudft.cli.param_types import SEED
+from cloudft.cli.param_types import SEED, WHOLE_SHARE
 from cloudft.storage.home import Home
 
 KINDS = ("labels", "text", "check")
-SHARE = click.FloatRange(0, 1)
 
 
 @command(
@@ -33,7 +32,7 @@ SHARE = click.FloatRange(0, 1)
 @click.option(
     "--random",
     "random_share",
-    type=SHARE,
+    type=WHOLE_SHARE,
     default=0.1,
     show_default=True,
     help="Share that is drawn at random, to measure how often suggestions are right.",
@@ -41,7 +40,7 @@ SHARE = click.FloatRange(0, 1)
 @click.option(
     "--overlap",
     "overlap_share",
-    type=SHARE,
+    type=WHOLE_SHARE,
     default=0.1,
     show_default=True,
     help="Share that everybody labels, to measure agreement.",

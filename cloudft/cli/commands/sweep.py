@@ -16,6 +16,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
+from cloudft.cli.param_types import MINUTES, TRIALS
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 )
 @job_file_argument
 @spec_options
-@click.option("--trials", type=click.IntRange(1), help="Overrides sweep.trials.")
+@click.option("--trials", type=TRIALS, help="Overrides sweep.trials.")
 @click.option(
     "--budget-minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=MINUTES,
     help="Overrides sweep.budget_minutes: training time after which no trial is started.",
 )
 @click.option(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ SOURCE_TAGS = {"mlflow.source.name": "cloudft", "mlflow.source.type": "JOB"}
 BATCH_METRICS, BATCH_PARAMETERS, MAX_PARAMETER = 1000, 100, 6000
 """Limits of one `log_batch` (MLflow's REST API)."""
 MAX_TAG = 5000
+DATABASES = ("sqlite:", "postgresql", "mysql", "mssql")
 STATUSES = {"Completed": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 ItemT = TypeVar("ItemT")
 
@@ -40,6 +42,9 @@ def make(settings: Settings, folder: Path) -> MlflowSink:
     if not uri:
         fix = "set tracking.mlflow.tracking_uri in the job file, or MLFLOW_TRACKING_URI"
         raise TrackerFailed("no address of MLflow is known", fix=fix)
+    if uri.startswith(DATABASES) and find_spec("sqlalchemy") is None:
+        fix = "pip install mlflow, or run a server and name its http:// address"
+        raise TrackerFailed("mlflow-skinny does not write to a database itself", fix=fix)
     return MlflowSink(uri, settings["experiment"], settings.get("run_name"))
 
 
