@@ -98,8 +98,8 @@ def estimate_outlook(project: LabelProject, home: Home, seconds_per_label: float
     command = f"cloudft evaluate {record.id} --learning-curve"
     try:
         evaluation = load_combined_evaluation(record.folder)
-    except CloudftError:
-        return _unknown(f"{record.id} has not been evaluated", command)
+    except CloudftError as error:
+        return _unknown(error.message, command)
     diagnostic = evaluation["pitfalls"].get("data") if "pitfalls" in evaluation else None
     points = load_curve(diagnostic)
     if len(points) < MIN_POINTS:

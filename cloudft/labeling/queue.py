@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from cloudft.evaluate.metrics.labels import normalize_text
 from cloudft.labeling.events import LabelEvent, PersonLabels
 from cloudft.labeling.order import RankedRecord, Reason, is_random, is_shared
 from cloudft.labeling.project import LabelProject
@@ -168,7 +167,7 @@ def explain(
 def _explain_suggestion(
     reason: Reason, record: LabelRecord, suggestion: Suggestion, labels: tuple[str, ...]
 ) -> str:
-    sure = "" if suggestion.confidence is None else f" ({suggestion.confidence:.0%})"
+    sure = "" if suggestion.confidence is None else f" ({_percent(suggestion.confidence)})"
     if reason == "doubtful" and suggestion.shares:
         return (
             f"Doubtful: the file says \u201c{record.given}\u201d, the tuned model"
@@ -183,13 +182,12 @@ def _explain_suggestion(
         )
     if suggestion.shares:
         shares = sorted(zip(suggestion.shares, labels, strict=False), reverse=True)[:2]
-        best = " and ".join(f"\u201c{label}\u201d {share:.0%}" for share, label in shares)
+        best = " and ".join(f"\u201c{label}\u201d {_percent(share)}" for share, label in shares)
         return f"The less certain first: the tuned model gives {best}."
-    return f"The less certain first: the tuned model is {suggestion.confidence or 0:.0%} sure."
-
-
-def is_accepted(event: LabelEvent) -> bool:
-    """Return whether a label is what was suggested."""
-    return event.suggestion is not None and normalize_text(event.label) == normalize_text(
-        event.suggestion
+    return (
+        f"The less certain first: the tuned model is {_percent(suggestion.confidence or 0)} sure."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -131,10 +131,11 @@ class ModelSuggester:
 
 def normalize_likelihoods(log_likelihoods: Sequence[float]) -> tuple[float, ...]:
     """Return shares that sum to 1, in proportion to the likelihoods."""
-    best = max(log_likelihoods)
-    if not math.isfinite(best):  # none is possible, or the model's numbers are broken
+    finite = [x for x in log_likelihoods if math.isfinite(x)]
+    if not finite:  # none is possible, or the model's numbers are broken
         return (1 / len(log_likelihoods),) * len(log_likelihoods)
-    weights = [math.exp(x - best) if x == x else 0.0 for x in log_likelihoods]
+    best = max(finite)
+    weights = [math.exp(x - best) if math.isfinite(x) else 0.0 for x in log_likelihoods]
     total = math.fsum(weights)
     return tuple(weight / total for weight in weights)
 
@@ -143,8 +144,8 @@ def mean_probability(likelihood: Likelihood | None) -> float | None:
     """Return the geometric mean of the tokens' probabilities; None for a text without tokens."""
     if likelihood is None or not likelihood.tokens:
         return None
-    value = math.exp(min(0.0, likelihood.log_likelihood / likelihood.tokens))
-    return value if math.isfinite(value) else None
+    mean = likelihood.log_likelihood / likelihood.tokens
+    return None if math.isnan(mean) else math.exp(min(0.0, mean))
 
 
 def _argmax(values: Sequence[float]) -> int:

@@ -46,7 +46,7 @@ def test_doubtful_before_disagreeing_before_uncertain_before_certain(project: La
     assert list(first.values()) == ["doubtful", "uncertain", "disagreement", "uncertain"]
     assert all(one.score < 0 and one.reason == "unranked" for one in ranked[4:])
     shown = {one.record.key: one.why for one in LabelQueue(project).next_records("ada", 4)}
-    assert given[doubtful] in shown[doubtful] and "90%" in shown[doubtful]
+    assert given[doubtful] in shown[doubtful] and "90 %" in shown[doubtful]
     assert other[disagreeing] in shown[disagreeing]
 
 
