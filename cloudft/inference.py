@@ -122,6 +122,7 @@ StreamEvent = AnswerDelta | AnswerEnd
 class TokenAlternative:
     """A token that a model could have written at some position, and its probability there."""
 
+    token_id: int
     text: str
     probability: float
 
@@ -134,6 +135,7 @@ class TokenProbability:
     likeliest token of the position; `top` are the likeliest ones.
     """
 
+    token_id: int
     text: str
     probability: float
     rank: int

@@ -7,11 +7,12 @@ import click
 from cloudft.cli.commands.data import data_command
 from cloudft.cli.commands.grader import grader_command
 from cloudft.cli.commands.infra import infra_command
+from cloudft.cli.commands.label import label_command
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft
 
 GROUPS: dict[str, LazyGroup] = {}
-for _group in (data_command, grader_command, infra_command):
+for _group in (data_command, grader_command, infra_command, label_command):
     assert isinstance(_group, LazyGroup) and _group.name is not None
     GROUPS[_group.name] = _group
 assert isinstance(cloudft, LazyGroup)

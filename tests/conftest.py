@@ -26,8 +26,8 @@ from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
 
-# They run by `make test-clients`, in an environment of their own, and by `make test-gpu`.
-collect_ignore = ["clients", "gpu"]
+# They run by `make test-clients`, `test-gpu` and `test-trackers`, in environments of their own.
+collect_ignore = ["clients", "gpu", "trackers"]
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("cloudft", deadline=None)

@@ -21,7 +21,10 @@ TIME = "2026-01-02T03:04:05.678+00:00"
 
 
 def train_line(step: int, loss: float, **values: Any) -> str:
-    """Return a line of metrics.jsonl, as local_backend/training/loss_curve.py writes it."""
+    """Return a line of metrics.jsonl, as local_backend/training/loss_curve.py writes it.
+
+    `values` adds keys, or replaces them.
+    """
     try:
         perplexity = math.exp(loss)
     except OverflowError:

@@ -79,6 +79,7 @@ IAM_PREFIXES = {
 """Prefix of a service's IAM actions, where it is not boto3's name of the service."""
 IAM_ACTIONS = {
     "Converse": "InvokeModel",
+    "ConverseStream": "InvokeModelWithResponseStream",
     "CompleteMultipartUpload": "PutObject",
     "CreateMultipartUpload": "PutObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
@@ -131,7 +132,9 @@ def is_transient(error: BaseException) -> bool:
 
 
 def _error_code(error: ServiceError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    # An error within an event stream is named by its member, not by its shape: throttlingException.
+    return code[:1].upper() + code[1:] if code.endswith("Exception") else code
 
 
 def _http_status(error: ServiceError) -> int:

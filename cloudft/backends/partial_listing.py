@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from cloudft.errors import CloudftError, CloudRefused, CloudUnreachable
 from cloudft.types import Listing, UnavailablePart
@@ -14,6 +14,31 @@ T = TypeVar("T")
 def unavailable_part(what: str, error: CloudftError) -> UnavailablePart:
     """Return the part of a listing that an error leaves unread."""
     return UnavailablePart(what, error.code, error.message, error.exit_code, error.fix)
+
+
+class UnreadParts(NamedTuple):
+    """Parts that could not be read for one reason."""
+
+    names: tuple[str, ...]
+    reason: str
+    fix: str | None
+
+
+def group_unavailable(parts: Sequence[UnavailablePart]) -> list[UnreadParts]:
+    """Return the parts of a listing that could not be read, by the reason."""
+    groups: dict[tuple[str, str | None], list[UnavailablePart]] = {}
+    for part in parts:
+        # "ListDeployments: no credentials" and "ListModels: no credentials" are one reason.
+        cause = part.reason.partition(": ")[2] or part.reason
+        groups.setdefault((cause, part.fix), []).append(part)
+    return [
+        UnreadParts(
+            tuple(part.what for part in same),
+            same[0].reason if len({part.reason for part in same}) == 1 else reason,
+            fix,
+        )
+        for (reason, fix), same in groups.items()
+    ]
 
 
 class ListingBuilder:

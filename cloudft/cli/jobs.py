@@ -57,10 +57,19 @@ def use_inference_profile(backend: Backend, profile: str | None, console: Consol
 
 
 def print_job(job: Job, console: Console) -> None:
-    """Print one job as the command's result."""
-    from cloudft.cli.job_page import job_page
+    """Print one job as the command's result, with what its trackers have.
 
-    console.print_result(job.to_json(), job_page(job))
+    What trackers lack of a job that has ended is sent from here on, in the background.
+    """
+    from cloudft.cli.job_page import job_page
+    from cloudft.jobs.trackers import feed_ended_job
+    from cloudft.storage.tracking_files import describe_trackers
+
+    feed_ended_job(job.record, job.state)
+    tracking = describe_trackers(job.record.folder)
+    value = job.to_json() | ({"tracking": tracking} if tracking else {})
+    lines = [f"{'tracking:':<12}{name}: {text}" for name, text in tracking.items()]
+    console.print_result(value, "\n".join([job_page(job), *lines]))
 
 
 def exit_code_of(job: Job) -> int:

@@ -17,7 +17,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "doctor": "Report what is installed, and what is missing.",
         "models": "List the base models and where their weights are.",
     },
-    "Data": {"data": "Inspect and prepare data: stats, preview, convert, split, ..."},
+    "Data": {
+        "data": "Inspect and prepare data: stats, preview, convert, split, ...",
+        "label": "Create labeling projects and write their labels: create, status, export.",
+    },
     "Train": {
         "check": "Find every problem of a job before anything is sent.",
         "grader": "Measure a grader before reinforcement is paid for.",
@@ -30,6 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "watch": "Follow a job until it ends.",
         "logs": "Print a job's log.",
         "metrics": "Print or plot a job's loss curves.",
+        "track": "Send a job's curves and results to its trackers.",
         "stop": "Stop a job at a checkpoint.",
         "resume": "Continue a stopped or failed job from its checkpoint.",
         "delete": "Delete a job and its files on this machine.",

@@ -12,16 +12,12 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from cloudft.aws.location_variables import AWS_LOCATION_VARIABLES, location_from_environ
 from cloudft.cli.command import AwsOption, RenamedOption
 from cloudft.cli.param_types import SECONDS, SEED
 from cloudft.errors import CloudftError
 from cloudft.storage.home import Home
 
-AWS_LOCATION_VARIABLES = {
-    "profile": "AWS_PROFILE",
-    "region": "AWS_REGION",
-    "endpoint_url": "AWS_ENDPOINT_URL",
-}
 AWS_KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -125,11 +121,9 @@ def _with_aws_options(function: Function, *, hidden: bool) -> Function:
 def aws_location() -> dict[str, str | None]:
     """Return profile, region and endpoint URL from flags and environment, for `Backend.bind`.
 
-    The profile is left to AWS_PROFILE: passed by name it would win over keys in the environment,
-    while AWS's own order, and so every other call, is the other way round.
+    The flags have been written into the environment.
     """
-    location = {name: os.environ.get(var) for name, var in AWS_LOCATION_VARIABLES.items()}
-    return location | {"profile": None}
+    return location_from_environ()
 
 
 def use_aws_profile(profile: str) -> None:

@@ -68,16 +68,11 @@ def print_findings(findings: Iterable[Finding]) -> None:
 
 def print_unavailable(parts: Sequence[UnavailablePart]) -> None:
     """Print on stderr what could not be read, grouped by the reason."""
-    groups: dict[tuple[str, str | None], list[UnavailablePart]] = {}
-    for part in parts:
-        # "ListDeployments: no credentials" and "ListModels: no credentials" are one reason.
-        cause = part.reason.partition(": ")[2] or part.reason
-        groups.setdefault((cause, part.fix), []).append(part)
-    for (reason, fix), same in groups.items():
-        names = ", ".join(part.what for part in same[:8])
-        more = f" and {len(same) - 8} more" if len(same) > 8 else ""
-        shown = same[0].reason if len({part.reason for part in same}) == 1 else reason
-        click.echo(f"warning: can't read {names}{more} ({shown})", err=True)
+    from cloudft.backends.partial_listing import group_unavailable
+
+    for names, reason, fix in group_unavailable(parts):
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        click.echo(f"warning: can't read {', '.join(names[:8])}{more} ({reason})", err=True)
         if fix:
             click.echo(f"  fix: {fix}", err=True)
 

@@ -141,8 +141,7 @@ class RecordIndex:
                 if handle.read(1) != b"\n":
                     raise self._changed()
             lines: list[RawLine] = []
-            while number < first and _skip_line(handle):
-                number += 1
+            number += _skip_lines(handle, first - number)
             while number == first + len(lines) and len(lines) < count:
                 line = _read_line(handle, number, max_bytes)
                 if line is None:
@@ -235,12 +234,26 @@ def _hash_ends(handle: IO[bytes], size: int) -> str:
     return "" if not size else xxh3_128_hexdigest(start + end)
 
 
-def _skip_line(handle: IO[bytes]) -> bool:
-    """Read to the end of a line, in bounded memory; return whether it ends in a newline."""
-    while part := handle.readline(STEP_BYTES):
-        if part.endswith(b"\n"):
-            return True
-    return False
+def _skip_lines(handle: IO[bytes], count: int) -> int:
+    """Read to the beginning of the line that comes `count` lines later, in bounded memory.
+
+    Return how many lines ended: fewer at the end of the file.
+    """
+    skipped = 0
+    while skipped < count:
+        start = handle.tell()
+        piece = handle.read(STEP_BYTES)
+        ends = piece.count(b"\n")
+        if skipped + ends >= count:
+            at = -1
+            for _ in range(count - skipped):
+                at = piece.index(b"\n", at + 1)
+            handle.seek(start + at + 1)
+            return count
+        if not piece:
+            break
+        skipped += ends
+    return skipped
 
 
 def _read_line(handle: IO[bytes], number: int, max_bytes: int) -> RawLine | None:

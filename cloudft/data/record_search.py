@@ -7,6 +7,7 @@ that does not have the text in any spelling has no record that has it.
 from __future__ import annotations
 
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,7 +80,7 @@ class RecordQuery:
     def matches(self, raw: bytes) -> bool:
         """Return whether the record of a line matches; one that is no JSON is compared as text."""
         try:
-            value = orjson.loads(raw)
+            value = orjson.loads(raw.removeprefix(BOM_UTF8))
         except orjson.JSONDecodeError:
             is_found = self.folded in raw.decode("utf-8", "replace").casefold()
             return bool(self.text) and is_found and self.label is None and self.least is None

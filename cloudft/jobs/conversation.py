@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cloudft.catalogue import is_text_only
-from cloudft.data.formats.record import BadRecord, Document, Turn
+from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.record import BadRecord, Document, Record, Turn
 from cloudft.data.formats.record import Conversation as ConversationRecord
 from cloudft.data.formats.registry import encode_record, find_format
 from cloudft.errors import TrainerError, UsageError
@@ -116,8 +119,15 @@ def encode_turns(
     record = ConversationRecord("chat", (system,) if system else (), parts)
     known = find_format(format_name)
     if known is not None and known.write is not None and known.is_labeled:
-        try:
-            return encode_record(record, format_name)[0], format_name
-        except BadRecord:
-            pass
+        with contextlib.suppress(BadRecord):
+            line = encode_record(record, format_name)[0]
+            # A pair holds a system message as a part of its prompt: that is another conversation.
+            if _is_same(parse_record(json.loads(line), {}), record):
+                return line, format_name
     return encode_record(record, ANY_TURNS_FORMAT)[0], ANY_TURNS_FORMAT
+
+
+def _is_same(read: Record, written: ConversationRecord) -> bool:
+    return isinstance(read, ConversationRecord) and (
+        (read.system, read.turns) == (written.system, written.turns)
+    )

@@ -65,10 +65,12 @@ class SurveyRequest(msgspec.Struct, rename="camel"):
 
 
 class RepeatedRecords(msgspec.Struct):
-    """How many records repeat an earlier one, and the first of them (Duplicate, Leak)."""
+    """How many records repeat an earlier one, and the first of them (Duplicate, Leak).
+
+    Near duplicates count where they were searched.
+    """
 
     count: int = 0
-    near: int = 0
     first: list[dict[str, Any]] = []
 
 
@@ -219,10 +221,7 @@ class _Surveyor:
 
 
 def _note_repeat(repeats: RepeatedRecords, duplicate: Duplicate) -> None:
-    if duplicate.similarity < 1.0:
-        repeats.near += 1
-    else:
-        repeats.count += 1
+    repeats.count += 1
     if len(repeats.first) < MAX_LISTED:
         repeats.first.append(to_json(duplicate))
 

@@ -33,6 +33,7 @@ from cloudft.errors import (
 )
 from cloudft.jobs import teacher_answers
 from cloudft.jobs.prepare import check_budget, enforce_budget
+from cloudft.jobs.trackers import start_feeding
 from cloudft.storage.home import Home
 from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import (
@@ -257,6 +258,7 @@ def resume(record: JobRecord, backend: Backend) -> None:
             f"the backend {record.backend} can't resume a job", fix="submit it again."
         )
     backend.resume(record.backend_job_id or record.id)
+    start_feeding(record)
 
 
 def delete(record: JobRecord, backend: Backend, store: Store, *, force: bool = False) -> None:

@@ -43,6 +43,7 @@ from cloudft.errors import (
 )
 from cloudft.jobs import teacher_answers
 from cloudft.jobs.rendering import Rendering, render_data, unrendered_finding
+from cloudft.jobs.trackers import check_trackers
 from cloudft.spec.grader_file import GraderFile, check_grader, read_grader
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.atomic_files import as_store_error, atomic_write
@@ -120,7 +121,7 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
         rendering = _render_data(job, backend, observer)
         volumes = rendering.count(volumes)
     given = teacher_answers.check_given_answers(job)
-    findings = (*job.findings, *data.findings, *given)
+    findings = (*job.findings, *check_trackers(job), *data.findings, *given)
     findings = (*findings, *rendering.findings, *report.findings, *media)
     estimate = None
     if volumes:
@@ -201,7 +202,8 @@ def prepare(
         raise _check_failed((*job.findings, *located, *report.findings)) from error
     media = _check_media(report, backend, limits.media)
     read = () if logs is None else logs.findings
-    warnings = (*job.findings, *staged.findings, *read, *rendered, *report.findings, *media)
+    findings = (*job.findings, *check_trackers(job))
+    warnings = (*findings, *staged.findings, *read, *rendered, *report.findings, *media)
     if _has_errors(media) or _has_errors(rendered):
         raise _check_failed(warnings)
     logged = logs.volumes["train"] if logs is not None and logs.volumes else None

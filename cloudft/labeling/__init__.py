@@ -1,1 +1,1 @@
-"""Label records: what a person says of a record, the most informative records first."""
+"""Records that people label one at a time: order, suggestions, agreement, cost, export."""

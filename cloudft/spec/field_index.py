@@ -99,6 +99,11 @@ def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
     return by_letters[close[0]] if close else None
 
 
+def is_misspelling(name: str, known: str) -> bool:
+    """Return whether two names differ by a slip: `train` is none of `tracking`."""
+    return difflib.SequenceMatcher(None, _letters(name[:100]), _letters(known)).ratio() >= 0.8
+
+
 def find_elsewhere(name: str) -> str | None:
     """Return the dotted field that has this very name at another level: `train` is `data.train`."""
     for path, names in known_fields().items():

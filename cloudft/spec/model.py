@@ -51,6 +51,7 @@ from cloudft.spec.sections import (
     job_sections,
     section_field,
 )
+from cloudft.spec.tracking import TrackingSpec
 from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
@@ -312,6 +313,11 @@ class JobSpec(JobSpecBase):
         default=None, description="Your own prices, for what no price list has."
     )
     evaluate: EvaluateSpec = section_field("How the tuned model is evaluated.")
+    tracking: TrackingSpec | None = Field(
+        default=None,
+        description="Experiment trackers that get curves and results. Not a part of the job: with"
+        " or without it, the job is the same.",
+    )
 
     # For mypy alone. sections.job_model() builds the model that has them, from the registry.
     if TYPE_CHECKING:

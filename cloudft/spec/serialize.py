@@ -30,6 +30,7 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     for name in ("general", "documents"):
         if evaluate.get(name):
             evaluate[name] = _make_absolute(evaluate[name], job.base_dir)
+    values.pop("tracking", None)  # no part of the job: jobs/trackers.py keeps it beside the job
     values["base_model"] = _make_model_absolute(values["base_model"], job.base_dir)
     for section in job_sections().values():
         given = values.get(section.name) or {}

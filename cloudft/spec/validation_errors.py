@@ -13,6 +13,7 @@ from cloudft.spec.field_index import (
     MIX_PATH,
     find_elsewhere,
     find_nearest_name,
+    is_misspelling,
     known_fields,
 )
 from cloudft.spec.merge import Origin
@@ -125,7 +126,7 @@ def _unknown_key(fault: Fault, path: FieldPath, source_map: SourceMap) -> Findin
     name, known = path[-1], ", ".join(_siblings(path))
     near = _find_nearest(path)
     other = find_elsewhere(name)
-    if near is None and other is not None:
+    if other is not None and (near is None or not is_misspelling(name, near)):
         fix = f"move it to {other}" if "." in other else f"move {other} to the top level"
     else:
         fix = f"did you mean {near}?" if near else f"known here: {known}"

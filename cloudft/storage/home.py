@@ -6,7 +6,9 @@
     bases/      base models that answer prompts, each as the folder of a job that is never trained
     answers/    answers of models, by their identity (evaluate/inference); may be removed
     reviews/    people's judgments, one folder a review (evaluate/human_review)
+    labels/     records that people label, one folder a project (labeling)
     sweeps/     searches of hyperparameters, one folder each (sweep/folder.py)
+    cases/      prompts that are sent to models again and again, one file a set (jobs/case_sets.py)
     openai/     the Regions in which Bedrock's OpenAI-compatible API was used, an empty file each
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
@@ -80,9 +82,19 @@ class Home:
         return self.path / "reviews"
 
     @property
+    def labels(self) -> Path:
+        """Return the folder of labeling projects, one folder each."""
+        return self.path / "labels"
+
+    @property
     def sweeps(self) -> Path:
         """Return the folder of searches of hyperparameters, one folder each."""
         return self.path / "sweeps"
+
+    @property
+    def cases(self) -> Path:
+        """Return the folder of test cases, one JSONL file a set."""
+        return self.path / "cases"
 
     @property
     def servings(self) -> Path:

@@ -3,6 +3,7 @@
     record.json      the request: written, durably, before the backend is called
     submitted.json   the backend's own id: written when the backend has accepted the job
     submit.lock      held while a `submit` works on this job
+    tracking/        what experiment trackers were sent (tracking_files.py)
     (everything else belongs to the backend)
 
 A record without submitted.json and without a living `submit` is an interrupted intent; the same

@@ -31,7 +31,7 @@ MAX_JOBS = 16
 """Jobs of one comparison: of more, curves have the same colors."""
 MAX_LISTED = 200
 """Jobs that can be picked from, the newest; others are named in the address."""
-SHOWN_CHARACTERS = 120
+SHOWN_CHARACTERS = 80
 """Characters of a setting that are shown before the rest is folded."""
 DIGEST_CHARACTERS = 12
 
@@ -43,6 +43,11 @@ class ComparedJob:
     record: JobRecord
     state: JobState | None
     color: int
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether its curve may still grow."""
+        return self.state is not None and not self.state.has_ended
 
 
 @dataclass(frozen=True)
@@ -106,15 +111,13 @@ def find_jobs(store: Store, references: Sequence[str]) -> list[JobRecord]:
     return list(found.values())
 
 
-def list_choices(store: Store, chosen: Sequence[JobRecord]) -> list[JobRecord]:
+def list_choices(states: JobStates, chosen: Sequence[ComparedJob]) -> list[JobRecord]:
     """Return the jobs that can be picked: the chosen ones, then the newest others."""
-    ids = {record.id for record in chosen}
-    others = [
-        record
-        for record in store.iter_records()
-        if isinstance(record, JobRecord) and record.id not in ids
-    ]
-    return [*chosen, *others[:MAX_LISTED]]
+    records = [job.record for job in chosen]
+    ids = {record.id for record in records}
+    known = (job.record for job in states.list_jobs() if isinstance(job, KnownJob))
+    others = [record for record in known if record.id not in ids]
+    return [*records, *others[:MAX_LISTED]]
 
 
 def read_compared_jobs(records: Sequence[JobRecord], states: JobStates) -> list[ComparedJob]:

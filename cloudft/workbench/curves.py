@@ -29,8 +29,12 @@ from cloudft.workbench.cloud_details import CloudDetails
 
 READ_AT_ONCE_BYTES = 8 << 20
 """So much of a curve is read while a page waits: some 50,000 points."""
-MAX_VALUES = 16_000_000
-"""Values in memory, of all curves together. The curves that were used longest ago leave first."""
+SAMPLED_POINTS = 900
+"""Of a curve that is not read yet: with its last lines fewer than are drawn of one."""
+MAX_VALUES = 32_000_000
+"""Values in memory, of all curves together: some 400 MB, ten jobs of a million steps.
+
+The curves that were used longest ago leave first."""
 SAMPLED = "a sample of the curve; all of it is being read"
 LOOKING = "reading it from the cloud"
 TITLES = {
@@ -123,7 +127,7 @@ class CurveCache:
             return JobCurves(curves)
         self._read_in_background(record.id, curves)
         sampled = CurveColumns()
-        sampled.add(sample_points(record.folder / METRICS, DRAWN_POINTS))
+        sampled.add(sample_points(record.folder / METRICS, SAMPLED_POINTS))
         return JobCurves(sampled, is_partial=True, notes=[SAMPLED])
 
     def _curves_of(self, record: JobRecord) -> FileCurves:

@@ -6,6 +6,7 @@ of every address that they build (`root_path` of ASGI).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from cloudft.web.request_guard import PAGE_HEADERS
@@ -27,6 +28,8 @@ WORKBENCH_HEADERS = (
     ("referrer-policy", "same-origin"),
 )
 WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+ONLY_READING = re.compile(r"/playground/answers(/[\w-]+/(stop|probabilities))?")
+"""Paths whose POST writes nothing: it carries a prompt, which is too long for an address."""
 NOT_HTTP = frozenset({"lifespan"})
 
 
@@ -52,7 +55,7 @@ class GuardMiddleware:
         path = self._path_without_token(scope)
         if path is None:
             await _refuse(404, send_hardened)
-        elif self.workbench.read_only and scope["method"] in WRITING_METHODS:
+        elif self.workbench.read_only and _writes(scope["method"], path):
             await _refuse(403, send_hardened, b"this workbench is read-only")
         else:
             root = f"/{self.workbench.guard.token}"
@@ -71,6 +74,12 @@ class GuardMiddleware:
         if refused is not None or not guard.is_valid_token(token):
             return None
         return f"/{rest[0]}"
+
+
+def _writes(method: str, path: str) -> bool:
+    return method in WRITING_METHODS and not (
+        method == "POST" and ONLY_READING.fullmatch(path) is not None
+    )
 
 
 def _hardened(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

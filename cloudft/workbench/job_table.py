@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 ROWS = 50
 MAX_TEXT = 200
-STATUS_CLASSES = {"Completed": "good", "Failed": "bad", "Unknown": "warning", "Stopped": "soft"}
+STATUS_CLASSES = {"Unknown": "warning"}
+"""Of statuses that the style sheet does not know by themselves."""
 SORTS: dict[str, str] = {
     "created": "Created",
     "job": "Job",

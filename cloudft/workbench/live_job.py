@@ -19,7 +19,11 @@ from cloudft.workbench.workbench import Workbench
 
 MAX_SENT_BYTES = 1 << 20
 """Of a curve. With more that is new, the page loads its charts again."""
-HEAD_EVERY_S = 1.0
+SEND_EVERY_S = 0.6
+"""Seconds between two sendings. A point after a pause is sent at once; those of a quick trainer
+come some at a time, and are still seen within a second of their step."""
+HEAD_EVERY_S = 2.0
+"""Seconds between two changes of the head: a browser leaves the machine to the trainer."""
 
 
 class LivePoints:
@@ -89,19 +93,26 @@ class LiveJob:
         self._mark: object = None
         self._detail: object = None
         self._head_at = -HEAD_EVERY_S
+        self._sent_at = -SEND_EVERY_S
 
     def look(self) -> Events | None:
         """Return what is new; None once the job is gone."""
         if not self._record.folder.is_dir():
             return None
-        events = self._local() if self._is_local else self._cloud()
-        head = self._head()
-        return events if head is None else {**events, "head": head}
+        now = self._clock()
+        if now - self._sent_at < SEND_EVERY_S:
+            return {}
+        events = dict(self._local() if self._is_local else self._cloud())
+        head = self._head(now)
+        if head is not None:
+            events["head"] = head
+        if events:
+            self._sent_at = now
+        return events
 
-    def _head(self) -> str | None:
+    def _head(self, now: float) -> str | None:
         export = self._workbench.exports.get(self._record.id)
         mark = (self._workbench.jobs.fingerprint(self._record), export)
-        now = self._clock()
         if mark == self._mark or now - self._head_at < HEAD_EVERY_S:
             return None
         self._mark, self._head_at = mark, now

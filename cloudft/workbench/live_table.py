@@ -15,7 +15,7 @@ from cloudft.workbench.workbench import Workbench
 
 TABLE_EVERY_S = 5.0
 """Seconds after which jobs are looked for that are not on the page yet."""
-ROW_EVERY_S = 1.0
+ROW_EVERY_S = 2.0
 """Seconds between two changes of one row: a browser leaves the machine to the trainer."""
 
 RenderRow = Callable[[JobRow], str]

@@ -47,9 +47,29 @@ def _environment() -> Environment:
         "number": format_number,
         "signed": format_signed,
         "metric": metric_label,
+        "codes": mark_code,
         "score": format_score,
     }
     return environment
+
+
+def load_templates() -> None:
+    """Compile the templates of the first page, so that it does not wait for that."""
+    for name in ("jobs.html", "jobs_table.html", "jobs_row.html"):
+        _environment().get_template(name)
+
+
+def mark_code(text: str) -> Markup:
+    """Return a message, escaped, with what it has between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its pair
+        return escape(text)
+    code = Markup("<code>{}</code>")
+    return Markup("").join(
+        code.format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
 
 
 def render_page(
@@ -74,7 +94,9 @@ def render_part(request: Request, template: str, values: Mapping[str, object]) -
         return f"{root}{text}"
 
     def static(name: str) -> str:
-        return f"{root}/static/{name}?v={__version__}"
+        # Without a version: modules import each other by their plain names, and a module that has
+        # two addresses is two modules, each with its own state and listeners.
+        return f"{root}/static/{name}"
 
     def form_token(action: str) -> Markup:
         from markupsafe import Markup

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from cloudft.errors import UsageError
+from cloudft.errors import CloudftError, UsageError
 from cloudft.workbench.workbench import Workbench
 
 HOST = "127.0.0.1"
@@ -46,8 +48,25 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
+        _load_first_page(workbench)
         on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
-        uvicorn.Server(config).run(sockets=[listener])
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            workbench.models.close()
+
+
+def _load_first_page(workbench: Workbench) -> None:
+    """Import what the first page needs, and begin to read the jobs while the browser starts."""
+    from cloudft.workbench.job_table import TableQuery, make_table
+    from cloudft.workbench.rendering import load_templates
+
+    def read_jobs() -> None:
+        with contextlib.suppress(CloudftError):  # the first page shows it
+            make_table(workbench, TableQuery())
+
+    load_templates()
+    threading.Thread(target=read_jobs, name="first page", daemon=True).start()
 
 
 def _listen(port: int) -> socket.socket:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from cloudft.storage.home import Home
 from cloudft.storage.store import Store
 from cloudft.web.request_guard import RequestGuard
+from cloudft.workbench.answer_runs import AnswerRuns
 from cloudft.workbench.cloud_details import CloudDetails
 from cloudft.workbench.curves import CurveCache
 from cloudft.workbench.exports import Exports
 from cloudft.workbench.job_states import JobStates
 from cloudft.workbench.job_table import Scores
+from cloudft.workbench.model_pool import ModelPool
 from cloudft.workbench.sparkline import Sparklines
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Workbench:
     curves: CurveCache = field(init=False, repr=False)
     jobs: JobStates = field(init=False, repr=False)
     exports: Exports = field(init=False, repr=False)
+    models: ModelPool = field(init=False, repr=False)
+    answers: AnswerRuns = field(init=False, repr=False)
     sparklines: Sparklines = field(default_factory=Sparklines, repr=False)
     scores: Scores = field(default_factory=Scores, repr=False)
 
@@ -41,6 +45,8 @@ class Workbench:
         object.__setattr__(self, "jobs", JobStates(self.home))
         object.__setattr__(self, "curves", CurveCache(CloudDetails(self.home)))
         object.__setattr__(self, "exports", Exports(self.home))
+        object.__setattr__(self, "models", ModelPool(self.home))
+        object.__setattr__(self, "answers", AnswerRuns(self.models))
 
     @property
     def store(self) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,11 +12,25 @@ import time
 from pathlib import Path
 
 import pytest
+from job_records import make_record
 from processes import Cli, read_jsonl
 from talking_jobs import make_home
 from test_terminal import Terminal
 
+from cloudft.backends.local.backend import LocalBackend
+from cloudft.errors import TrainerError
+from cloudft.inference import (
+    CANCELED,
+    AnswerDelta,
+    AnswerEnd,
+    GenerationConfig,
+    Prompt,
+    SupportsStreaming,
+    SupportsTokens,
+)
 from cloudft.jobs.prompts import build_prompts
+from cloudft.storage.home import Home
+from cloudft.storage.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +150,39 @@ def test_what_does_not_fit_the_context_is_dropped_and_said(chat_home: Path, cli:
     too_long = cli("chat", "talker", input="parcel " * 20_000 + "\n")
     assert too_long.returncode != 0
     assert "the model's context is 4096" in too_long.stderr
+
+
+def test_a_session_streams_what_it_generates_and_stays_usable(chat_home: Path) -> None:
+    [job] = (chat_home / "jobs").iterdir()
+    prompt, long = (
+        Prompt([{"role": "user", "content": text}]) for text in ("Where is it?", "x " * 9000)
+    )
+    config = GenerationConfig(40, temperature=0.8, seed=3)
+    session = LocalBackend(Home(chat_home)).open_session(job.name)
+    assert isinstance(session, SupportsStreaming) and isinstance(session, SupportsTokens)
+    with contextlib.closing(session):
+        whole = list(session.generate([prompt], ["tuned", "base"], config))
+        events = list(session.stream(prompt, ["tuned", "base"], config))
+        assert [event.answer for event in events if isinstance(event, AnswerEnd)] == whole
+        reading = session.stream(prompt, ["base"], GenerationConfig(4000))
+        assert isinstance(next(reading), AnswerDelta)
+        reading.close()  # type: ignore[attr-defined]  # it is a generator
+        with pytest.raises(TrainerError, match="the model's context is 4096"):
+            list(session.stream(long, ["base"], config))
+        session.cancel()  # too late, or too early: it cancels nothing
+        *_, end = session.stream(prompt, ["tuned"], config)
+        assert isinstance(end, AnswerEnd) and end.answer.finish_reason != CANCELED
+        rated = session.token_probabilities(prompt, end.token_ids, ["tuned", "base"], top=2)
+        assert {len(tokens) for tokens in rated.values()} == {end.answer.tokens}
+        size = session.describe()
+        assert (size.context, size.device) == (4096, "cpu") and size.parameters > 10_000
+
+
+def test_billed_answers_need_a_yes(home: Path, cli: Cli) -> None:
+    store = Store(home / "jobs")
+    with store.create(make_record(store, "there-0", backend="bedrock")):
+        pass
+    refused = cli("chat", "there", input="Where?\n")
+    assert refused.returncode == 2
+    assert "answers are billed: tuned model:" in refused.stderr and "--yes" in refused.stderr
+    assert "USD per 1,000 input tokens" in refused.stderr

@@ -341,7 +341,11 @@ def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(
     shown = set(re.findall(r"(\w+):", text))
     local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
     assert local <= shown
-    for section in (job.spec.local, job.spec.bedrock, job.spec.sagemaker, job.spec.prices):
+    tracking = job.spec.tracking
+    assert tracking is not None
+    trackers = (tracking, tracking.mlflow, tracking.tensorboard, tracking.wandb, tracking.trackio)
+    sections = (job.spec.local, job.spec.bedrock, job.spec.sagemaker, job.spec.prices)
+    for section in (*sections, *trackers):
         assert type(section).model_fields.keys() <= shown
 
 

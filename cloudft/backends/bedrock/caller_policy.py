@@ -11,7 +11,7 @@ from cloudft.backends.aws_base.grader_package import STACK_SUFFIX
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, required_permissions, state_machine
 from cloudft.backends.bedrock.batch_inference import BATCHES
-from cloudft.backends.bedrock.inference_profiles import INVOKE, profile_arn
+from cloudft.backends.bedrock.inference_profiles import INVOKE, INVOKE_STREAM, profile_arn
 from cloudft.spec.load import LoadedJob
 from cloudft.types import job_id
 
@@ -92,9 +92,9 @@ def _inference_statements(
         by_context.setdefault(context, []).append(one.statement_resource or one.resource)
     for context, resources in by_context.items():
         name = "AskBaseModelThroughProfile" if context else "AskBaseModel"
-        yield _allow_statement(name, (INVOKE,), resources, dict(context))
+        yield _allow_statement(name, (INVOKE, INVOKE_STREAM), resources, dict(context))
     servings = [arns.arn("bedrock", f"{kind}/*") for kind in SERVING_TYPES]
-    tuned = _allow_statement("AskTunedModels", (INVOKE,), servings)
+    tuned = _allow_statement("AskTunedModels", (INVOKE, INVOKE_STREAM), servings)
     tuned["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
     yield tuned
     yield _allow_statement("FindModels", LIST_INFERENCE_ACTIONS, ["*"])

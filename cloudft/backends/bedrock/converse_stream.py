@@ -82,21 +82,21 @@ class StreamedResponse:
         }
 
 
-def converse_stream(
-    aws: Aws,
-    model: str,
-    variant: str,
-    prompt: Prompt,
-    config: GenerationConfig,
-    canceled: threading.Event,
+def open_converse_stream(aws: Aws, model: str, prompt: Prompt, config: GenerationConfig) -> Any:
+    """Return the event stream of a model's reply to a conversation. Raise CloudRefused."""
+    request = converse_request(prompt, config, model)
+    opened = aws.call(FAILURE, "bedrock-runtime", "converse_stream", modelId=model, **request)
+    return opened["stream"]
+
+
+def read_converse_stream(
+    aws: Aws, events: Any, variant: str, canceled: threading.Event
 ) -> Iterator[StreamEvent]:
-    """Yield a model's reply to a conversation as it comes, until it ends or is `canceled`.
+    """Yield a reply as it comes, until it ends or is `canceled`.
 
     The service counts tokens at the end only, so those of the parts are 0.
     """
-    request = converse_request(prompt, config, model)
-    opened = aws.call(FAILURE, "bedrock-runtime", "converse_stream", modelId=model, **request)
-    events, response = opened["stream"], StreamedResponse()
+    response = StreamedResponse()
     try:
         with aws.translate_errors(FAILURE, "bedrock-runtime"):
             for event in events:

@@ -18,9 +18,9 @@ from cloudft.backends.bedrock.converse import (
     converse_request,
     parse_converse_response,
 )
-from cloudft.backends.bedrock.converse_stream import converse_stream
+from cloudft.backends.bedrock.converse_stream import open_converse_stream, read_converse_stream
 from cloudft.backends.bedrock.inference_profiles import ChosenModelId, choose_model_id
-from cloudft.errors import UnknownModel
+from cloudft.errors import PermissionDenied, UnknownModel
 from cloudft.inference import (
     Answer,
     AnswerDelta,
@@ -105,19 +105,31 @@ class DeployedModel(InferenceSession, SupportsStreaming):
     def stream(
         self, prompt: Prompt, variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[StreamEvent]:
-        """Yield an answer by each variant as it comes; a continuation of raw text as a whole."""
+        """Yield an answer by each variant as it comes.
+
+        It is whole where it continues raw text, and for a caller who may only invoke models without
+        a stream.
+        """
         self._canceled.clear()
         for variant in variants:
-            if prompt.text is not None:
-                answer = self.generate_one(0, variant, prompt, decoding)
-                yield AnswerDelta(variant, answer.text, answer.reasoning, answer.tokens)
-                yield AnswerEnd(answer)
-            else:
-                yield from converse_stream(
-                    self.aws, self.ids[variant], variant, prompt, decoding, self._canceled
-                )
+            yield from self._stream_one(prompt, variant, decoding)
             if self._canceled.is_set():
                 return
+
+    def _stream_one(
+        self, prompt: Prompt, variant: str, decoding: GenerationConfig
+    ) -> Iterator[StreamEvent]:
+        if prompt.text is None:
+            try:
+                events = open_converse_stream(self.aws, self.ids[variant], prompt, decoding)
+            except PermissionDenied:
+                pass
+            else:
+                yield from read_converse_stream(self.aws, events, variant, self._canceled)
+                return
+        answer = self.generate_one(0, variant, prompt, decoding)
+        yield AnswerDelta(variant, answer.text, answer.reasoning, answer.tokens)
+        yield AnswerEnd(answer)
 
     def cancel(self) -> None:
         """End the stream that is under way, at its next part."""

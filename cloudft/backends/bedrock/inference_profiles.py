@@ -17,6 +17,8 @@ from cloudft.catalogue.profile_ids import AREAS, GLOBAL, IN_REGION, SYSTEM, pars
 from cloudft.errors import CloudRefused, CloudUnreachable, UsageError
 
 INVOKE = "bedrock:InvokeModel"
+INVOKE_STREAM = "bedrock:InvokeModelWithResponseStream"
+"""The action of ConverseStream. Without it, answers arrive whole."""
 """The action of InvokeModel and of Converse."""
 PROFILE_CONDITION = "bedrock:InferenceProfileArn"
 """Condition key of a request to a model that comes through a profile."""

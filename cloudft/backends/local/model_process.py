@@ -116,9 +116,15 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood, SupportsStreaming, S
         given = {"prompt": request, "ids": list(token_ids)}
         rating = {"probabilities": given, "variants": list(variants), "top": top}
         for reply in self._exchange(rating):
-            best = [TokenAlternative(one["text"], one["probability"]) for one in reply["top"]]
-            token = TokenProbability(reply["text"], reply["probability"], reply["rank"], best)
-            found[reply["variant"]].append(token)
+            best = [
+                TokenAlternative(one["token"], one["text"], one["probability"])
+                for one in reply["top"]
+            ]
+            found[reply["variant"]].append(
+                TokenProbability(
+                    reply["token"], reply["text"], reply["probability"], reply["rank"], best
+                )
+            )
         return found
 
     def describe(self) -> ModelDescription:

@@ -198,8 +198,10 @@ def _save_and_print(
     """
     from cloudft.evaluate.history import load_combined_evaluation
     from cloudft.evaluate.results import save_evaluation
+    from cloudft.jobs.trackers import start_feeding
 
     path = save_evaluation(record.folder, evaluation)
+    start_feeding(record)  # the trackers get the figures, in the background
     evaluation = load_combined_evaluation(record.folder)
     shown = {name: value for name, value in evaluation.items() if name != "records"}
     _print_warnings((each for each in evaluation["warnings"] if each not in early), console)

@@ -148,7 +148,7 @@ def _submit(
     from cloudft.cli.commands import import_
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer
-    from cloudft.jobs import lifecycle, prepare
+    from cloudft.jobs import lifecycle, prepare, trackers
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
@@ -162,9 +162,11 @@ def _submit(
         on_estimate=lambda estimate: _print_cost(estimate, job_file, backend, console),
         queue=queue,
     ) as observer:
-        return lifecycle.submit(
+        job = lifecycle.submit(
             staged, backend, Store(home.jobs), force_new=force_new, observer=observer
         )
+    trackers.begin_tracking(job.record, job_file)
+    return job
 
 
 def _follow_submitted(

@@ -31,7 +31,7 @@ def diagnose_data_scaling(points: Sequence[tuple[int, float]]) -> Diagnostic:
     if len(ordered) < 3:
         return Diagnostic("warning", "A learning curve needs at least three runs.", numbers)
     count, loss = ordered[-1]
-    predicted = _predict_loss_at_twice(ordered)
+    predicted = predict_loss(ordered, 2 * count)
     fall = 1 - predicted / loss
     numbers |= {"lossAtTwice": predicted, "fall": fall}
     figures = (
@@ -53,8 +53,11 @@ def diagnose_data_scaling(points: Sequence[tuple[int, float]]) -> Diagnostic:
     return Diagnostic(level, sentence, numbers)
 
 
-def _predict_loss_at_twice(points: Sequence[tuple[int, float]]) -> float:
-    """Return the loss at twice the records, never above the last one measured."""
+def predict_loss(points: Sequence[tuple[int, float]], count: float) -> float:
+    """Return the loss with `count` records, more than the most of the points.
+
+    `points` are sorted (records, held-out loss), at least three. Never above the last one measured.
+    """
     import warnings
 
     import numpy as np
@@ -81,8 +84,8 @@ def _predict_loss_at_twice(points: Sequence[tuple[int, float]]) -> float:
                 maxfev=5000,
             )
         # The fitted change is added to the measured loss: the fit need not pass through it.
-        predicted = float(curve(2 * scale, *best)) - float(curve(scale, *best)) + last
+        predicted = float(np.diff(curve(np.array([scale, count]), *best))[0]) + last
     except RuntimeError:  # no convergence: extrapolate a straight line in log(records)
         slope = np.polyfit(np.log(records), losses, 1)[0]
-        predicted = float(last + slope * np.log(2))
+        predicted = float(last + slope * np.log(count / scale))
     return min(last, max(0.0, predicted))

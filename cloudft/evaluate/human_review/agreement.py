@@ -97,16 +97,28 @@ def krippendorff_alpha(judgments: Judgments) -> float | None:
 
     None while no record has two judgments.
     """
+    return nominal_alpha(judgments)
+
+
+def nominal_alpha(values: Judgments) -> float | None:
+    """Return Krippendorff's alpha of any nominal values, by person and record.
+
+    None while no record has two values. All equal is full agreement: krippendorff raises there.
+    """
     import krippendorff
     import numpy as np
 
-    records = sorted({key for by_record in judgments.values() for key in by_record})
-    if not any(sum(key in by_record for by_record in judgments.values()) > 1 for key in records):
+    records = sorted({key for by_record in values.values() for key in by_record})
+    if not any(sum(key in by_record for by_record in values.values()) > 1 for key in records):
         return None
+    codes = {
+        value: number
+        for number, value in enumerate(sorted({v for one in values.values() for v in one.values()}))
+    }
     table = np.array(
         [
-            [CHOICES.index(by_record[key]) if key in by_record else math.nan for key in records]
-            for by_record in judgments.values()
+            [codes[by_record[key]] if key in by_record else math.nan for key in records]
+            for by_record in values.values()
         ]
     )
     judged_twice = table[:, (~np.isnan(table)).sum(axis=0) > 1]

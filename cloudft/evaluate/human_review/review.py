@@ -1,13 +1,12 @@
 """Collect people's judgments of two models' answers: blind, in random order, saved at once.
 
-CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides, the records, continued answers
+CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides, the records, both answers
 CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  one judgment per line; a record's last one counts
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -24,12 +23,14 @@ from cloudft.evaluate.compare import ModelResult
 from cloudft.evaluate.human_review.agreement import CHOICES, JudgmentSummary, summarize_judgments
 from cloudft.evaluate.human_review.whole_answers import is_cut, remove_unfinished_end, token_limit
 from cloudft.evaluate.results import ScoredAnswer
+from cloudft.storage.append_log import append_line
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 from cloudft.storage.store import utc_now
 
 REVIEWER_NAME = re.compile(r"[\w.@-]{1,40}")
 MAX_NOTE_LENGTH = 4000
+REVIEW_FILE = "review.json"
 SEEN_CHOICES = ("left", "right", "tie", "bad")
 """Choices as a reviewer sees them."""
 
@@ -46,10 +47,39 @@ class Judgment(msgspec.Struct):
 Side = Literal["a", "b"]
 
 
-class SavedReview(msgspec.Struct):
-    """What is read of `review.json`: answers that were continued, by side and record key."""
+class SavedPair(msgspec.Struct):
+    """One record of `review.json` with both answers, as they are shown."""
 
+    key: str
+    prompt: str
+    reference: str
+    a: str
+    b: str
+    cut: list[Side] = []
+
+
+class SavedReview(msgspec.Struct, rename="camel"):
+    """The content of `review.json`.
+
+    `whole` are answers that were continued, by side and record key. `pairs` is None where an
+    earlier cloudft has written the review.
+    """
+
+    a: str = ""
+    b: str = ""
+    records: list[str] = []
     whole: dict[Side, dict[str, str]] | None = None
+    token_limit: int | None = None
+    pairs: list[SavedPair] | None = None
+    created_at: str | None = None
+
+
+def read_review(folder: Path) -> SavedReview:
+    """Return what is saved of a review. Raise StoreError, BadDocument."""
+    path = folder / REVIEW_FILE
+    with as_store_error("can't read the review", path):
+        content = path.read_bytes() if path.exists() else b"{}"
+    return decode(content, SavedReview, file=path)
 
 
 @dataclass(frozen=True)
@@ -132,23 +162,45 @@ class Review:
         content = [[pair.key, pair.a, pair.b] for pair in pairs]
         self.id = hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
         self.folder = root / self.id
-        self._path = self.folder / "review.json"
+        self._path = self.folder / REVIEW_FILE
         self.pairs = {pair.key: _without_unfinished_ends(pair) for pair in pairs}
-        self.whole = self._load_whole()
+        saved = read_review(self.folder)
+        self.whole, self._is_saved = saved.whole, saved.pairs is not None
+        self._created_at = saved.created_at
         if self.whole is not None:
             self._replace_answers(self.whole)
 
-    def _load_whole(self) -> dict[Side, dict[str, str]] | None:
-        with as_store_error("can't read the review", self._path):
-            content = self._path.read_bytes() if self._path.exists() else b"{}"
-        return decode(content, SavedReview, file=self._path).whole
+    @classmethod
+    def load(cls, folder: Path) -> Review:
+        """Return a review by its folder alone, without the evaluations that it was made from.
+
+        Raises UsageError for one that there is not, or that does not hold its answers; StoreError.
+        """
+        saved = read_review(folder)
+        if saved.pairs is None:
+            raise UsageError(
+                f"the review {folder.name} does not hold its answers",
+                fix="open it once by its sides: cloudft review A B",
+            )
+        review = cls.__new__(cls)
+        review.names, review.token_limit = (saved.a, saved.b), saved.token_limit
+        review.id, review.folder, review._path = folder.name, folder, folder / REVIEW_FILE
+        review.whole, review._is_saved = saved.whole, True
+        review._created_at = saved.created_at
+        review.pairs = {
+            one.key: AnswerPair(
+                one.key, one.prompt, one.reference, one.a, one.b, frozenset(one.cut)
+            )
+            for one in saved.pairs
+        }
+        return review
 
     def save(self) -> None:
         """Write the sides and the records to the review's folder, unless it has them.
 
         Raises StoreError.
         """
-        if not self._path.exists():
+        if not self._is_saved:
             self._write()
 
     def cut_keys(self, side: Side) -> list[str]:
@@ -173,10 +225,24 @@ class Review:
             "b": self.names[1],
             "records": list(self.pairs),
             "whole": self.whole,
+            "tokenLimit": self.token_limit,
+            "createdAt": self._created_at or utc_now(),
+            "pairs": [
+                {
+                    "key": pair.key,
+                    "prompt": pair.prompt,
+                    "reference": pair.reference,
+                    "a": pair.a,
+                    "b": pair.b,
+                    "cut": sorted(pair.cut),
+                }
+                for pair in self.pairs.values()
+            ],
         }
         with as_store_error("can't save the review", self.folder):
             make_private_folder(self.folder)
             atomic_write(self._path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        self._is_saved = True
 
     def load_judgments(self) -> dict[str, dict[str, Judgment]]:
         """Return every reviewer's last judgment of each record, by reviewer and key."""
@@ -328,15 +394,7 @@ class Reviewer:
             "at": utc_now(),
         }
         with as_store_error("can't save the judgment", self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                # A crash may have left half a line: begin a new one after it.
-                size = os.fstat(descriptor).st_size
-                torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-                os.write(descriptor, (b"\n" if torn else b"") + orjson.dumps(line) + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_line(self._path, orjson.dumps(line))
 
     def _map_side(self, key: str, choice: str, *, to: Literal["seen", "side"]) -> str:
         """Translate a choice between left and right and the sides a and b; keep `tie` and `bad`."""

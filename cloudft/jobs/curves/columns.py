@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ DRAWN_POINTS = 1000
 """Points of a curve that a chart gets at most."""
 MARK_BYTES = 1 << 20
 """Distance of the positions to which reading can return when the file was cut."""
+_Number = TypeVar("_Number", np.int32, np.float64)
 XY = list[tuple[int, float | None]]
 """Steps done and values; None where a value is not finite."""
 
@@ -40,20 +41,20 @@ class Column:
 
     def __init__(self) -> None:
         self.count = 0
-        self._x: NDArray[np.int64] = np.empty(64, np.int64)
+        self._x: NDArray[np.int32] = np.empty(64, np.int32)
         self._y: NDArray[np.float64] = np.empty(64, np.float64)
 
     def extend(self, x: Sequence[int], y: Sequence[float]) -> None:
         """Append points. A step that is there already was taken again: it replaces the rest."""
-        steps, values = np.asarray(x, np.int64), np.asarray(y, np.float64)
-        rising = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], np.iinfo(np.int64).max)
+        steps, values = np.asarray(x, np.int32), np.asarray(y, np.float64)
+        rising = np.append(np.minimum.accumulate(steps[::-1])[::-1][1:], np.iinfo(np.int32).max)
         is_kept = steps < rising
         steps, values = steps[is_kept], values[is_kept]
         self.truncate(int(np.searchsorted(self._x[: self.count], steps[0])))
         total = self.count + len(steps)
         if total > len(self._x):
-            self._x = np.resize(self._x, 2 * total)
-            self._y = np.resize(self._y, 2 * total)
+            self._x = _grown(self._x, total + total // 2)
+            self._y = _grown(self._y, total + total // 2)
         self._x[self.count : total], self._y[self.count : total] = steps, values
         self.count = total
 
@@ -70,6 +71,12 @@ class Column:
         x, y = x[begin:end], y[begin:end]
         chosen = decimate(y, limit)
         return to_xy(x[chosen].tolist(), y[chosen].tolist())
+
+
+def _grown(values: NDArray[_Number], size: int) -> NDArray[_Number]:
+    grown = np.empty(size, values.dtype)
+    grown[: len(values)] = values
+    return grown
 
 
 def to_xy(steps: Sequence[int], values: Sequence[float]) -> XY:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from cloudft.types import Metric, Split
 
-Value = float | str | None
+Step = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 2)]
+Value = float | Literal["NaN", "Infinity", "-Infinity"] | None
 """Of a point; as text where Python's json wrote NaN or Infinity."""
 MEASURES = (
     "loss",
@@ -37,7 +38,7 @@ _NOT_FINITE = re.compile(rb'(": ?)(NaN|-?Infinity)(?=[,}\s])')
 class CurvePoint(msgspec.Struct, rename="camel"):
     """One line, as far as it is drawn."""
 
-    step: int
+    step: Step
     split: Literal["train", "validation"]
     loss: Value = None
     validation_set: str | None = None

@@ -68,8 +68,8 @@ class RecordList:
 
     @property
     def last_page(self) -> int | None:
-        """Return where the last page begins, once that is known."""
-        if self.total is None or self.total <= PAGE_RECORDS:
+        """Return where the last page begins, once that is known; None if this is the last."""
+        if self.total is None or self.last >= self.total:
             return None
         return (self.total - 1) // PAGE_RECORDS * PAGE_RECORDS + 1
 
@@ -140,7 +140,8 @@ def list_records(data: DataSet, file: DataFile, entry: OpenIndex, first: int) ->
     lines = entry.index.read_lines(first, PAGE_RECORDS, MAX_LISTED_BYTES)
     total = entry.index.line_count if entry.is_complete else None
     if not lines and first > 1:
-        raise UsageError(f"there is no line {first:,}", fix=f"{file.name} has {total:,} lines.")
+        fix = f"{file.name} has {total:,} lines." if total else "count from 1."
+        raise UsageError(f"there is no line {first:,}", fix=fix)
     share = entry.share
     return RecordList(
         [show_line(line, data, file) for line in lines],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudft.evaluate.report.histogram_svg import draw_histogram
 from cloudft.jobs.data_survey import RepeatedRecords, Survey
 from cloudft.workbench.data_pages.choices import DataFile, DataSet
+from cloudft.workbench.data_pages.records import ShownRecord
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -51,14 +52,18 @@ class PairView:
 
 @dataclass(frozen=True)
 class RoleView:
-    """What was found in the files of one role."""
+    """What was found in the files of one role.
+
+    `repeated` records repeat an earlier one, `near` of them not to the letter.
+    """
 
     role: str
     stats: Mapping[str, Any]
     histogram: Markup | None
     labels: list[tuple[str, int, str]]
     most: int
-    duplicates: RepeatedRecords
+    repeated: int
+    near: int
     duplicate_pairs: list[PairView]
     conflicts: list[PairView]
     leaks: RepeatedRecords | None
@@ -78,7 +83,7 @@ def view_survey(data: DataSet, survey: Survey) -> SurveyView:
     """Return the view of a survey of this data."""
     viewer = _Viewer(data)
     roles = [viewer.role(survey, role, number) for number, role in enumerate(survey.stats)]
-    return SurveyView(roles, list(viewer.findings(survey)), survey.notes)
+    return SurveyView(roles, list(viewer.findings(survey.findings, survey)), survey.notes)
 
 
 def finding_lines(survey: Survey, file: DataFile, code: str) -> list[int]:
@@ -89,6 +94,19 @@ def finding_lines(survey: Survey, file: DataFile, code: str) -> list[int]:
         if one["code"] == code and one["file"] == file.name and one["line"]
     }
     return sorted(lines)
+
+
+def findings_at(
+    data: DataSet, survey: Survey, file: DataFile, shown: ShownRecord
+) -> list[FindingView]:
+    """Return what a survey found at the line of a record, without what reading it says anyway."""
+    known = {finding.code for finding in shown.findings}
+    here = [
+        one
+        for one in survey.findings
+        if one["file"] == file.name and one["line"] == shown.line and one["code"] not in known
+    ]
+    return list(_Viewer(data).findings(here, survey))
 
 
 class _Viewer:
@@ -112,15 +130,18 @@ class _Viewer:
                 for label, count in list(labels.items())[:MAX_LABELS]
             ],
             max(labels.values(), default=0),
-            repeats,
+            repeats.count,
+            max(0, repeats.count - stats["duplicates"]),
             [self._pair(one) for one in repeats.first],
             [self._pair(one) for one in stats["conflicts"]["first"]],
             leaks,
             [self._leak(one) for one in leaks.first] if leaks else [],
         )
 
-    def findings(self, survey: Survey) -> Iterator[FindingView]:
-        for one in survey.findings:
+    def findings(
+        self, findings: Iterable[Mapping[str, Any]], survey: Survey
+    ) -> Iterator[FindingView]:
+        for one in findings:
             file = self._files.get(one["file"] or "")
             link = self._link(one["file"], one["line"]) if one["file"] else None
             several = file is not None and len(finding_lines(survey, file, one["code"])) > 1

@@ -16,7 +16,7 @@ from cloudft.workbench.data_pages.tokenizers import TokenizerKeeper
 
 MAX_TOKENS = 1500
 """Tokens of a sequence that are shown at first; MAX_ALL_TOKENS when all are."""
-MAX_ALL_TOKENS = 20_000
+MAX_ALL_TOKENS = 10_000
 WAIT_S = 1.0
 """Seconds that a page waits for a tokenizer that is being loaded."""
 

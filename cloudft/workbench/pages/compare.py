@@ -44,7 +44,9 @@ def show_comparison(request: Request) -> Response:
         "section": "compare",
         "jobs": jobs,
         "chosen": {job.record.id for job in jobs},
-        "choices": list_choices(workbench.store, [job.record for job in jobs]),
+        "is_running": any(job.is_running for job in jobs),
+        "with_first": {job.record.id: _address_with_first(job, jobs) for job in jobs},
+        "choices": list_choices(workbench.jobs, jobs),
     }
     if jobs:
         curves = read_curves(jobs, workbench.curves)
@@ -66,6 +68,12 @@ def _jobs(request: Request) -> list[ComparedJob]:
     workbench = workbench_of(request)
     records = find_jobs(workbench.store, request.query_params.getlist("job"))
     return read_compared_jobs(records, workbench.jobs)
+
+
+def _address_with_first(first: ComparedJob, jobs: Sequence[ComparedJob]) -> str:
+    """Return the address of the same comparison, in which the others are compared with `first`."""
+    ids = [first.record.id, *(job.record.id for job in jobs if job is not first)]
+    return f"/compare?{urlencode([('job', one) for one in ids])}"
 
 
 def _curve_values(curves: ComparedCurves, named: str | None) -> dict[str, object]:

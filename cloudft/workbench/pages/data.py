@@ -19,7 +19,7 @@ from cloudft.workbench.data_pages.records import (
     show_line,
 )
 from cloudft.workbench.data_pages.state import chosen_data, data_state
-from cloudft.workbench.data_pages.survey_view import finding_lines, view_survey
+from cloudft.workbench.data_pages.survey_view import finding_lines, findings_at, view_survey
 from cloudft.workbench.data_pages.token_view import view_tokens
 from cloudft.workbench.events import stream_events
 from cloudft.workbench.forms import Form, form_action
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
 JOBS_LISTED = 50
-WAIT_S = 0.15
+WAIT_S = 0.05
 """Seconds that a page waits for the index: a small file is whole by then."""
 SURVEY, CANCEL = "/data/survey", "/data/survey/cancel"
 
@@ -111,10 +111,12 @@ def show_record(request: Request) -> Response:
     tokens = None
     if shown.record is not None:
         tokens = view_tokens(data, file, shown, state.tokenizers, all_tokens=show_all)
+    survey = state.surveys.find(data)
     values = {
         "data": data,
         "file": file,
         "shown": shown,
+        "surveyed": findings_at(data, survey, file, shown) if survey else [],
         "total": total,
         "tokens": tokens,
         "all": show_all,

@@ -5,7 +5,7 @@ import { fetchJson } from "./live.js";
 const SVG = "http://www.w3.org/2000/svg";
 const COLORS = 8;
 const MARGIN = { left: 60, right: 14, top: 12, bottom: 34 };
-const DRAW_EVERY_MS = 400; // a live chart leaves the machine to the trainer
+const DRAW_EVERY_MS = 250; // live points come some at a time: see live_job.py
 const PARTIAL_AGAIN_MS = 1000;
 const MAX_LIVE_POINTS = 2500; // with more, the server thins the curve again
 const MAX_ROWS = 1000;
@@ -107,6 +107,8 @@ class Chart {
     this.hidden = new Set();
     this.at = null; // x of the cursor
     this.drawn = 0;
+    this.isVisible = true; // one that is scrolled away is not drawn
+    this.isStale = false;
   }
 
   async load() {
@@ -145,6 +147,7 @@ class Chart {
 
   drawSoon() {
     if (this.waiting) return;
+    if (!this.isVisible) { this.isStale = true; return; }
     const wait = Math.max(0, this.drawn + DRAW_EVERY_MS - performance.now());
     this.waiting = setTimeout(() => { this.waiting = null; this.draw(); }, wait);
   }
@@ -180,6 +183,10 @@ class Chart {
       this.plot, this.note, this.numbers);
     this.listen();
     new ResizeObserver(() => this.drawSoon()).observe(this.plot);
+    new IntersectionObserver(([entry]) => {
+      this.isVisible = entry.isIntersecting;
+      if (this.isVisible && this.isStale) this.draw();
+    }, { rootMargin: "100px" }).observe(this.plot);
   }
 
   button(text, label, act) {
@@ -285,6 +292,7 @@ class Chart {
 
   draw() {
     this.drawn = performance.now();
+    this.isStale = false;
     if (!this.plot || !this.data) return;
     const width = this.plot.clientWidth;
     const visible = this.visible();

@@ -12,7 +12,8 @@ export async function fetchJson(path, options = {}) {
   const value = await response.json().catch(() => ({}));
   if (!response.ok) {
     const error = value.error ?? { message: `the workbench answered ${response.status}` };
-    throw new Error([error.message, error.fix].filter(Boolean).join(": "));
+    const text = [error.message, error.fix].filter(Boolean).join(": ");
+    throw Object.assign(new Error(text), { status: response.status });
   }
   return value;
 }

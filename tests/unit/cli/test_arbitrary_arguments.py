@@ -23,6 +23,7 @@ from cloudft.cli import param_types, streams
 from cloudft.cli.commands import endpoint
 from cloudft.cli.main import cloudft
 from cloudft.errors import CloudftError
+from cloudft.workbench import server as workbench_server
 
 CODES = {0, 1, 2, 3, 4, 5, 6, 124, 130}
 """Of the contract."""
@@ -82,6 +83,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
     monkeypatch.setattr(endpoint, "_run_server", lambda *_: None)
+    monkeypatch.setattr(workbench_server, "serve_workbench", lambda *_: None)
     monkeypatch.setattr(doctor, "probe_devices", fake_probe)
     environ = dict(os.environ)
 

@@ -98,6 +98,11 @@ def test_keys_are_not_searched_and_broken_lines_are() -> None:
     assert search_all(content, RecordQuery("prompt"), 25, 1e9) == [2]
 
 
+def test_a_byte_order_mark_hides_no_record() -> None:
+    content = "\ufeff".encode() + lines_of([{"prompt": "a", "completion": "b"}], orjson.dumps)
+    assert search_all(content, RecordQuery(label="b"), 25, 1e9) == [1]
+
+
 def test_a_slice_ends_in_time_and_after_a_line_that_is_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

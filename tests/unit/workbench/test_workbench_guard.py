@@ -47,7 +47,13 @@ def ask(
     }
     sent: list[dict[str, Any]] = []
 
+    is_read = False
+
     async def receive() -> dict[str, Any]:
+        nonlocal is_read
+        if is_read:  # a response that streams waits for the client to leave
+            await asyncio.Event().wait()
+        is_read = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:

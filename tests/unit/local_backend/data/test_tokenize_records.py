@@ -75,6 +75,21 @@ def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
         assert count == {"tokens": len(pieces), "learned": sum(p["learned"] for p in pieces)}
 
 
+def test_a_preview_is_answered_while_the_process_waits_for_the_next_line(tiny_model: Path) -> None:
+    records = tiny.pairs(2)
+    facts, *previews = replies_to(request(tiny_model, preview=True), *records)
+    session = tokenizer.PreviewProcess(request(tiny_model, preview=True), dict(os.environ))
+    try:
+        assert session.facts == facts
+        assert TOKENIZER.convert_tokens_to_ids(tiny.END) in facts["specialIds"]
+        for record, preview in zip(records, previews, strict=True):
+            assert session.preview(json.dumps(record).encode()) == preview
+        with pytest.raises(TrainerError):
+            session.preview(b"no JSON")
+    finally:
+        session.close()
+
+
 def test_a_document_ends_with_the_token_that_separates_packed_ones(plain_model: Path) -> None:
     preview = request(
         plain_model, customizationType="CONTINUED_PRE_TRAINING", format="input", preview=True
