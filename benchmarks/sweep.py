@@ -8,7 +8,6 @@ seeds, so that it does the same work. Each has a fresh home; the converted weigh
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from smallest import build_parser, build_tiny_model
 
 HERE = Path(__file__).resolve().parents[1]
 TRIALS = 12
@@ -101,8 +101,7 @@ def time_sweep(job: Path, models: Path, home: Path) -> float:
 
 def main() -> None:
     """Measure both, interleaved, and print the medians and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smallest", action="store_true", help="two trials, once")
+    parser = build_parser(__doc__)
     parser.add_argument("--against", type=Path, default=HERE, help="checkout of the submits")
     parser.add_argument("--model", default="smollm2-135m", help="alias or folder")
     parser.add_argument("--rounds", type=int, default=3)
@@ -110,7 +109,8 @@ def main() -> None:
     trials, rounds = (2, 1) if args.smallest else (TRIALS, args.rounds)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        job = write_job(root / "job", args.model, trials)
+        model = str(build_tiny_model(root / "tiny")) if args.smallest else args.model
+        job = write_job(root / "job", model, trials)
         models = root / "models"
         run(("submit", job, "--wait", "-q", "--seed", "99"), HERE, root / "warm", models)
         pairs = []
