@@ -9,6 +9,7 @@ from typing import Any
 from cloudft.cli.number_format import format_duration
 from cloudft.cli.output import format_table
 from cloudft.sweep.folder import SweepFolder
+from cloudft.sweep.notes import importance_text, notes
 from cloudft.sweep.records import TrialRecord
 from cloudft.sweep.result import SweepResult
 from cloudft.sweep.table import describe_outcome, format_score, format_value, trial_name
@@ -88,41 +89,6 @@ def _table(result: SweepResult) -> Iterator[str]:
     yield format_table(columns, rows)
     if len(ranked) > ROWS_SHOWN:
         yield f"... and {len(ranked) - ROWS_SHOWN} more; trials.csv has all"
-
-
-def notes(result: SweepResult) -> Iterator[str]:
-    """Yield what a reader has to know of the best and of the trials."""
-    for edge in result.edges:
-        way = "lower" if edge.side == "low" else "higher"
-        yield (
-            f"the best {edge.name} ({format_value(edge.value)}) lies on the edge of the space:"
-            f" a {way} one may be better; widen it"
-        )
-    pruning = result.pruning
-    if pruning.trials:
-        saved = format_duration(pruning.saved_seconds)
-        yield f"{pruning.trials} trials were stopped early, which saved about {saved}"
-    diverged = [trial_name(one.number) for one in result.trials if one.outcome == "diverged"]
-    if diverged:
-        yield f"the loss became no number in trial {', '.join(diverged)}: ended, and worst"
-    same = sum(one.same_as is not None for one in result.trials)
-    if same:
-        yield f"{same} points were drawn twice; they have the score of the first"
-    unstable = {trial_name(one.number) for one in result.repeats if one.outcome == "diverged"}
-    if unstable:
-        yield f"trial {', '.join(sorted(unstable))} diverged with another seed: it is no choice"
-
-
-def importance_text(result: SweepResult) -> str:
-    """Return what moves the score, with the method and the trials that it rests on."""
-    importance = result.importance
-    if importance.reason is not None:
-        return f"what moves the score: {importance.reason}"
-    shares = ", ".join(f"{one.name} {one.share:.0%}" for one in importance.parameters)
-    return (
-        f"what moves the score: {shares} of its variance ({importance.method} over"
-        f" {importance.trials} complete trials)"
-    )
 
 
 def plan_lines(value: Mapping[str, Any]) -> Iterator[str]:

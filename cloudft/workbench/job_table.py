@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from cloudft.errors import DamagedJob
 from cloudft.evaluate.results import EVALUATIONS_FOLDER, HeadlineScore, load_newest_score
+from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 from cloudft.workbench.job_states import KnownJob
 from cloudft.workbench.sparkline import Sparkline, draw_sparkline
@@ -245,12 +246,18 @@ class Scores:
 
 
 def _without_parts(jobs: Sequence[KnownJob]) -> list[KnownJob]:
-    """Leave out the jobs on parts of another job's data, as `cloudft list` does."""
+    """Leave out trials of sweeps, and jobs on parts of others' data, as `cloudft list` does."""
     from cloudft.evaluate.diagnostics.learning_curve_jobs import PARTS_FOLDER, part_job_names
+    from cloudft.sweep.trials import is_trial
 
     with_parts = [k.record for k in jobs if (k.record.folder / PARTS_FOLDER).is_dir()]
     names = part_job_names(with_parts)
-    return [known for known in jobs if known.record.name not in names]
+    return [
+        known
+        for known in jobs
+        if known.record.name not in names
+        and not is_trial(known.record.tags, Home(known.record.folder.parents[1]))
+    ]
 
 
 def _matches(known: KnownJob, query: TableQuery) -> bool:
