@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     ("jobs", "Jobs", "/"),
     ("compare", "Compare", "/compare"),
+    ("sweeps", "Sweeps", "/sweeps"),
     ("data", "Data", "/data"),
     ("playground", "Playground", "/playground"),
     ("label", "Label", "/label"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudft.data.formats.recognizer import parse_record
@@ -138,6 +138,8 @@ def may_be_dropped(key: str, value: object) -> bool:
 @pytest.mark.parametrize("is_labeled", [True, False])
 @settings(max_examples=400)
 @given(record=records())
+@example(record={"prompt": [{"role": "user", "content": "Where to?"}], "completion": None})
+@example(record={"prompt": None, "completion": [{"role": "assistant", "content": "There."}]})
 def test_no_key_that_carries_meaning_is_lost(is_labeled: bool, record: dict[str, Any]) -> None:
     try:
         parsed = parse_record(record, {}, "" if is_labeled else "input")

@@ -69,9 +69,12 @@ def _is_trl(value: RawRecord) -> bool:
 
 
 def _parse_trl(value: RawRecord) -> Conversation:
-    if value["completion"] in ([], ""):
+    if value["completion"] in ([], "", None):
         fix = "give it an answer, or take the record out"
         raise BadRecord("EmptyField", "'completion' is empty", fix, "completion")
+    if value["prompt"] is None:
+        fix = "give it a prompt, or take the record out"
+        raise BadRecord("EmptyField", "'prompt' is empty", fix, "prompt")
     rest = {key: item for key, item in value.items() if key not in ("prompt", "completion")}
     return parse_messages({**rest, "messages": _trl_messages(value)}, "trl-chat")
 

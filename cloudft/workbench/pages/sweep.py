@@ -37,7 +37,7 @@ def show_sweeps(request: Request) -> Response:
     home = workbench_of(request).home
     found = list(list_sweeps(home))
     values = {
-        "section": "compare",
+        "section": "sweeps",
         "sweeps": [
             {"result": one, "is_running": SweepFolder(home.sweeps / one.id).is_running}
             for one in found
@@ -94,7 +94,7 @@ def _values(folder: SweepFolder) -> Mapping[str, Any]:
         )
     ranked = sorted(result.trials, key=lambda one: (not one.is_scored, one.score or 0, one.number))
     return {
-        "section": "compare",
+        "section": "sweeps",
         "result": result,
         "is_running": folder.is_running,
         "ranked": ranked,

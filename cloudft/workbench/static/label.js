@@ -194,6 +194,7 @@ async function update() {
     const look = missing.map((one) => one.key).join(",");
     const found = await fetchJson(`${base}/queue?${new URLSearchParams({ person, look })}`);
     progress.suggestions = found.progress.suggestions;
+    if (current && !current.suggestion) showHints(); // how far the suggestions are
     for (const one of found.updates) {
       for (const record of [current, ...queue]) if (record?.key === one.key) Object.assign(record, one);
       if (current?.key === one.key) {
