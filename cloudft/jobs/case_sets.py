@@ -131,7 +131,7 @@ class CaseSets:
         for line in self.path_of(name).read_bytes().splitlines() if name in self.names() else ():
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (RecursionError, ValueError):
                 continue
             if isinstance(value, dict) and set(value) != {"prompt"}:
                 found = match_format(value)
@@ -165,7 +165,7 @@ def _read_case(line: bytes, number: int) -> PromptCase:
         record = parse_record(value, {})
         assert isinstance(record, Conversation | Document)
         read = prompt_of_record(record, raw=isinstance(record, Document))
-    except (BadRecord, ValueError, KeyError, TypeError) as error:
+    except (BadRecord, KeyError, RecursionError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, BadRecord) else str(error)
         return PromptCase(key, number, Prompt(), "", problem=f"line {number}: {reason}"[:300])
     return PromptCase(key, number, read.prompt, read.shown, read.reference)

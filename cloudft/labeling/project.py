@@ -34,6 +34,7 @@ from cloudft.storage.append_log import LogReader, append_lines
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 from cloudft.storage.store import utc_now
+from cloudft.storage.typed_paths import read_typed_path
 
 SETTINGS_FILE, RECORDS_FILE = "project.json", "records.jsonl"
 SUGGESTIONS_FILE, DECISIONS_FILE = "suggestions.jsonl", "decisions.jsonl"
@@ -56,7 +57,7 @@ def create_project(root: Path, settings: ProjectSettings) -> LabelProject:
     remote = next((file for file in settings.files if file.startswith("s3://")), None)
     if remote is not None:
         raise UsageError(f"{remote} is not on this machine", fix="copy it here: aws s3 cp.")
-    files = tuple(str(Path(file).expanduser().resolve()) for file in settings.files)
+    files = tuple(str(read_typed_path(file).resolve()) for file in settings.files)
     settings = msgspec.structs.replace(settings, files=files, created_at=utc_now())
     found = list(read_source_records(settings))
     if not found:

@@ -72,11 +72,15 @@ def _choose_variants(session: InferenceSession, kind: Kind) -> Sequence[Variant]
 
 @dataclass
 class SuggestionWorker:
-    """One thread for a project, while somebody labels. `message` says what went wrong."""
+    """One thread for a project, while somebody labels. `message` says what went wrong.
+
+    With `is_read_only` it never starts: suggestions are kept in the project.
+    """
 
     project: LabelProject
     home: Home
     open_suggester: OpenSuggester = open_model_suggester
+    is_read_only: bool = False
     state: State = "idle"
     message: str = ""
     fix: str = ""
@@ -86,6 +90,8 @@ class SuggestionWorker:
 
     def wake(self) -> None:
         """Start the work, or keep it going. What failed is tried again after a reload only."""
+        if self.is_read_only:
+            return
         self._used_at = time.monotonic()
         with self._lock:
             is_running = self._thread is not None and self._thread.is_alive()

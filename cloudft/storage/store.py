@@ -43,6 +43,7 @@ from cloudft.storage.documents import Count, FileName, check_iso_time, decode
 
 VERSION = 1
 RECORD_FILE, SUBMITTED_FILE, SUBMIT_LOCK_FILE = "record.json", "submitted.json", "submit.lock"
+MAX_NAME_BYTES = 255
 TEMPORARY_PREFIX, TRASH_PREFIX = ".new-", ".trash-"
 
 T = TypeVar("T")
@@ -146,12 +147,13 @@ class Store:
         """Return one record. Raise JobNotFound, or DamagedJob when its folder can't be read."""
         folder = self.jobs / job_id
         try:
-            return _decode(folder)
+            if _can_be_id(job_id):
+                return _decode(folder)
         except DamagedJob:
-            if job_id and folder.is_dir():
+            if folder.is_dir():
                 raise
-            fix = "`cloudft list` shows the jobs."
-            raise JobNotFound(f"there is no job {job_id}", fix=fix) from None
+        fix = "`cloudft list` shows the jobs."
+        raise JobNotFound(f"there is no job {job_id[:MAX_NAME_BYTES]}", fix=fix)
 
     def get_or_none(self, job_id: str) -> JobRecord | None:
         """Return one record, or None where there is no record of that id. Raise DamagedJob."""
@@ -299,6 +301,12 @@ def _encode(record: JobRecord) -> bytes:
     names = zip(_Document.__struct_fields__, _Document.__struct_encode_fields__, strict=True)
     content = {key: getattr(record, name) for name, key in names}
     return orjson.dumps({"version": VERSION, **content}, option=orjson.OPT_INDENT_2)
+
+
+def _can_be_id(text: str) -> bool:
+    """Return whether a text names a folder beside others, and not a path to elsewhere."""
+    is_name = text not in ("", ".", "..") and "/" not in text and text.isprintable()
+    return is_name and len(text.encode()) <= MAX_NAME_BYTES
 
 
 def _decode(folder: Path) -> JobRecord:

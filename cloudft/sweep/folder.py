@@ -23,7 +23,7 @@ from pathlib import Path
 import orjson
 
 from cloudft.backends.base import StagedJob
-from cloudft.errors import BadDocument, JobNotFound, JobStateConflict
+from cloudft.errors import BadDocument, JobNotFound, JobStateConflict, StoreError
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage.atomic_files import as_store_error, is_locked, make_private_folder, try_lock
 from cloudft.storage.documents import decode
@@ -77,21 +77,23 @@ class SweepFolder:
             os.close(descriptor)
 
     def read_result(self) -> SweepResult | None:
-        """Return the result so far; None before the first trial. Raise BadDocument."""
+        """Return the result so far; None before the first trial. Raise BadDocument, StoreError."""
         path = self.path / RESULT_FILE
-        try:
-            return decode(path.read_bytes(), SweepResult, file=path, versions=(1,))
-        except FileNotFoundError:
-            return None
+        with as_store_error("the sweep can't be read", path):
+            try:
+                content = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):  # such as a file of the file manager
+                return None
+        return decode(content, SweepResult, file=path, versions=(1,))
 
 
-def list_sweeps(home: Home) -> Iterator[SweepResult | BadDocument]:
+def list_sweeps(home: Home) -> Iterator[SweepResult | BadDocument | StoreError]:
     """Yield the results of all sweeps, newest first; of one that can't be read, the error."""
     found: list[SweepResult] = []
     for folder in sorted(home.sweeps.glob("*")) if home.sweeps.is_dir() else ():
         try:
             result = SweepFolder(folder).read_result()
-        except BadDocument as error:
+        except (BadDocument, StoreError) as error:
             yield error
             continue
         if result is not None:

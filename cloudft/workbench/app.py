@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cloudft.errors import CloudftError
 from cloudft.web.design import read_stylesheet
 from cloudft.workbench import pages
-from cloudft.workbench.errors import show_error, show_not_found
+from cloudft.workbench.errors import show_error, show_failure, show_not_found
 from cloudft.workbench.guard import GuardMiddleware
 from cloudft.workbench.workbench import Workbench
 
@@ -34,7 +34,12 @@ def build_app(workbench: Workbench) -> ASGIApp:
     for page in iter_modules(pages.__path__):
         routes += import_module(f"{pages.__name__}.{page.name}").routes()
     app: Starlette = Starlette(
-        routes=routes, exception_handlers={CloudftError: show_error, 404: show_not_found}
+        routes=routes,
+        exception_handlers={
+            CloudftError: show_error,
+            404: show_not_found,
+            Exception: show_failure,
+        },
     )
     app.state.workbench = workbench
     return GuardMiddleware(app, workbench)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cloudft.errors import (
+    CheckFailed,
     CloudftError,
     CloudRefused,
     CloudUnreachable,
@@ -24,6 +26,7 @@ STATUSES: tuple[tuple[type[CloudftError], int], ...] = (
     (JobNotFound, 404),
     (JobStateConflict, 409),
     (UsageError, 400),
+    (CheckFailed, 400),
     (CloudRefused, 502),
     (CloudUnreachable, 503),
     (CloudftError, 500),
@@ -33,8 +36,6 @@ STATUSES: tuple[tuple[type[CloudftError], int], ...] = (
 
 def show_error(request: Request, error: Exception) -> Response:
     """Return the page of an error that cloudft raises on purpose; JSON for a script."""
-    from starlette.responses import JSONResponse
-
     assert isinstance(error, CloudftError)
     status = next(status for kind, status in STATUSES if isinstance(error, kind))
     value = {
@@ -45,6 +46,25 @@ def show_error(request: Request, error: Exception) -> Response:
         "field": error.field,
         "fix": error.fix,
     }
+    return _answer(request, value, status)
+
+
+def show_failure(request: Request, error: Exception) -> Response:
+    """Return the page of an error that is a fault of cloudft. What the error says is not shown."""
+    value = {
+        "code": "InternalError",
+        "message": f"the workbench failed: {type(error).__name__}",
+        "file": None,
+        "line": None,
+        "field": None,
+        "fix": "report it, with what the terminal of `cloudft ui` shows",
+    }
+    return _answer(request, value, 500)
+
+
+def _answer(request: Request, value: Mapping[str, object], status: int) -> Response:
+    from starlette.responses import JSONResponse
+
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"error": value}, status_code=status)
     return render_page(request, "error.html", {"section": "", "error": value}, status=status)

@@ -6,6 +6,7 @@ or the machine goes down (`Backend.export`).
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from cloudft.errors import CloudftError, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import backend_for
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
+from cloudft.storage.typed_paths import read_typed_path
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -95,14 +97,12 @@ class Exports:
 
 def _checked_folder(text: str) -> Path:
     """Return the folder to write. Raise UsageError."""
-    try:
-        path = Path(text.strip()).expanduser()
-    except RuntimeError as error:
-        raise UsageError(str(error), fix="name a folder by its absolute path.") from error
-    if not text.strip() or not path.is_absolute() or "\0" in text:
+    path = read_typed_path(text)
+    if not path.is_absolute():
         raise UsageError("the folder has no absolute path", fix="name one that begins with /.")
-    if path.exists() or path.is_symlink():
+    # Of os.path: those of Path raise for a name that is too long.
+    if os.path.lexists(path):
         raise UsageError(f"{path} exists", fix="name a new folder: nothing is overwritten.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise UsageError(f"there is no folder {path.parent}", fix="create it first.")
     return path

@@ -160,6 +160,7 @@ class LiveLabels:
     """The open projects of one workbench."""
 
     home: Home
+    is_read_only: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: dict[str, LiveProject] = field(default_factory=dict)
 
@@ -168,7 +169,7 @@ class LiveLabels:
         with self._lock:
             if name not in self._open:
                 project = open_project(self.home.labels, name)
-                worker = SuggestionWorker(project, self.home)
+                worker = SuggestionWorker(project, self.home, is_read_only=self.is_read_only)
                 self._open[name] = LiveProject(project, LabelQueue(project), worker)
             live = self._open[name]
         live.project.refresh()
@@ -183,6 +184,8 @@ def describe_worker(worker: SuggestionWorker) -> str:
     if project.settings.job is None:
         return ""
     known = len(project.suggestions)
+    if worker.is_read_only:
+        return f"Suggestions: {known} of {len(project.records.keys)}, read-only"
     states = {
         "idle": "waiting",
         "grouping": "finding near duplicates",

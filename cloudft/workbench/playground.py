@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from cloudft.backends import running_here
 from cloudft.errors import UsageError
@@ -68,7 +69,7 @@ def read_decoding(request: Mapping[str, Any]) -> GenerationConfig:
             float(request["topP"]),
             int(request["seed"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise UsageError("the decoding is not made of numbers", fix="correct it.") from error
     fits = (
         1 <= config.max_new_tokens <= MAX_NEW_TOKENS
@@ -88,12 +89,28 @@ def read_decoding(request: Mapping[str, Any]) -> GenerationConfig:
 def read_request(text: str) -> Mapping[str, Any]:
     """Return what a script has posted as JSON. Raise UsageError."""
     try:
-        value = json.loads(text)
+        value = orjson.loads(text)  # which refuses half a surrogate pair: no file could hold it
     except ValueError as error:
         raise UsageError(f"the request is no JSON: {error}", fix="reload the page.") from error
     if not isinstance(value, dict):
         raise UsageError("the request is no JSON object", fix="reload the page.")
     return value
+
+
+def read_jobs(request: Mapping[str, Any]) -> list[str]:
+    """Return the jobs that a request names. Raise UsageError."""
+    jobs = request.get("jobs", [])
+    if not isinstance(jobs, list) or not all(isinstance(one, str) for one in jobs):
+        raise UsageError("the jobs of the request are not a list of ids", fix="reload the page.")
+    return jobs
+
+
+def read_index(request: Mapping[str, Any]) -> int:
+    """Return the number of the answer that a request is about. Raise UsageError."""
+    index = request.get("index", 0)
+    if not isinstance(index, int):
+        raise UsageError("the answer has no number", fix="reload the page.")
+    return index
 
 
 def check_billing(workbench: Workbench, speakers: Sequence[Speaker], *, is_confirmed: bool) -> None:

@@ -175,6 +175,8 @@ class SourceResolver:
     def _add_missing(self, field: str, pattern: str, path: Path) -> None:
         what = "no file matches" if glob.has_magic(pattern) else "no file"
         fix = f"paths are relative to the job file's folder, {_display(self.base_dir)}"
+        if os.path.isabs(_expand_user(pattern)):  # noqa: PTH117
+            fix = "check the spelling of its path"
         file = _display(path)
         self.findings.add("FileNotFound", f"{what} {pattern}", fix, file=file, field=field)
 

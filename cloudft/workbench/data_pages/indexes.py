@@ -98,7 +98,7 @@ class IndexKeeper:
 
     def _start(self, entry: OpenIndex) -> None:
         size = entry.index.path.stat().st_size
-        entry.is_complete = size == entry.index.size and size > 0
+        entry.is_complete = size == entry.index.size
         target = _do_nothing if entry.is_complete else self._build
         entry.thread = threading.Thread(target=target, args=(entry,), daemon=True)
         entry.thread.start()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from cloudft.workbench.job_states import KnownJob
 
+MAX_OFFSET = 2**62
+
 
 def routes() -> list[BaseRoute]:
     """Return the routes of this page."""
@@ -88,8 +90,8 @@ def follow_job(request: Request) -> Response:
     live = LiveJob(
         workbench_of(request),
         _job(request).record,
-        curve=int(_number(request, "curve") or 0),
-        log=int(_number(request, "log") or 0),
+        curve=_offset(request, "curve"),
+        log=_offset(request, "log"),
         render_head=lambda known: render_part(
             request, "job_head.html", _head_values(request, known)
         ),
@@ -156,3 +158,11 @@ def _number(request: Request, name: str) -> float | None:
     if number is not None and not math.isfinite(number):
         raise UsageError(f"{name} is no number", fix="reset the zoom of the chart.")
     return number
+
+
+def _offset(request: Request, name: str) -> int:
+    """Return how much of a file the page has, in bytes. Raise UsageError."""
+    offset = int(_number(request, name) or 0)
+    if not 0 <= offset <= MAX_OFFSET:
+        raise UsageError(f"{name} is not an offset in a file", fix="reload the page.")
+    return offset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudft.errors import CloudftError, UsageError
@@ -14,6 +13,7 @@ from cloudft.labeling.project import create_project, list_projects, open_project
 from cloudft.labeling.settings import KINDS, Kind, ProjectSettings, check_person_name
 from cloudft.labeling.summary import summarize_project
 from cloudft.storage.store import utc_now
+from cloudft.storage.typed_paths import read_typed_path
 from cloudft.workbench.forms import Form, form_action
 from cloudft.workbench.live_labels import (
     AHEAD,
@@ -55,7 +55,8 @@ def live_project(request: Request) -> LiveProject:
     """Return the project in a request's path. Raise UsageError for one that there is not."""
     state = request.app.state
     if not hasattr(state, "live_labels"):
-        state.live_labels = LiveLabels(workbench_of(request).home)
+        workbench = workbench_of(request)
+        state.live_labels = LiveLabels(workbench.home, workbench.read_only)
     live = state.live_labels.get(request.path_params["name"])
     assert isinstance(live, LiveProject)
     return live
@@ -246,11 +247,10 @@ def export(request: Request, form: Form) -> Response:
     from urllib.parse import quote
 
     live, home = live_project(request), workbench_of(request).home
-    text = form.get("out", "").strip()
-    out = Path(text).expanduser()
-    if not text or not out.is_absolute():
+    out = read_typed_path(form.get("out", ""))
+    if not out.is_absolute():
         raise UsageError(
-            f"{text[:200]!r} is no absolute path", fix="write it from its beginning: /home/..."
+            f"{str(out)[:200]!r} is no absolute path", fix="write it from its beginning: /home/..."
         )
     target = choose_format(live.project, home, form.get("format") or None)
     done = export_labels(live.project, out, target)

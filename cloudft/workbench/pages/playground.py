@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cloudft.errors import UsageError
 from cloudft.jobs.case_sets import DEFAULT_SET, CaseSets
 from cloudft.jobs.inference_price import inference_price_text
 from cloudft.jobs.lifecycle import backend_for
@@ -72,7 +73,7 @@ def start_answers(request: Request, form: Form) -> Response:
     from starlette.responses import JSONResponse
 
     workbench, posted = workbench_of(request), playground.read_request(form.get("request", ""))
-    speakers = playground.list_speakers(workbench, [str(one) for one in posted.get("jobs", ())])
+    speakers = playground.list_speakers(workbench, playground.read_jobs(posted))
     is_confirmed = posted.get("confirmed") is True
     playground.check_billing(workbench, speakers, is_confirmed=is_confirmed)
     decoding, keys = playground.read_decoding(posted), list[str]()
@@ -109,7 +110,7 @@ def rate_tokens(request: Request, form: Form) -> Response:
 
     posted = playground.read_request(form.get("request", ""))
     answers, run = workbench_of(request).answers, request.path_params["run"]
-    rated = answers.rate_tokens(run, int(posted.get("index", 0)), ["base", "tuned"])
+    rated = answers.rate_tokens(run, playground.read_index(posted), ["base", "tuned"])
     return JSONResponse(rated)
 
 
@@ -136,6 +137,8 @@ def show_cases(request: Request) -> Response:
 
     workbench = workbench_of(request)
     speakers = playground.list_speakers(workbench, request.query_params.getlist("job"))
+    if not speakers:
+        raise UsageError("no job is chosen", fix="choose one on the page Playground.")
     values = {"speakers": speakers, **_case_values(request, workbench)}
     return HTMLResponse(render_part(request, "playground_cases.html", values))
 

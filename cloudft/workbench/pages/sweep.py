@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cloudft.errors import BadDocument, JobNotFound
+from cloudft.errors import JobNotFound
 from cloudft.sweep.folder import RESULT_FILE, SweepFolder, list_sweeps, open_sweep
 from cloudft.sweep.notes import importance_text, notes
+from cloudft.sweep.result import SweepResult
 from cloudft.sweep.table import describe_outcome, format_score, format_value, trial_name
 from cloudft.workbench.events import Events, stream_events
 from cloudft.workbench.parallel_coordinates import draw_parallel_coordinates
@@ -40,9 +41,9 @@ def show_sweeps(request: Request) -> Response:
         "sweeps": [
             {"result": one, "is_running": SweepFolder(home.sweeps / one.id).is_running}
             for one in found
-            if not isinstance(one, BadDocument)
+            if isinstance(one, SweepResult)
         ],
-        "damaged": [one for one in found if isinstance(one, BadDocument)],
+        "damaged": [one for one in found if not isinstance(one, SweepResult)],
         **_functions(),
     }
     return render_page(request, "sweeps.html", values)
