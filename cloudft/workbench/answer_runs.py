@@ -108,7 +108,7 @@ class AnswerRuns:
             run = self._runs.get(run_id)
         if run is None:
             raise UsageError(
-                "this conversation is not known any more: the workbench was started since",
+                "this conversation is lost: the workbench was restarted, or it is too old",
                 fix="begin a new one.",
             )
         return run

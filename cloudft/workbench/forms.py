@@ -56,6 +56,6 @@ async def read_form(request: Request) -> Form:
     if not workbench.is_valid_form_token(path, fields.pop(FORM_TOKEN, "")):
         raise FormRefused(
             "the form has no valid token",
-            fix="open the page again: the workbench was started anew since it was opened.",
+            fix="open the page again: the workbench was restarted since.",
         )
     return fields

@@ -21,7 +21,7 @@ PAUSE_S = 0.001
 """Seconds between two groups of pieces, in which pages are answered."""
 SAVE_INTERVAL_S = 5.0
 CHANGED = (
-    "The file was replaced or changed while it was shown. Lines are counted anew, in the file that"
+    "The file was replaced or changed while it was shown. Lines are now those of the file that"
     " is there now."
 )
 

@@ -153,7 +153,7 @@ def test_stop_ends_what_is_under_way_and_what_waits(
     cage.parrots[0].may_speak.release(2)
     wait_until(lambda: again.has_ended, "the session is usable after it")
     assert again.tasks[0].text == "four "
-    with pytest.raises(UsageError, match="not known any more"):
+    with pytest.raises(UsageError, match="conversation is lost"):
         runs.stop("another")
     with pytest.raises(UsageError, match="gives no probabilities"):
         runs.rate_tokens(again.id, 0, ["tuned"])

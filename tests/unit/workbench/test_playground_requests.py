@@ -91,7 +91,7 @@ def test_each_model_goes_on_with_its_own_answers(make_workbench: Make) -> None:
         ({"topP": "x"}, "not made of numbers"),
         ({"jobs": ["nobody"]}, "nobody"),
         ({"jobs": ["here-0", "there-0", "x"]}, "room for 2 jobs"),
-        ({"after": "gone"}, "not known any more"),
+        ({"after": "gone"}, "conversation is lost"),
         ({"cases": "../jobs"}, "can't be the name of a set"),
         ({"cases": "none"}, "has no test cases"),
     ],
