@@ -6,6 +6,7 @@ the output exists already; then nothing is written.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -258,8 +259,10 @@ class DatasetTransform:
 def new_output_file(out: Path) -> Iterator[Path]:
     """Yield a temporary path that becomes `out` if the block succeeds.
 
-    Raises UsageError if `out` exists, StoreError if it can't be written.
+    Raises UsageError if `out` exists or its folder does not, StoreError if it can't be written.
     """
+    if not os.path.isdir(out.parent):  # noqa: PTH112  (Path.is_dir raises for a name too long)
+        raise UsageError(f"there is no folder {out.parent}", file=str(out), fix="create it first")
     with as_store_error(f"{out} can't be written", out):
         try:
             with create_file_atomically(out) as temporary:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import tiny
-from label_projects import make_project, tickets
+from label_projects import LABELS, make_project, tickets
 from test_workbench_guard import ask
 from workbench_jobs import falling_curve, make_local_job
 
@@ -111,6 +111,15 @@ def test_a_folder_that_is_none_is_not_written(workbench: Workbench, folder: str)
     if len(folder) < 300:
         assert post(workbench, "/label/tickets/export", out=folder)[0] == 400
     assert post(workbench, "/jobs/here/export", folder=folder)[0] in (400, 409)
+
+
+def test_labels_go_to_a_folder_that_there_is(workbench: Workbench, tmp_path: Path) -> None:
+    project = make_project(workbench.home.path, tickets(3))
+    form = {"person": "ann", "action": "label", "key": project.records.keys[0], "label": LABELS[0]}
+    assert post(workbench, "/label/tickets/save", **form)[0] == 303
+    status, page = post(workbench, "/label/tickets/export", out=str(tmp_path / "none/x.jsonl"))
+    assert status == 400 and "create it first" in page
+    assert post(workbench, "/label/tickets/export", out=str(tmp_path / "x.jsonl"))[0] == 303
 
 
 def test_files_of_a_file_manager_are_no_sweeps(workbench: Workbench) -> None:
