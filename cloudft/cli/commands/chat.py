@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.command import command
+from cloudft.cli.decoding_options import decoding_options
 from cloudft.cli.jobs import open_job, use_inference_profile
 from cloudft.cli.options import (
     Console,
@@ -17,11 +18,11 @@ from cloudft.cli.options import (
     inference_profile_option,
     job_argument,
 )
-from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
 
@@ -35,28 +36,7 @@ if TYPE_CHECKING:
 @job_argument
 @click.option("--system", default="", help="System message of the conversation.")
 @click.option("--base", is_flag=True, help="Show the base model's answers too.")
-@click.option(
-    "--max-new-tokens",
-    type=TOKENS,
-    default=512,
-    show_default=True,
-    help="Maximum tokens of an answer.",
-)
-@click.option(
-    "--temperature",
-    type=FiniteRange(0, 2),
-    default=0.0,
-    show_default=True,
-    help="0 always takes the most likely token (greedy).",
-)
-@click.option(
-    "--top-p",
-    type=FiniteRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Sample from the most likely tokens with this total probability.",
-)
-@click.option("--seed", type=SEED, default=7, show_default=True, help="Seed of the sampling.")
+@decoding_options(512)
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
 )
@@ -67,10 +47,7 @@ def chat_command(
     reference: str,
     system: str,
     base: bool,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    decoding: GenerationConfig,
     yes: bool,
     inference_profile: str | None,
     console: Console,
@@ -82,7 +59,6 @@ def chat_command(
     """
     from cloudft.cli.chat_loop import Chat, read_piped_lines
     from cloudft.evaluate.evaluate_job import open_session
-    from cloudft.inference import GenerationConfig
     from cloudft.jobs.conversation import Conversation, data_format
 
     record, backend, _ = open_job(reference)
@@ -94,7 +70,7 @@ def chat_command(
         chat = Chat(
             session,
             conversation,
-            GenerationConfig(max_new_tokens, temperature, top_p, seed),
+            decoding,
             console,
             format_name=data_format(record),
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.command import command
+from cloudft.cli.decoding_options import decoding_options
 from cloudft.cli.jobs import open_job, use_inference_profile
 from cloudft.cli.options import (
     Console,
@@ -18,11 +19,10 @@ from cloudft.cli.options import (
     inference_profile_option,
     job_argument,
 )
-from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.inference import Answer, Prompt
+    from cloudft.inference import Answer, GenerationConfig, Prompt
     from cloudft.jobs.prompts import GenerationPrompt
 
 
@@ -42,34 +42,7 @@ if TYPE_CHECKING:
     help="Send every record of a file (any format of data.train), and show its own answers too.",
 )
 @click.option("--base", is_flag=True, help="Send the prompts to the base model too.")
-@click.option(
-    "--max-new-tokens",
-    type=TOKENS,
-    default=256,
-    show_default=True,
-    help="Maximum tokens of an answer.",
-)
-@click.option(
-    "--temperature",
-    type=FiniteRange(0, 2),
-    default=0.0,
-    show_default=True,
-    help="0 always takes the most likely token (greedy).",
-)
-@click.option(
-    "--top-p",
-    type=FiniteRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Sample from the most likely tokens with this total probability.",
-)
-@click.option(
-    "--seed",
-    type=SEED,
-    default=7,
-    show_default=True,
-    help="Seed of the sampling, for a temperature above 0.",
-)
+@decoding_options(256)
 @inference_profile_option
 @aws_options
 @console_options
@@ -79,10 +52,7 @@ def generate_command(
     system: str | None,
     file: Path | None,
     base: bool,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    decoding: GenerationConfig,
     inference_profile: str | None,
     console: Console,
 ) -> int:
@@ -91,7 +61,6 @@ def generate_command(
     The prompt is rendered with the chat template that the model was trained with.
     """
     from cloudft.backends.capabilities import SupportsGenerate
-    from cloudft.inference import GenerationConfig
     from cloudft.jobs.prompts import build_prompts
 
     record, backend, _ = open_job(reference)
@@ -104,7 +73,6 @@ def generate_command(
         prompt = sys.stdin.read().rstrip("\n")
     questions = build_prompts(record.customization_type, prompt=prompt, system=system, file=file)
     variants = ["tuned", "base"] if base else ["tuned"]
-    decoding = GenerationConfig(max_new_tokens, temperature, top_p, seed)
     prompts: list[Prompt] = [question.prompt for question in questions]
     console.note(f"{record.id}: answering {len(prompts)} prompt(s) ...")
     answers = _collect_answers(
