@@ -84,6 +84,7 @@ def open_playground(page: Page, running: RunningWorkbench, *, tokens: int = 12) 
 
 def send(page: Page, text: str) -> None:
     page.fill("#prompt", text)
+    page.wait_for_selector("#send:enabled")  # answers before it have ended
     page.keyboard.press("Control+Enter")
 
 
