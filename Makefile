@@ -35,7 +35,7 @@ test-clients: $(VENV)/.dev $(VENV)-clients/.made  ## LangChain, litellm, anthrop
 	env -u CLOUDFT_HOME CLOUDFT_PYTHON=$(CURDIR)/$(BIN)/python \
 	  $(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
-test-trackers: $(VENV)-trackers/.made  ## Servers of MLflow and Trackio, and wandb's files, fed by jobs; some 3 minutes.
+test-trackers: $(VENV)-trackers/.made  ## Servers of MLflow and Trackio, and wandb's files, fed by jobs; some 10 minutes.
 	env -u CLOUDFT_HOME $(VENV)-trackers/bin/python -m pytest -c tests/trackers/pytest.ini tests/trackers
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
