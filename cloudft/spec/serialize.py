@@ -19,6 +19,7 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     Sections that are no part of the job itself are left out.
     """
     apart = {name for name, section in job_sections().items() if not section.is_part_of_job}
+    apart.add("tracking")  # jobs/trackers.py keeps it beside the job
     values: dict[str, Any] = job.spec.model_dump(exclude_unset=True, exclude=apart)
     data = values["data"]
     for name in ("train", "validation", "test"):
@@ -30,7 +31,6 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     for name in ("general", "documents"):
         if evaluate.get(name):
             evaluate[name] = _make_absolute(evaluate[name], job.base_dir)
-    values.pop("tracking", None)  # no part of the job: jobs/trackers.py keeps it beside the job
     values["base_model"] = _make_model_absolute(values["base_model"], job.base_dir)
     for section in job_sections().values():
         given = values.get(section.name) or {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -49,11 +51,22 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
             timeout_graceful_shutdown=SHUTDOWN_S,
         )
         _load_first_page(workbench)
+        logging.getLogger("uvicorn.error").addFilter(hide_exception_text)
         on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             workbench.models.close()
+
+
+def hide_exception_text(record: logging.LogRecord) -> bool:
+    """Keep where an unexpected exception came from, without its text: that may quote a record."""
+    if record.exc_info and record.exc_info[0] is not None:
+        kind, _, trace = record.exc_info
+        where = "".join(traceback.format_tb(trace))
+        record.msg, record.args = f"{record.getMessage().strip()}\n{where}{kind.__name__}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _load_first_page(workbench: Workbench) -> None:

@@ -121,6 +121,18 @@ def test_both_models_stream_and_stop(browser: Browser, workbench: RunningWorkben
         assert page.locator("#turns > li").count() == 2
 
 
+def test_answers_end_when_their_page_is_left(browser: Browser, workbench: RunningWorkbench) -> None:
+    with open_page(browser) as page:
+        open_playground(page, workbench, tokens=4000)
+        with page.expect_response("**/playground/answers") as started:
+            send(page, "Where is parcel 3?")
+        run = started.value.json()["id"]
+        wait_until(lambda: page.locator(".answer > .text").first.text_content(), "first words")
+        page.goto(workbench.url)
+    status, events = workbench.get(f"playground/answers/{run}/live")
+    assert status == 200 and events.count('"finish":"canceled"') == 2
+
+
 def test_tokens_show_their_probability_and_what_else_there_was(
     browser: Browser, workbench: RunningWorkbench
 ) -> None:

@@ -280,6 +280,12 @@ async function stopRun() {
   }
 }
 
+// Nobody can see the answers of a page that was left: none of them is generated, or paid, any more.
+addEventListener("pagehide", () => {
+  if (!current) return;
+  navigator.sendBeacon(address(`/playground/answers/${current.id}/stop`), new URLSearchParams({ form: current.stop }));
+});
+
 async function showPrice() {
   const box = find("#price");
   if (!box) return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from cloudft.storage.home import Home
 from cloudft.workbench.app import build_app
+from cloudft.workbench.server import hide_exception_text
 from cloudft.workbench.workbench import Workbench
 
 HOST = "127.0.0.1:8600"
@@ -98,6 +100,18 @@ def test_a_read_only_workbench_takes_no_form(tmp_path: Path) -> None:
     workbench = Workbench(Home(tmp_path), read_only=True)
     status, _, text = ask(workbench, f"/{workbench.guard.token}/", method="POST")
     assert (status, text) == (403, "this workbench is read-only")
+
+
+def test_the_log_says_where_a_fault_was_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("test-of-the-log")
+    logger.addFilter(hide_exception_text)
+    text = " ".join(("a", "training", "record"))  # the log may show this line
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logger.exception("Exception in ASGI application\n")
+    assert text not in caplog.text
+    assert "ValueError" in caplog.text and "test_workbench_guard.py" in caplog.text
 
 
 def test_a_page_that_is_not_there_says_so(workbench: Workbench) -> None:
