@@ -63,7 +63,7 @@ def result_lines(result: SweepResult, files: Mapping[str, str], folder: Path) ->
     yield ""
     yield from (f"{kind}: {path}" for kind, path in files.items())
     yield f"folder: {folder}"
-    if "jobFile" in files:
+    if "jobFile" in files and result.changes:
         yield f"next: `cloudft submit {files['jobFile']} --wait`, then `cloudft evaluate -`"
 
 
@@ -109,10 +109,12 @@ def plan_lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield f"trials: {value['trials']}{points}, {value['trialsDone']} done" + (
         "" if budget is None else f"; at most {budget:g} minutes of training"
     )
-    yield (
-        f"then {value['seeds']} further seeds for the best {value['repeatBest']} and the job"
-        " file's own values"
-    )
+    seeds, best = value["seeds"], value["repeatBest"]
+    if seeds:
+        yield (
+            f"then {seeds} further seed{'s' * (seeds != 1)} for the best"
+            f"{f' {best}' if best != 1 else ''} and the job file's own values"
+        )
     yield f"score: {value['metric']} of {_held_out(value)}; test data are never used"
     yield f"folder: {value['folder']}"
 

@@ -53,7 +53,7 @@ def measure_importance(
     found = Importance(METHOD, len(scored), needed)
     if len(scored) < needed:
         found.reason = f"{len(scored)} complete trials are too few to say ({needed} are needed)"
-        if len(records) > len(scored):
+        if any(one.outcome == "pruned" for one in records):
             found.reason += "; with `pruning: false` every trial is complete"
     elif len({one.score for one in scored}) == 1:
         found.reason = "all complete trials have the same score"

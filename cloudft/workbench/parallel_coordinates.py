@@ -27,9 +27,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis; `ticks` from its lower end."""
+    """One axis; `label` is its name as short as it is unique, `ticks` are from its lower end."""
 
     name: str
+    label: str
     x: float
     ticks: tuple[Tick, ...]
 
@@ -52,6 +53,7 @@ class ParallelCoordinates:
 
     axes: tuple[Axis, ...] = ()
     lines: tuple[Line, ...] = ()
+    has_best: bool = False
     width: int = WIDTH
     height: int = HEIGHT
     top: int = TOP
@@ -73,9 +75,13 @@ def draw_parallel_coordinates(result: SweepResult) -> ParallelCoordinates:
     scores = sorted(score for _, score, _ in shown)
     count = len(parameters) + 1
     xs = [LEFT + n * (WIDTH - LEFT - RIGHT) / (count - 1) for n in range(count)]
-    axes = [Axis(p.name, x, _ticks(p)) for p, x in zip(parameters, xs, strict=False)]
+    labels = _short_labels([p.name for p in parameters])
+    axes = [
+        Axis(p.name, label, x, _ticks(p))
+        for p, label, x in zip(parameters, labels, xs, strict=False)
+    ]
     low, high = scores[0], scores[-1]
-    axes.append(Axis(result.metric, xs[-1], _score_ticks(low, high)))
+    axes.append(Axis(result.metric, result.metric, xs[-1], _score_ticks(low, high)))
     lines = []
     for one, score, places in sorted(shown, key=lambda each: -each[1]):
         at = (*places, (score - low) / (high - low) if high > low else 0.5)
@@ -88,7 +94,14 @@ def draw_parallel_coordinates(result: SweepResult) -> ParallelCoordinates:
         title = f"trial {trial_name(one.number)}, {one.outcome}: {score:.4f} ({values})"
         scaled = tuple(round(100 * p, 2) for p in at)
         lines.append(Line(one.number, trial_name(one.number), points, css, scaled, title))
-    return ParallelCoordinates(tuple(axes), tuple(lines))
+    has_best = any(line.number == result.best for line in lines)
+    return ParallelCoordinates(tuple(axes), tuple(lines), has_best)
+
+
+def _short_labels(names: Sequence[str]) -> list[str]:
+    """Return the last part of each dotted name; the whole where another name ends alike."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return [end if ends.count(end) == 1 else name for name, end in zip(names, ends, strict=True)]
 
 
 def best_loss(record: TrialRecord) -> float | None:

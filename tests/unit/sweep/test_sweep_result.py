@@ -142,6 +142,8 @@ def test_too_few_complete_trials_say_nothing() -> None:
     importance = measure_importance((DROPOUT, RATE), scored_trials(MIN_TRIALS - 1, pruned=30))
     assert importance.parameters == [] and importance.trials == MIN_TRIALS - 1
     assert "too few to say" in (importance.reason or "") and "pruning" in (importance.reason or "")
+    whole = measure_importance((DROPOUT, RATE), scored_trials(MIN_TRIALS - 1))
+    assert "pruning" not in (whole.reason or ""), "no trial was pruned"
 
 
 def test_equal_scores_say_nothing() -> None:

@@ -156,6 +156,7 @@ def test_lines_lie_on_their_parameters_scale() -> None:
     [line] = [one for one in drawing.lines if one.number == 0]
     assert line.at[:3] == (0.0, 50.0, 100.0)
     assert [axis.name for axis in drawing.axes][-1] == "validation loss"
+    assert all("." not in axis.label for axis in drawing.axes), "long names would overlap"
     assert "best" in next(one for one in drawing.lines if one.number == result.best).css
     stopped = {one.number for one in drawing.lines if "stopped" in one.css}
     assert stopped == {one.number for one in result.trials if one.outcome == "pruned"}
