@@ -64,6 +64,9 @@ class ChatTerminal(Terminal):
 
     def interrupt(self) -> None:
         """Press Ctrl-C: the terminal sends SIGINT to the process in front."""
+        # Python notices one that comes between an echo and its waiting for a key at the next key
+        # only (readline, CPython 3.11); no person is that quick.
+        time.sleep(0.3)
         os.killpg(self.process.pid, signal.SIGINT)
 
 
