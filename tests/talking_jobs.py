@@ -1,4 +1,4 @@
-"""Make a home with a trained job whose base model never stops talking by itself."""
+"""Make a home with a trained job whose models never stop talking by themselves."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ CONTEXT = 4096
 def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     """Train a tiny job of each name, and return the home that they are in."""
     model = tiny.build_model(folder / "model", context=context)
+    _never_end(model)
     home = folder / "home"
     for name in names:
         path = write_job_file(
@@ -32,3 +33,13 @@ def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
             capture_output=True,
         )
     return home
+
+
+def _never_end(model: Path) -> None:
+    """Give the end token the logit 0: among hundreds of random ones it is never the largest."""
+    from safetensors.torch import load_file, save_file
+
+    path = model / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"][tiny.build_tokenizer().eos_token_id] = 0
+    save_file(weights, path, metadata={"format": "pt"})

@@ -64,10 +64,16 @@ class ChatTerminal(Terminal):
 
     def interrupt(self) -> None:
         """Press Ctrl-C: the terminal sends SIGINT to the process in front."""
-        # Python notices one that comes between an echo and its waiting for a key at the next key
-        # only (readline, CPython 3.11); no person is that quick.
-        time.sleep(0.3)
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def interrupt_typing(self) -> None:
+        """Press Ctrl-C while a key is waited for.
+
+        Python notices a signal that comes between an echo and that at the next key only (readline,
+        CPython 3.11); no person is that quick.
+        """
+        time.sleep(0.3)
+        self.interrupt()
 
 
 def test_a_conversation_on_a_terminal(chat_home: Path, cli: Cli, tmp_path: Path) -> None:
@@ -112,18 +118,18 @@ def test_control_c_stops_the_answer_and_then_the_program(chat_home: Path) -> Non
     terminal = ChatTerminal("chat", "talker", "--base", "--max-new-tokens", "4000", "-v")
     terminal.read_until("you> ")
     terminal.type("Where is parcel 3?\n")
-    terminal.read_until("base> .{20}")
+    terminal.read_until("tuned> .{20}")
     started = time.monotonic()
     terminal.interrupt()
-    terminal.read_until(r"base: \d+ tokens, .*canceled\s+you> \Z")
+    terminal.read_until(r"tuned: \d+ tokens, .*canceled\s+you> \Z")
     assert time.monotonic() - started < 5
     terminal.type("half a li")
     terminal.read_until("half a li")
-    terminal.interrupt()
+    terminal.interrupt_typing()
     terminal.read_until(r"half a li(\^C)?\s+you> \Z")
     terminal.ask("/base", "only the tuned")
     assert "tuned> " in terminal.ask("Still there?", "tuned: ")
-    terminal.interrupt()
+    terminal.interrupt_typing()
     assert terminal.end() == 130
     assert "Traceback" not in terminal.screen
 
