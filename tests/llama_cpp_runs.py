@@ -48,8 +48,8 @@ def run_llama_cpp(
     vocabulary: int = 0,
     request: dict[str, Any] | None = None,
 ) -> LlamaCppRun:
-    """Load `path` and return what was asked for. `request` has more settings of a completion."""
-    asked = {
+    """Load `path`, run the prompts and return the answers. `request` has more settings of a completion."""
+    order = {
         "path": str(path),
         "prompts": [list(prompt) for prompt in prompts],
         "new_tokens": new_tokens,
@@ -60,7 +60,7 @@ def run_llama_cpp(
     }
     found = subprocess.run(
         [sys.executable, __file__],
-        input=json.dumps(asked),
+        input=json.dumps(order),
         capture_output=True,
         text=True,
         timeout=300,
@@ -76,10 +76,10 @@ def run_llama_cpp(
 def main() -> None:
     """Serve the file, and send the requests."""
     xllamacpp: Any = importlib.import_module("xllamacpp")
-    asked = json.load(sys.stdin)
+    order = json.load(sys.stdin)
     settings = xllamacpp.CommonParams()
-    settings.model.path = asked["path"]
-    settings.n_ctx = asked.get("context", 512)
+    settings.model.path = order["path"]
+    settings.n_ctx = order.get("context", 512)
     settings.n_parallel = 1
     settings.cpuparams.n_threads = 1
     settings.warmup = False
@@ -96,24 +96,24 @@ def main() -> None:
         return json.loads(urllib.request.urlopen(sent).read())
 
     run: dict[str, Any] = {"answers": [], "log_probabilities": [], "stops": []}
-    for prompt in asked["prompts"]:
-        body = {"prompt": prompt, "n_predict": asked["new_tokens"], "return_tokens": True}
-        body |= {"n_probs": asked["vocabulary"], "cache_prompt": False} | asked["request"]
+    for prompt in order["prompts"]:
+        body = {"prompt": prompt, "n_predict": order["new_tokens"], "return_tokens": True}
+        body |= {"n_probs": order["vocabulary"], "cache_prompt": False} | order["request"]
         answer = send("/completion", body)
         run["answers"].append(answer["tokens"])
         run["stops"].append(answer["stop_type"])
         run["log_probabilities"].append(
             [
-                _by_id(step["top_logprobs"], asked["vocabulary"])
+                _by_id(step["top_logprobs"], order["vocabulary"])
                 for step in answer.get("completion_probabilities", [])
             ]
         )
     run["tokens"] = [
         send("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
-        for text in asked["texts"]
+        for text in order["texts"]
     ]
     run["rendered"] = [
-        send("/apply-template", {"messages": chat})["prompt"] for chat in asked["chats"]
+        send("/apply-template", {"messages": chat})["prompt"] for chat in order["chats"]
     ]
     run["properties"] = send("/props")
     sys.stdout.write("\nRUN " + json.dumps(run))

@@ -111,7 +111,7 @@ def test_each_pre_tokenizer_is_found_and_splits_so(
     assert name == ("llama-bpe" if known.name == "dbrx" else known.name)
 
 
-def test_probe_tells_all_pre_tokenizers_apart() -> None:
+def test_probe_separates_all_pre_tokenizers() -> None:
     for one, other in itertools.combinations(KNOWN, 2):
         same = one.build().pre_tokenize_str(PROBE) == other.build().pre_tokenize_str(PROBE)
         assert not same or one.whole_words != other.whole_words
