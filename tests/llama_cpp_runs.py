@@ -48,7 +48,10 @@ def run_llama_cpp(
     vocabulary: int = 0,
     request: dict[str, Any] | None = None,
 ) -> LlamaCppRun:
-    """Load `path`, run the prompts and return the answers. `request` has more settings of a completion."""
+    """Load `path`, run the prompts and return the answers.
+
+    `request` has more settings of a completion; greedy decoding if it is not given.
+    """
     order = {
         "path": str(path),
         "prompts": [list(prompt) for prompt in prompts],

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 WHOLE_CONTEXT = -1
-"""How far back repetitions count: transformers counts all tokens, llama.cpp 64 unless a file says so."""
+"""How far back repetitions count: in transformers all tokens, in llama.cpp 64 by default."""
 
 
 def write_special_tokens(
