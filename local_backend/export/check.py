@@ -14,6 +14,7 @@ from typing import Any
 
 from local_backend.errors import TrainerError
 from local_backend.export.features import find_features
+from local_backend.export.gguf_check import check_gguf
 from local_backend.export.options import ExportOptions
 from local_backend.export.rules import (
     JOB_FILE_WORDS,
@@ -36,9 +37,10 @@ def check_exports(request: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         options = ExportOptions(form, runtime, context=request["context"])
         try:
             files = read_model_files(source, planned_adapter(request, form, source))
-            notes = check_export(
-                limit_context(files, options.context, JOB_FILE_WORDS), options, JOB_FILE_WORDS
-            )
+            files = limit_context(files, options.context, JOB_FILE_WORDS)
+            notes = check_export(files, options, JOB_FILE_WORDS)
+            if form == "gguf":
+                check_gguf(files)
         except TrainerError as error:
             yield _finding(runtime, "error", error.message, error.fix or "")
             continue

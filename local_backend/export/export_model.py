@@ -11,12 +11,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from local_backend.atomic_folders import atomic_folder
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
 from local_backend.export.adapter import check_base, write_adapter
 from local_backend.export.features import ModelFiles
+from local_backend.export.gguf_check import check_gguf
+from local_backend.export.gguf_folder import write_gguf_folder
 from local_backend.export.merged import write_merged
 from local_backend.export.options import ExportOptions
 from local_backend.export.proof import Proof
@@ -39,6 +42,7 @@ DISK_REMEDY = "free some space there, or name a folder on another disk."
 WRITERS: dict[str, Callable[[TunedModel, Path, ExportOptions], Proof]] = {
     "merged": write_merged,
     "adapter": write_adapter,
+    "gguf": write_gguf_folder,
     "mlx": write_merged,  # mlx-lm reads the same files; the rules keep out what it would drop
 }
 
@@ -80,7 +84,7 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
                 **proof,
                 "runtime": options.runtime,
                 "run": run_command(options, files),
-                "notes": notes,
+                "notes": [*notes, *summary_notes(proof)],
                 "readOtherwise": read_otherwise(files, options.format),
                 "madeFrom": find_origin(tuned),
                 "files": file_digests(temporary),
@@ -90,6 +94,12 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
     except FileExistsError as error:
         raise exists_error(out) from error
     return record
+
+
+def summary_notes(proof: Proof) -> list[str]:
+    """Return what a GGUF file can't hold, as sentences; nothing for the other formats."""
+    summary: Any = proof.get("gguf")
+    return list(summary["notes"]) if summary else []
 
 
 def check_options(job_dir: JobDir, options: ExportOptions) -> tuple[ModelFiles, list[str]]:
@@ -102,6 +112,8 @@ def check_options(job_dir: JobDir, options: ExportOptions) -> tuple[ModelFiles, 
         adapter = json.loads((tuned / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     whole = str(tuned) if settings.method == "full" else base
     files = limit_context(read_model_files(whole, adapter), options.context)
+    if options.format == "gguf":
+        check_gguf(files)
     return files, [note.text for note in check_export(files, options)]
 
 

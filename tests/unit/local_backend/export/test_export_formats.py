@@ -136,3 +136,39 @@ def test_a_shorter_context_is_written_where_readers_look(tuned: TrainerRun, tmp_
     assert read(out / "tokenizer_config.json")["model_max_length"] == 64
     with pytest.raises(TrainerError, match="was made for"):
         export_model(JobDir(tuned.path), tmp_path / "long", ExportOptions(context=10**6))
+
+
+def test_a_gguf_file_is_made_of_the_proven_model_and_is_alone_in_its_folder(
+    tuned: TrainerRun, tmp_path: Path
+) -> None:
+    from gguf import GGUFReader
+
+    out = tmp_path / "out"
+    options = ExportOptions("gguf", "llama.cpp", quantization="q8_0")
+    proof = export_model(JobDir(tuned.path), out, options)
+    assert sorted(path.name for path in out.iterdir()) == [PROOF, "model.gguf"]
+    written = read(out / PROOF)
+    assert written["quantization"] == "q8_0" and written["gguf"]["architecture"] == "llama"
+    assert written["equalGreedyAnswers"] == 8 and written["dtype"] == "float32"
+    assert proof["run"] == "llama-server -m DIR/model.gguf"
+    fields = GGUFReader(out / "model.gguf").fields
+    assert fields["general.name"].contents() == "tiny-tuned"
+    assert fields["tokenizer.chat_template"].contents()
+
+
+def test_a_model_that_can_not_be_a_gguf_file_is_refused_before_it_is_loaded(
+    tuned: TrainerRun, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(job_dir: JobDir) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("local_backend.export.export_model.load_tuned_model", refused)
+    path = tiny_model / "config.json"
+    config = path.read_text()
+    try:
+        path.write_text(json.dumps(json.loads(config) | {"hidden_act": "relu"}))
+        with pytest.raises(TrainerError, match="the activation 'relu'"):
+            export_model(JobDir(tuned.path), tmp_path / "out", ExportOptions("gguf", "ollama"))
+    finally:
+        path.write_text(config)
+    assert not (tmp_path / "out").exists()
