@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.held_out import HeldOutData
     from cloudft.evaluate.results import DiagnosticResult, Evaluation, EvaluationWarning
     from cloudft.inference import GenerationConfig
+    from cloudft.runtimes.engines import EngineChoice
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
@@ -44,6 +45,8 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     "  cloudft evaluate ticket-router --batch --inference-profile us\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json\n"
+    "  cloudft evaluate ticket-router --engine llama.cpp\n"
+    "  cloudft evaluate ticket-router --engine openai:http://127.0.0.1:8000/v1\n"
     "  cloudft evaluate ticket-router --bedrock-job --metrics Correctness,Helpfulness",
 )
 @job_argument
@@ -94,6 +97,24 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with YAML files of your own lm-eval tasks.",
 )
+@click.option(
+    "--engine",
+    metavar="NAME",
+    help="What answers for the tuned model: vllm or llama.cpp, started on the job's export, or a"
+    " server: openai:http://HOST:PORT/v1",
+)
+@click.option("--engine-model", metavar="NAME", help="The tuned model's name on the server.")
+@click.option(
+    "--engine-base",
+    metavar="NAME",
+    help="The base model's name there; default: the job's own backend answers for it.",
+)
+@click.option(
+    "--engine-dir",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="DIR",
+    help="An exported model to start the engine on, instead of exporting the job's.",
+)
 @judge_options
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
@@ -114,6 +135,10 @@ def evaluate_command(
     curve: bool,
     suites: tuple[str, ...],
     suite_path: Path | None,
+    engine: str | None,
+    engine_model: str | None,
+    engine_base: str | None,
+    engine_dir: Path | None,
     judge: JudgeOptions | None,
     yes: bool,
     inference_profile: str | None,
@@ -123,6 +148,8 @@ def evaluate_command(
 
     Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
     a significance test. Answers are cached: a second run, also after Ctrl-C, adds new ones only.
+    With --engine, what runs the model elsewhere answers for it, and the same scorer judges it; a
+    server's API key is read from CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY.
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
@@ -131,6 +158,9 @@ def evaluate_command(
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
+    chosen = _choose_engine(record, (engine, engine_model, engine_base, engine_dir))
+    if chosen is not None and (answers or batches or suites):
+        raise click.UsageError("--engine can't be combined with --answers, --batch or --suite")
     use_inference_profile(backend, inference_profile, console)
     held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
     judging.check_records(record, backend, held, judge)
@@ -138,7 +168,9 @@ def evaluate_command(
     early = list(evaluate_job.find_data_warnings(held))
     _print_warnings(early, console)
     diagnostics = DiagnosticOptions(not quick, not quick, consistency)
-    options = evaluate_job.EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics)
+    options = evaluate_job.EvaluationOptions(
+        task, max_new_tokens, answers, batches, diagnostics, chosen
+    )
     if judge is not None and judge.dry_run:
         judging.show_plan(record, backend, held, options, judge, console)
         return 0
@@ -160,6 +192,25 @@ def evaluate_command(
     )
     _save_and_print(record, evaluation, console, early)
     return 0
+
+
+def _choose_engine(
+    record: JobRecord, options: tuple[str | None, str | None, str | None, Path | None]
+) -> EngineChoice | None:
+    """Return what answers instead of the job's own backend, None without --engine.
+
+    Raise UsageError for options that don't fit, and for a job that no server can evaluate.
+    """
+    from cloudft.evaluate.evaluate_job import check_engine_task
+    from cloudft.runtimes.engines import parse_engine
+
+    engine, *more = options
+    if engine is None:
+        if any(more):
+            raise click.UsageError("--engine-model, --engine-base and --engine-dir need --engine")
+        return None
+    check_engine_task(record)
+    return parse_engine(engine, *options[1:])
 
 
 def _is_billed(
@@ -294,11 +345,15 @@ def _price_text(
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the evaluation as text."""
     from cloudft.cli.output import format_table
+    from cloudft.evaluate.results import describe_engine
 
     title = (
         f"{evaluation['job']}: base and tuned model on {evaluation['n']} held-out records"
         f" ({evaluation['task']})"
     )
+    engine = describe_engine(evaluation)  # type: ignore[arg-type]
+    if engine is not None:
+        title += f"\nThe tuned model was answered for by {engine}."
     parts = [
         title,
         format_table(_metric_header(evaluation), metric_table_rows(evaluation)),
@@ -378,9 +433,10 @@ def _earlier_rows(earlier: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]
 
     for one in earlier:
         files = ", ".join(Path(file).name for file in one["data"].get("files", ()))
+        by = f" by {one['engine']}" if one.get("engine") else ""
         yield (
             (one["evaluatedAt"] or "")[:10],
-            files or one["data"]["role"],
+            (files or one["data"]["role"]) + by,
             one["n"],
             metric_label(one["metric"]),
             format_number(one["base"]),
