@@ -15,6 +15,7 @@ from cloudft.backends.capabilities import (
     SupportsExport,
     SupportsInference,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.catalogue import is_preference, is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, reward_scores, supervised
@@ -110,13 +111,13 @@ def open_models(
         return open_session(record, backend, batches=options.batches)
     check_engine_task(record)
 
-    def export(folder: Path, runtime: str) -> object:
+    def export(folder: Path, how: ExportOptions) -> object:
         if not isinstance(backend, SupportsExport):
             raise UsageError(
                 f"a job on {record.backend} has no weights to export",
                 fix="serve the model yourself and name its address: --engine openai:URL",
             )
-        return backend.export(record.backend_job_id or record.id, folder, "float32")
+        return backend.export(record.backend_job_id or record.id, folder, how)
 
     return open_engine_session(
         options.engine, record, home, lambda: open_session(record, backend), export

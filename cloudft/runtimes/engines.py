@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudft.backends.export_options import ExportOptions
 from cloudft.errors import UsageError
 from cloudft.inference import InferenceSession
 from cloudft.runtimes.launch import (
@@ -28,12 +29,15 @@ from cloudft.storage.store import JobRecord
 
 OPENAI = "openai"
 SCRATCH_PREFIX = ".engine-"
-EXPORT_RUNTIMES = {VLLM: "vllm", LLAMA_CPP: "llama.cpp"}
-"""Engine -> the runtime that its export is written for."""
+EXPORTS = {
+    VLLM: ExportOptions(runtime="vllm"),
+    LLAMA_CPP: ExportOptions(format="gguf", runtime="llama.cpp"),
+}
+"""Engine -> how the job's model is exported for it: unrounded."""
 BLOCK = 1 << 20
 
-Exporter = Callable[[Path, str], object]
-"""Writes the job's model to a new folder, for a runtime."""
+Exporter = Callable[[Path, ExportOptions], object]
+"""Writes the job's model to a new folder."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def open_engine_session(
             with as_store_error("the model can't be exported", home.path):
                 scratch = stack.enter_context(scratch_folder(home.path, SCRATCH_PREFIX))
             folder = scratch / "model"
-            export(folder, EXPORT_RUNTIMES[choice.engine])
+            export(folder, EXPORTS[choice.engine])
         server, version = stack.enter_context(started_server(choice.engine, folder))
         found = find_served_model(server, MODEL_NAME)
         files = [find_gguf(folder)] if choice.engine == LLAMA_CPP else _model_files(folder)
