@@ -1,9 +1,9 @@
 """A stand-in of the Hugging Face Hub's HTTP API, which keeps repositories and their bytes on disk.
 
-It has what huggingface_hub 2.4 calls to push and to load a model: whoami, create, preupload, the LFS
-batch and its uploads, commits, branches, and files by revision. Xet needs a service of its own: the
-clients run with HF_HUB_DISABLE_XET=1, which makes them upload by LFS. A commit is refused where the
-Hub refuses it: without a token, for another parent, or for a large file that was not uploaded.
+It has what huggingface_hub 2.4 calls to push and to load a model: whoami, create, preupload, the
+LFS batch and its uploads, commits, branches, and files by revision. Xet needs a service of its own:
+the clients run with HF_HUB_DISABLE_XET=1, which makes them upload by LFS. A commit is refused where
+the Hub refuses it: without a token, for another parent, or for a large file that is not there.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class HubStandIn:
         }
 
     def create(self, repo_id: str, *, private: bool) -> None:
-        first = self._commit_object(None, "initial commit", {".gitattributes": self._put(ATTRIBUTES)})
+        first = self._commit_object(
+            None, "initial commit", {".gitattributes": self._put(ATTRIBUTES)}
+        )
         self.repositories[repo_id] = {"private": private, "branches": {"main": [first]}}
 
     def _put(self, content: bytes, *, large: bool = False) -> dict[str, Any]:
@@ -90,7 +92,9 @@ class HubStandIn:
 
     def entry(self, sha256: str, size: int, *, large: bool) -> dict[str, Any]:
         if large:
-            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+            pointer = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+            )
             return {"sha256": sha256, "size": size, "lfs": True, "oid": git_oid(pointer.encode())}
         content = (self.objects / sha256).read_bytes()
         return {"sha256": sha256, "size": size, "lfs": False, "oid": git_oid(content)}
