@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class BaseModel:
     sha256: str | None = None
     context: int | None = None
     parameters: int | None = None
+    architecture: str | None = None
     job: str | None = None
 
 
@@ -68,6 +70,7 @@ def _from_catalogue(name: str, model: Model) -> BaseModel:
         license=license,
         context=model.context,
         parameters=model.parameters,
+        architecture=next(filter(None, map(_architecture, model.folders)), None),
         job=next((one.job for one in model.weights if one.kind == "job"), None),
     )
 
@@ -79,6 +82,15 @@ def _hub_id(weights: tuple[Weights, ...]) -> str | None:
         if found:
             return found
     return None
+
+
+def _architecture(folder: Path) -> str | None:
+    """Return the class of the model in a folder, by its configuration."""
+    try:
+        named = json.loads((folder / "config.json").read_bytes())["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def _title(name: str) -> str:

@@ -321,3 +321,22 @@ def _interval(
     if value is None or not scores or abs(sum(scores) / len(scores) - value) > 1e-6:
         return None
     return mean_interval(scores)
+
+
+def describe_limits(facts: ModelFacts) -> list[str]:
+    """Return what the evaluation does not show, and what the model was not made for."""
+    found = facts.evaluation
+    if found is None:
+        limits = ["Nothing is known about how well it answers: it was not evaluated."]
+    else:
+        limits = [
+            f"The scores are of {found.records} records of one task. They say nothing about other"
+            " tasks, other languages, or about safety, bias and truth of the answers.",
+            *found.warnings,
+            *found.findings,
+        ]
+    records = sum(one.records for one in facts.data if one.role == "train")
+    limits.append(f"It was tuned on {records:,} records; the base's own limits remain.")
+    if facts.context:
+        limits.append(f"It was trained on texts of up to {facts.context:,} tokens.")
+    return limits

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cloudft.errors import UsageError
-from cloudft.publishing.facts import EvaluationFacts, ModelFacts, Score
+from cloudft.publishing.facts import EvaluationFacts, ModelFacts, Score, describe_limits
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -235,23 +235,7 @@ def _scores(found: EvaluationFacts | None) -> list[str]:
 
 
 def _limits(facts: ModelFacts) -> list[str]:
-    """Return what the evaluation does not show."""
-    lines = ["## Limits", ""]
-    found = facts.evaluation
-    if found is None:
-        lines.append("- Nothing is known about how well it answers: it was not evaluated.")
-    else:
-        lines.append(
-            f"- The scores are of {found.records} records of one task. They say nothing about other"
-            " tasks, other languages, or about safety, bias and truth of the answers."
-        )
-        lines += [f"- {warning}" for warning in found.warnings]
-        lines += [f"- {_plain(finding)}" for finding in found.findings]
-    records = sum(one.records for one in facts.data if one.role == "train")
-    lines.append(f"- It was tuned on {records:,} records; the base's own limits remain.")
-    if facts.context:
-        lines.append(f"- It was trained on texts of up to {facts.context:,} tokens.")
-    return lines
+    return ["## Limits", "", *(f"- {_plain(limit)}" for limit in describe_limits(facts))]
 
 
 def _training(facts: ModelFacts) -> list[str]:

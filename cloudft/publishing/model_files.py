@@ -69,6 +69,15 @@ def list_model_files(
     return files
 
 
+def hash_folder(folder: Path) -> list[ModelFile]:
+    """Return the files in a folder with their digests, whatever they hold; none without it."""
+    return [
+        _read(path, path.relative_to(folder).as_posix(), (), is_published=False)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
 def _check_name(path: Path, name: str) -> None:
     if path.is_symlink():
         raise UsageError(f"{name} is a link", file=str(path), fix="replace it by the file itself.")
@@ -80,14 +89,17 @@ def _check_name(path: Path, name: str) -> None:
         )
 
 
-def _read(path: Path, name: str, private: Sequence[bytes]) -> ModelFile:
+def _read(
+    path: Path, name: str, private: Sequence[bytes], *, is_published: bool = True
+) -> ModelFile:
     """Return a file's digests. Raise UsageError where it holds something private."""
     size = path.stat().st_size
     sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     for block, searched in _blocks(path):
         sha256.update(block)
         git.update(block)
-        _check_content(path, name, searched, private)
+        if is_published:
+            _check_content(path, name, searched, private)
     return ModelFile(name, path, size, sha256.hexdigest(), git.hexdigest())
 
 

@@ -70,11 +70,23 @@ class RuntimeSession(InferenceSession):
     def _generate_served(
         self, requests: Sequence[tuple[int, str, Prompt]], decoding: GenerationConfig
     ) -> Iterator[Answer]:
+        """Yield the answers. After an error, those that were under way come before it is raised."""
         pool = ThreadPoolExecutor(CONCURRENCY)
+        failure: BaseException | None = None
         try:
             running = [pool.submit(self._answer, *request, decoding) for request in requests]
             for done in as_completed(running):
-                yield done.result()
+                if done.cancelled():
+                    continue
+                error = done.exception()
+                if error is None:
+                    yield done.result()
+                elif failure is None:
+                    failure = error
+                    for waiting in running:
+                        waiting.cancel()
+            if failure is not None:
+                raise failure
         finally:
             # After an error or Ctrl-C, what has not been sent yet is not sent.
             pool.shutdown(wait=True, cancel_futures=True)
