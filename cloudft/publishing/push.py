@@ -56,7 +56,8 @@ def prepare_model(
     files = list_model_files(folder, private, data, replaced)
     if not any(file.name.endswith(WEIGHTS) for file in files):
         raise UsageError(
-            f"{folder} has no weights", fix="name a folder that `cloudft export` has written."
+            f"{folder} has no weights",
+            fix="name a folder that `cloudft export JOB DIR` has written.",
         )
     names = [file.name for file in files]
     card = render_model_card(facts, CardOptions(hub_id, format, names, _read_json(folder / PROOF)))
@@ -73,7 +74,7 @@ def find_format(folder: Path) -> str:
     """Return the format of an exported model, by its files. Raise UsageError for none."""
     if not folder.is_dir():
         raise UsageError(
-            f"{folder} is no folder", fix="name a folder that `cloudft export` has written."
+            f"{folder} is no folder", fix="name a folder that `cloudft export JOB DIR` has written."
         )
     if (folder / ADAPTER_CONFIG).is_file():
         return ADAPTER

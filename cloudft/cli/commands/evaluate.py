@@ -10,6 +10,7 @@ import click
 
 from cloudft.cli import judging
 from cloudft.cli.command import command
+from cloudft.cli.engine_options import engine_options
 from cloudft.cli.jobs import follow_job, open_job, use_inference_profile
 from cloudft.cli.judging import JudgeOptions, judge_options
 from cloudft.cli.number_format import format_interval, format_number, format_signed
@@ -97,24 +98,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with YAML files of your own lm-eval tasks.",
 )
-@click.option(
-    "--engine",
-    metavar="NAME",
-    help="What answers for the tuned model: vllm or llama.cpp, started on the job's export, or a"
-    " server: openai:http://HOST:PORT/v1",
-)
-@click.option("--engine-model", metavar="NAME", help="The tuned model's name on the server.")
-@click.option(
-    "--engine-base",
-    metavar="NAME",
-    help="The base model's name there; default: the job's own backend answers for it.",
-)
-@click.option(
-    "--engine-dir",
-    type=click.Path(path_type=Path, exists=True),
-    metavar="DIR",
-    help="An exported model to start the engine on, instead of exporting the job's.",
-)
+@engine_options
 @judge_options
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
@@ -135,10 +119,7 @@ def evaluate_command(
     curve: bool,
     suites: tuple[str, ...],
     suite_path: Path | None,
-    engine: str | None,
-    engine_model: str | None,
-    engine_base: str | None,
-    engine_dir: Path | None,
+    engine: EngineChoice | None,
     judge: JudgeOptions | None,
     yes: bool,
     inference_profile: str | None,
@@ -148,19 +129,19 @@ def evaluate_command(
 
     Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
     a significance test. Answers are cached: a second run, also after Ctrl-C, adds new ones only.
-    With --engine, what runs the model elsewhere answers for it, and the same scorer judges it; a
-    server's API key is read from CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY.
+    With --engine another runtime answers for the tuned model, and the same scorer judges it; the
+    API key of a server is read from CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY.
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
+    from cloudft.evaluate.evaluate_job import EvaluationOptions
     from cloudft.evaluate.held_out import load_held_out_data
     from cloudft.evaluate.lm_eval import parse_suite_names, run_suites
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
-    chosen = _choose_engine(record, (engine, engine_model, engine_base, engine_dir))
-    if chosen is not None and (answers or batches or suites):
-        raise click.UsageError("--engine can't be combined with --answers, --batch or --suite")
+    if engine is not None:
+        evaluate_job.check_engine_task(record)
     use_inference_profile(backend, inference_profile, console)
     held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
     judging.check_records(record, backend, held, judge)
@@ -168,9 +149,7 @@ def evaluate_command(
     early = list(evaluate_job.find_data_warnings(held))
     _print_warnings(early, console)
     diagnostics = DiagnosticOptions(not quick, not quick, consistency)
-    options = evaluate_job.EvaluationOptions(
-        task, max_new_tokens, answers, batches, diagnostics, chosen
-    )
+    options = EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics, engine)
     if judge is not None and judge.dry_run:
         judging.show_plan(record, backend, held, options, judge, console)
         return 0
@@ -192,25 +171,6 @@ def evaluate_command(
     )
     _save_and_print(record, evaluation, console, early)
     return 0
-
-
-def _choose_engine(
-    record: JobRecord, options: tuple[str | None, str | None, str | None, Path | None]
-) -> EngineChoice | None:
-    """Return what answers instead of the job's own backend, None without --engine.
-
-    Raise UsageError for options that don't fit, and for a job that no server can evaluate.
-    """
-    from cloudft.evaluate.evaluate_job import check_engine_task
-    from cloudft.runtimes.engines import parse_engine
-
-    engine, *more = options
-    if engine is None:
-        if any(more):
-            raise click.UsageError("--engine-model, --engine-base and --engine-dir need --engine")
-        return None
-    check_engine_task(record)
-    return parse_engine(engine, *options[1:])
 
 
 def _is_billed(

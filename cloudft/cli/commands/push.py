@@ -46,7 +46,7 @@ SCRATCH_PREFIX = ".push-"
     type=click.Choice(["merged", "adapter", "gguf"]),
     default="merged",
     show_default=True,
-    help="What is exported and pushed, as `cloudft export` writes it.",
+    help="What is exported and pushed.",
 )
 @click.option(
     "--from",
