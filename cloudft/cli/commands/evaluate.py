@@ -129,8 +129,7 @@ def evaluate_command(
 
     Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
     a significance test. Answers are cached: a second run, also after Ctrl-C, adds new ones only.
-    With --engine another runtime answers for the tuned model, and the same scorer judges it; the
-    API key of a server is read from CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY.
+    With --engine another runtime answers (API key: CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY).
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
@@ -140,14 +139,11 @@ def evaluate_command(
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
-    if engine is not None:
-        evaluate_job.check_engine_task(record)
     use_inference_profile(backend, inference_profile, console)
     held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
     judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
-    early = list(evaluate_job.find_data_warnings(held))
-    _print_warnings(early, console)
+    _print_warnings(early := list(evaluate_job.find_data_warnings(held)), console)
     diagnostics = DiagnosticOptions(not quick, not quick, consistency)
     options = EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics, engine)
     if judge is not None and judge.dry_run:
@@ -155,8 +151,7 @@ def evaluate_command(
         return 0
     if _is_billed(record, backend, home, held, options, judge):
         judging.check_jobs(record, backend, held, judge)
-        config = evaluate_job.job_generation_config(record, held, max_new_tokens)
-        confirm_cost(record, held, config, yes, console, batches=batches, profile=inference_profile)
+        _confirm_answers(record, held, options, inference_profile, yes, console)
     with task_progress(console) as bars:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, bars)
         if suites:
@@ -164,13 +159,28 @@ def evaluate_command(
                 record, backend, suites, include=suite_path, limit=limit, progress=bars
             )
         if curve:
-            data_result = _run_learning_curve(record, backend, home, held, bars, console)
-            evaluation["pitfalls"]["data"] = data_result
+            found = _run_learning_curve(record, backend, home, held, bars, console)
+            evaluation["pitfalls"]["data"] = found
     evaluation = judging.judge_evaluation(
         record, backend, held, evaluation, judge, console, yes=yes
     )
     _save_and_print(record, evaluation, console, early)
     return 0
+
+
+def _confirm_answers(
+    record: JobRecord,
+    held: HeldOutData,
+    options: EvaluationOptions,
+    profile: str | None,
+    yes: bool,
+    console: Console,
+) -> None:
+    """Print the price of the answers, and confirm. Raise click.Abort."""
+    from cloudft.evaluate.evaluate_job import job_generation_config
+
+    config = job_generation_config(record, held, options.max_new_tokens)
+    confirm_cost(record, held, config, yes, console, batches=options.batches, profile=profile)
 
 
 def _is_billed(
