@@ -107,6 +107,7 @@ class AccessMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
+            exchange.was_canceled = False
             where = "".join(traceback.format_tb(error.__traceback__))
             LOG.error("request %s failed\n%s%s", exchange.request_id, where, type(error).__name__)
             if exchange.status:  # the response has begun, and can only be cut off

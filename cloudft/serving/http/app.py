@@ -45,8 +45,9 @@ class OpenAIServer:
 
     async def create_chat_completion(self, request: Request) -> Response:
         """Answer a conversation."""
+        exchange_of(request.scope).operation = CHAT
         body = parse_chat(await _read_body(request))
-        model = self._find_model(request, CHAT, body.model)
+        model = self._find_model(request, body.model)
         wanted = make_chat_request(body, model)
         run = AnswerRun(self.engine, model)
         run.start(wanted.requests)
@@ -56,8 +57,9 @@ class OpenAIServer:
 
     async def create_completion(self, request: Request) -> Response:
         """Continue texts."""
+        exchange_of(request.scope).operation = TEXT
         body = parse_completion(await _read_body(request))
-        model = self._find_model(request, TEXT, body.model)
+        model = self._find_model(request, body.model)
         wanted = make_completion_request(body, model)
         run = AnswerRun(self.engine, model)
         run.start(wanted.requests)
@@ -65,14 +67,12 @@ class OpenAIServer:
             return StreamResponse(run, self.metrics, CompletionStream(wanted))
         return WholeResponse(run, self.metrics, WholeCompletion(wanted))
 
-    def _find_model(self, request: Request, operation: str, name: str) -> EngineModel:
-        """Return the model that a body names. Raise ApiError."""
-        exchange = exchange_of(request.scope)
-        exchange.operation = operation
+    def _find_model(self, request: Request, name: str) -> EngineModel:
+        """Return the model that a request names. Raise ApiError."""
         models = {model.name: model for model in self.engine.models}
         if name not in models:
             raise model_not_found(name, list(models))
-        exchange.model = name
+        exchange_of(request.scope).model = name
         return models[name]
 
     async def list_models(self, request: Request) -> Response:
@@ -82,11 +82,7 @@ class OpenAIServer:
 
     async def retrieve_model(self, request: Request) -> Response:
         """Return one model."""
-        models = {model.name: model for model in self.engine.models}
-        name = request.path_params["name"]
-        if name not in models:
-            raise model_not_found(name, list(models))
-        return _json(self._card(models[name]))
+        return _json(self._card(self._find_model(request, request.path_params["name"])))
 
     def _card(self, model: EngineModel) -> dict[str, Any]:
         """Return a model as OpenAI's API describes it; `max_model_len` is vLLM's."""

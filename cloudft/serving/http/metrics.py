@@ -42,7 +42,7 @@ class ServerMetrics:
 
     def __init__(self, engine: Engine) -> None:
         # The time at which each series began would double their number.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(engine))
         ProcessCollector(registry=self.registry)

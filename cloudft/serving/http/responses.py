@@ -63,13 +63,13 @@ class _AnswerResponse(Response):
         """Write the response. Raise ApiError before it begins."""
         exchange = exchange_of(scope)
         exchange.was_canceled = True  # unless the response is written to its end
-        errors: list[ApiError] = []
+        errors: list[Exception] = []
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(_cancel_when_left, receive, group.cancel_scope)
                 try:
                     await self.write(exchange, scope, receive, send)
-                except ApiError as error:  # a task group would wrap it
+                except Exception as error:  # the task group would wrap it
                     errors.append(error)
                 exchange.was_canceled = False
                 group.cancel_scope.cancel()
