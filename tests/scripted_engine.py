@@ -60,6 +60,12 @@ class ScriptedEngine(Engine):
     canceled: list[str] = field(default_factory=list)
     tokens_made: int = 0
 
+    failure: CloudftError | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.failure is None
+
     def __post_init__(self) -> None:
         self._ids = itertools.count()
         self._open: dict[str, threading.Event] = {}
@@ -71,6 +77,8 @@ class ScriptedEngine(Engine):
 
     def submit(self, request: EngineRequest, on_event: Callable[[EngineEvent], None]) -> str:
         with self._lock:
+            if self.failure is not None:
+                raise self.failure
             if len(self._open) >= self.max_open:
                 raise EngineBusy("too many requests wait.", fix="try again later.")
             request_id = str(next(self._ids))
@@ -127,6 +135,8 @@ class ScriptedEngine(Engine):
         return 5
 
     def stats(self) -> EngineStats:
+        if self.failure is not None:
+            raise self.failure
         return EngineStats(
             running=len(self._open), generated_tokens=self.tokens_made, resident_bytes=1 << 20
         )

@@ -17,7 +17,7 @@ from cloudft.serving.engine import (
     EngineModel,
     EngineRequest,
 )
-from cloudft.serving.http.errors import from_engine
+from cloudft.serving.http.errors import ApiError, engine_ended, from_engine
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ class ChoiceEvent:
 
 
 class AnswerRun:
-    """The answers to one HTTP request, from `start` until all have ended or `cancel`."""
+    """The answers to one HTTP request, from `start` until all have ended or `cancel`.
 
-    def __init__(self, engine: Engine, model: EngineModel) -> None:
-        self._engine, self._model = engine, model
+    `prompt` is the member of the body that errors of a prompt name.
+    """
+
+    def __init__(self, engine: Engine, model: EngineModel, prompt: str) -> None:
+        self._engine, self._model, self._prompt = engine, model, prompt
         self._queue: asyncio.Queue[ChoiceEvent] = asyncio.Queue()
         self._open: dict[int, str] = {}
 
@@ -45,7 +48,7 @@ class AnswerRun:
                 self._open[index] = self._engine.submit(request, hand_over)
             except CloudftError as error:
                 self.cancel()
-                raise from_engine(error, self._model.context) from error
+                raise self._api_error(error) from error
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, index: int, event: EngineEvent) -> None:
         """Put an event into the queue, called in the engine's thread."""
@@ -65,10 +68,15 @@ class AnswerRun:
             for one in batch:
                 if isinstance(one.event, EngineFailure):
                     self.cancel()
-                    raise from_engine(one.event.error, self._model.context)
+                    raise self._api_error(one.event.error)
                 if isinstance(one.event, EngineEnd):
                     self._open.pop(one.index, None)
             yield batch
+
+    def _api_error(self, error: CloudftError) -> ApiError:
+        if not self._engine.is_alive:
+            return engine_ended(error)
+        return from_engine(error, self._model.context, self._prompt)
 
     def cancel(self) -> None:
         """Cancel what has not ended, within one token."""

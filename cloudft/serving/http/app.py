@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Route
 
+from cloudft.errors import CloudftError
 from cloudft.serving.engine import Engine, EngineModel
 from cloudft.serving.http.access import AccessMiddleware, AccessRules
 from cloudft.serving.http.answers import AnswerRun
@@ -23,7 +24,7 @@ from cloudft.serving.http.chat_request import make_chat_request, parse_chat
 from cloudft.serving.http.chat_response import ChatStream, WholeChat
 from cloudft.serving.http.completion_request import make_completion_request, parse_completion
 from cloudft.serving.http.completion_response import CompletionStream, WholeCompletion
-from cloudft.serving.http.errors import ApiError, model_not_found
+from cloudft.serving.http.errors import ApiError, engine_ended, model_not_found
 from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
 from cloudft.serving.http.responses import StreamResponse, WholeResponse
@@ -31,6 +32,7 @@ from cloudft.serving.http.responses import StreamResponse, WholeResponse
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+Value = TypeVar("Value")
 CHAT, TEXT = "chat", "text_completion"
 """Names of the operations in metrics, as OpenTelemetry has them."""
 
@@ -49,7 +51,7 @@ class OpenAIServer:
         body = parse_chat(await _read_body(request))
         model = self._find_model(request, body.model)
         wanted = make_chat_request(body, model)
-        run = AnswerRun(self.engine, model)
+        run = AnswerRun(self.engine, model, "messages")
         run.start(wanted.requests)
         if wanted.stream:
             return StreamResponse(run, self.metrics, ChatStream(wanted))
@@ -61,7 +63,7 @@ class OpenAIServer:
         body = parse_completion(await _read_body(request))
         model = self._find_model(request, body.model)
         wanted = make_completion_request(body, model)
-        run = AnswerRun(self.engine, model)
+        run = AnswerRun(self.engine, model, "prompt")
         run.start(wanted.requests)
         if wanted.stream:
             return StreamResponse(run, self.metrics, CompletionStream(wanted))
@@ -96,14 +98,22 @@ class OpenAIServer:
         }
 
     async def check_health(self, request: Request) -> Response:
-        """Return 200 while the engine answers."""
-        await run_in_threadpool(self.engine.stats)
+        """Return 200 while the engine answers, else 503."""
+        await _call_engine(self.engine.stats)
         return _json({"status": "ok"})
 
     async def export_metrics(self, request: Request) -> Response:
         """Return the metrics for Prometheus."""
-        text = await run_in_threadpool(self.metrics.to_text)
+        text = await _call_engine(self.metrics.to_text)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _call_engine(call: Callable[[], Value]) -> Value:
+    """Call what waits for the engine's reply, in a thread. Raise ApiError where there is none."""
+    try:
+        return await run_in_threadpool(call)
+    except CloudftError as error:
+        raise engine_ended(error) from error
 
 
 async def _read_body(request: Request) -> bytes:

@@ -1,7 +1,7 @@
 """Errors in the form of OpenAI's API: `{"error": {"message", "type", "param", "code"}}`.
 
 Source: OpenAI API reference, "Error codes"; openai-python 3.57 `_base_client.py` and `_client.py`,
-for what a client makes of statuses and of the headers `Retry-After` and `x-should-retry`.
+for what a client makes of statuses and of `Retry-After`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from cloudft.errors import CloudftError, EngineBusy
 
 RETRY_AFTER_S = 1
 """Seconds after which a client may try again when too many requests wait."""
-NO_RETRY = {"x-should-retry": "false"}
-"""Header that keeps OpenAI's clients from repeating a request that would fail again."""
 CONTEXT_LENGTH = "context_length_exceeded"
 """Code by which clients detect a prompt that is too long."""
 
@@ -70,19 +68,30 @@ def internal_error() -> ApiError:
     return ApiError(500, message, "server_error", code="internal_error")
 
 
-def from_engine(error: CloudftError, context: int = 0) -> ApiError:
+def engine_ended(error: CloudftError) -> ApiError:
+    """Return the error of a server whose models have ended. Clients try again, at the next one."""
+    return ApiError(503, _with_fix(error), "server_error", code="engine_ended")
+
+
+def _with_fix(error: CloudftError) -> str:
+    return f"{error.message} Fix: {error.fix}" if error.fix else error.message
+
+
+def from_engine(error: CloudftError, context: int, prompt: str) -> ApiError:
     """Return an error of the engine as one of the API.
 
-    `context` is the model's: what is said of a prompt that is too long begins as OpenAI's own
-    message does, because clients (litellm 1.110) detect it by these words.
+    `context` is the model's, `prompt` the member of the body that has the prompt. What is said of
+    one that is too long has the words of OpenAI's and Anthropic's messages, by which litellm 1.110
+    and langchain-openai 1.7 detect it.
     """
-    message = f"{error.message} Fix: {error.fix}" if error.fix else error.message
+    message = _with_fix(error)
     if isinstance(error, EngineBusy):
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         return ApiError(
             429, message, "rate_limit_error", code="rate_limit_exceeded", headers=headers
         )
     if "the model's context" in error.message:
-        message = f"This model's maximum context length is {context} tokens. {message}"
-        return invalid(message, "messages", CONTEXT_LENGTH)
+        limit = f"This model's maximum context length is {context} tokens"
+        message = f"{limit}: the prompt is too long. {message}"
+        return invalid(message, prompt, CONTEXT_LENGTH)
     return invalid(message, error.field)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from cloudft.inference import Message
 from cloudft.serving.http.errors import ApiError, invalid
@@ -16,10 +16,14 @@ JsonObject = dict[str, Any]
 
 
 class Function(Struct, forbid_unknown_fields=True):
-    """A function that was called. `arguments` is JSON text."""
+    """A function that was called. `arguments` is JSON text.
+
+    OpenAI's clients add `parsed_arguments` to an answer: the same once more.
+    """
 
     name: str
     arguments: str
+    parsed_arguments: Any = None
 
 
 class Call(Struct, forbid_unknown_fields=True):
@@ -36,7 +40,8 @@ class ChatMessage(Struct, kw_only=True, forbid_unknown_fields=True):
 
     Reasoning is read from `reasoning_content` (DeepSeek, litellm) and `reasoning` (vLLM since
     0.16). What OpenAI's own answers have besides (`refusal`, `annotations`, `audio`) may come back
-    empty.
+    empty. `parsed` (of OpenAI's clients) and `provider_specific_fields` (of litellm) say what the
+    message says otherwise too.
     """
 
     role: str
@@ -50,7 +55,8 @@ class ChatMessage(Struct, kw_only=True, forbid_unknown_fields=True):
     annotations: list[Any] | None = None
     audio: dict[str, Any] | None = None
     function_call: dict[str, Any] | None = None
-    provider_specific_fields: dict[str, Any] | None = field(default=None)
+    parsed: Any = None
+    provider_specific_fields: dict[str, Any] | None = None
 
 
 def to_prompt_messages(messages: Sequence[ChatMessage]) -> list[Message]:

@@ -48,7 +48,8 @@ def serve_engine(
     """Serve on a socket until SIGINT or SIGTERM, and until the answers of then have ended.
 
     `on_ready` is called when the socket listens, `on_end` with the first signal. A second signal
-    ends the answers at once: return False then, else True. Raise UsageError for a taken port.
+    ends the answers at once: return False then, else True. Raise UsageError for a taken port,
+    TrainerError where the engine has ended by itself.
     """
     import uvicorn
 
@@ -56,6 +57,10 @@ def serve_engine(
 
     class PatientServer(uvicorn.Server):
         """A server that returns after a signal. uvicorn's own would kill the process with it."""
+
+        async def on_tick(self, counter: int) -> bool:
+            """Return whether to end: an engine that has ended answers nothing any more."""
+            return await super().on_tick(counter) or not engine.is_alive
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -92,4 +97,6 @@ def serve_engine(
     on_ready()
     server = PatientServer(config)
     server.run(sockets=[bound])
+    if not engine.is_alive:
+        engine.stats()  # raises why
     return not server.force_exit

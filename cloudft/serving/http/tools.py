@@ -212,14 +212,18 @@ def parse_calls(use: ToolUse, text: str, calls: Sequence[Mapping[str, Any]]) -> 
         return [ToolCall(use.named, text.strip(), new_call_id())] if is_whole else []
     else:
         value = _loads(text)
-        values = value if isinstance(value, list) else [value] if value else []
-        found = [(call["name"], call["arguments"]) for call in values]
+        values = value if isinstance(value, list) else [value]
+        found = [(v["name"], v["arguments"]) for v in values if _is_call(v)]
     if use.only_one:
         found = found[:1]
     return [
         ToolCall(name, json.dumps(arguments, ensure_ascii=False), new_call_id())
         for name, arguments in found
     ]
+
+
+def _is_call(value: object) -> bool:
+    return isinstance(value, dict) and {"name", "arguments"} <= value.keys()
 
 
 def _loads(text: str) -> Any:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from scripted_engine import Script, ScriptedEngine, serving
 
+from cloudft.errors import TrainerError
+
 openai = pytest.importorskip("openai")
 
 
@@ -170,6 +172,14 @@ def test_an_unexpected_exception_is_500_and_its_text_in_no_log(
         client.completions.create(model="router", prompt="x")
     assert caught.value.request_id in caplog.text and "ZeroDivisionError" in caplog.text
     assert secret not in caplog.text + str(caught.value)
+
+
+def test_an_engine_that_has_ended_is_503(client: Any, url: str, engine: Any) -> None:
+    engine.failure = TrainerError("the models' process exited: killed", fix="start it again.")
+    with pytest.raises(openai.InternalServerError, match="exited: killed") as caught:
+        client.completions.create(model="router", prompt="x")
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_ended")
+    assert get(f"{url}/health")[0] == get(f"{url}/metrics")[0] == 503
 
 
 def test_a_client_that_goes_away_cancels_its_request(client: Any, url: str, engine: Any) -> None:
