@@ -144,7 +144,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with running_server(folder / "home", CALLER, ROUTER, python=[CLOUDFT_PYTHON]) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
         answer = client.chat.completions.create(
-            model=ROUTER, messages=[question("Oslo")], max_tokens=40
+            model=ROUTER, messages=[question("Oslo")], max_tokens=80
         )
         text = answer.choices[0].message.content
         assert text and answer.usage is not None

@@ -24,7 +24,7 @@ def chat(served: Served, model: str, **options: Any) -> Any:
         base_url=f"{served.url}/v1",
         api_key="any",
         max_retries=0,
-        max_tokens=40,
+        max_tokens=80,
         **options,
     )
 

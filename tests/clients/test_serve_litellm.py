@@ -28,7 +28,7 @@ def complete(served: Served, model: str, provider: str = "openai", **options: An
         api_key="any",
         num_retries=0,
         max_retries=0,
-        **{"messages": MESSAGES, "max_tokens": 40, **options},
+        **{"messages": MESSAGES, "max_tokens": 80, **options},
     )
 
 

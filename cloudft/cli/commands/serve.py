@@ -157,12 +157,13 @@ def _serve(engine: Engine, bound: socket, key: str | None, console: Console) -> 
     from cloudft.cli import startup
     from cloudft.cli.errors import EXIT_INTERRUPTED
     from cloudft.serving.http.access import AccessRules
+    from cloudft.serving.http.objects import tuned_first
     from cloudft.serving.http.server import serve_engine
 
     startup.restore_garbage_collection()
 
     def announce() -> None:
-        url, names = _url(bound), [model.name for model in engine.models]
+        url, names = _url(bound), [model.name for model in tuned_first(engine.models)]
         if console.is_json:
             from cloudft.cli.output import json_line
 

@@ -27,6 +27,7 @@ from cloudft.serving.http.completion_response import CompletionStream, WholeComp
 from cloudft.serving.http.errors import ApiError, engine_ended, model_not_found
 from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
+from cloudft.serving.http.objects import tuned_first
 from cloudft.serving.http.responses import StreamResponse, WholeResponse
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class OpenAIServer:
 
     async def list_models(self, request: Request) -> Response:
         """Return the models that requests can name."""
-        data = [self._card(model) for model in self.engine.models]
+        data = [self._card(model) for model in tuned_first(self.engine.models)]
         return _json({"object": "list", "data": data})
 
     async def retrieve_model(self, request: Request) -> Response:

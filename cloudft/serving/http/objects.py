@@ -12,6 +12,9 @@ from cloudft import __version__
 from cloudft.inference import Answer
 from cloudft.serving.engine import LENGTH, EngineEnd, EngineModel
 
+BASE = "base"
+"""The variant of a base model."""
+
 
 def new_object(kind: str, prefix: str, model: EngineModel) -> dict[str, Any]:
     """Return the members that every part of an answer has."""
@@ -22,6 +25,11 @@ def new_object(kind: str, prefix: str, model: EngineModel) -> dict[str, Any]:
         "model": model.name,
         "system_fingerprint": fingerprint(model),
     }
+
+
+def tuned_first(models: Iterable[EngineModel]) -> list[EngineModel]:
+    """Return models in the order of lists: clients that take the first one get a tuned model."""
+    return sorted(models, key=lambda model: model.variant == BASE)
 
 
 def fingerprint(model: EngineModel) -> str:

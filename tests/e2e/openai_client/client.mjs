@@ -6,7 +6,7 @@ const chunksIn = [];
 for await (const chunk of process.stdin) chunksIn.push(chunk);
 const { question, tool } = JSON.parse(Buffer.concat(chunksIn).toString());
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "any", maxRetries: 0 });
-const ask = { messages: [question], max_completion_tokens: 40 };
+const ask = { messages: [question], max_completion_tokens: 80 };
 
 async function error(request) {
   try {
