@@ -117,11 +117,11 @@ def _prompts(value: str | list[str | int | list[int]], echo: bool) -> list[Promp
 
 
 def _token_prompt(tokens: Any, echo: bool) -> Prompt:
-    raise invalid(
-        "'prompt' as an array of tokens is not supported; send the text.",
-        "prompt",
-        "unsupported_parameter",
-    )
+    """Return the prompt of a list of tokens. Raise ApiError for one whose text is requested."""
+    if echo:
+        message = "'echo' with an array of tokens is not supported; send the text."
+        raise invalid(message, "echo", "unsupported_parameter")
+    return Prompt(text="", token_ids=tokens)
 
 
 def _wrong(message: str) -> ApiError:
