@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from cloudft.errors import UsageError
@@ -24,7 +20,6 @@ EXTRA_PACKAGES = ("llguidance", "prometheus_client", "starlette", "uvicorn")
 """Packages of the extra `serve`."""
 SERVER = "the models"
 """What errors call the server."""
-END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def require_extra() -> None:
@@ -54,34 +49,7 @@ def serve_engine(
     import uvicorn
 
     from cloudft.serving.http.app import build_app
-
-    class PatientServer(uvicorn.Server):
-        """A server that returns after a signal. uvicorn's own would kill the process with it."""
-
-        async def on_tick(self, counter: int) -> bool:
-            """Return whether to end: an engine that has ended answers nothing any more."""
-            return await super().on_tick(counter) or not engine.is_alive
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            """Handle the signals while the server runs, if this is the main thread."""
-            if threading.current_thread() is not threading.main_thread():
-                yield
-                return
-            before = {number: signal.signal(number, self.handle_exit) for number in END_SIGNALS}
-            try:
-                yield
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """End when the answers have ended; at the second signal now."""
-            if self.should_exit:
-                self.force_exit = True
-                return
-            self.should_exit = True
-            on_end()
+    from cloudft.serving.http.patient_server import PatientServer
 
     config = uvicorn.Config(
         build_app(engine, rules),
@@ -95,7 +63,7 @@ def serve_engine(
     logging.getLogger("uvicorn.error").addFilter(hide_exception_text)
     listen(bound, SERVER)
     on_ready()
-    server = PatientServer(config)
+    server = PatientServer(config, engine, on_end)
     server.run(sockets=[bound])
     if not engine.is_alive:
         engine.stats()  # raises why

@@ -124,14 +124,14 @@ def test_choices_of_a_stream_have_their_index(client: Any, engine: Any) -> None:
 
 def test_logprobs_have_bytes_and_likeliest_tokens(client: Any, engine: Any) -> None:
     engine.write = script(parts=("Gr\u00fc", "\u00dfe"))
-    asked = {**ASK, "logprobs": True, "top_logprobs": 2}
-    whole = client.chat.completions.create(**asked)
+    request = {**ASK, "logprobs": True, "top_logprobs": 2}
+    whole = client.chat.completions.create(**request)
     tokens = whole.choices[0].logprobs.content
     assert b"".join(bytes(t.bytes) for t in tokens).decode() == "Gr\u00fc\u00dfe"
     assert [len(t.top_logprobs) for t in tokens] == [2, 2]
     streamed = [
         token
-        for chunk in client.chat.completions.create(**asked, stream=True)
+        for chunk in client.chat.completions.create(**request, stream=True)
         for token in (
             chunk.choices[0].logprobs
             or whole.choices[0].logprobs.model_copy(update={"content": []})
@@ -223,21 +223,21 @@ def test_one_call_alone_where_parallel_ones_are_refused(client: Any, engine: Any
 
 def test_a_named_function_is_constrained_to_its_parameters(client: Any, engine: Any) -> None:
     engine.write = script(parts=('{"city"', ': "Oslo"}'))
-    asked = {
+    request = {
         **ASK,
         "tools": [WEATHER],
         "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
     }
-    [call] = client.chat.completions.create(**asked).choices[0].message.tool_calls
+    [call] = client.chat.completions.create(**request).choices[0].message.tool_calls
     assert (call.function.name, call.function.arguments) == ("get_weather", '{"city": "Oslo"}')
     assert engine.requests[0].json_schema == WEATHER["function"]["parameters"]
-    chunks = list(client.chat.completions.create(**asked, stream=True))
+    chunks = list(client.chat.completions.create(**request, stream=True))
     parts = [part for c in chunks for part in c.choices[0].delta.tool_calls or []]
     assert "".join(part.function.arguments for part in parts) == '{"city": "Oslo"}'
     assert [bool(part.id) for part in parts] == [True, False] and joined(chunks) == ""
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
     engine.write = script(parts=('{"city"',), finish_reason="length")
-    cut = client.chat.completions.create(**asked).choices[0]
+    cut = client.chat.completions.create(**request).choices[0]
     assert (cut.message.tool_calls, cut.message.content) == (None, '{"city"')
     assert cut.finish_reason == "length"
 
@@ -248,11 +248,11 @@ def test_a_required_call_is_constrained_to_the_tools(
 ) -> None:
     text = json.dumps(written if len(written) > 1 else written[0])
     engine.write = script(parts=(text[:9], text[9:]))
-    asked = {**ASK, "tools": [WEATHER], "tool_choice": "required"}
-    whole = client.chat.completions.create(**asked).choices[0]
+    request = {**ASK, "tools": [WEATHER], "tool_choice": "required"}
+    whole = client.chat.completions.create(**request).choices[0]
     assert [c.function.name for c in whole.message.tool_calls] == ["get_weather"] * len(written)
     assert (whole.message.content, whole.finish_reason) == (None, "tool_calls")
-    chunks = list(client.chat.completions.create(**asked, stream=True))
+    chunks = list(client.chat.completions.create(**request, stream=True))
     assert joined(chunks) == ""
     assert sum(len(c.choices[0].delta.tool_calls or []) for c in chunks) == len(written)
     jsonschema = pytest.importorskip("jsonschema")

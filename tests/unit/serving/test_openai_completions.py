@@ -72,6 +72,14 @@ def test_prompts_and_choices_are_numbered_in_order(client: Any, engine: Any) -> 
     assert streamed == [choice.text for choice in whole.choices]
 
 
+def test_prompts_may_be_tokens(client: Any, engine: Any) -> None:
+    client.completions.create(model="router", prompt=[5, 6])
+    client.completions.create(model="router", prompt=[[5], [6, 7]])
+    assert [r.prompt.token_ids for r in engine.requests] == [[5, 6], [5], [6, 7]]
+    with pytest.raises(openai.BadRequestError, match="echo"):
+        client.completions.create(model="router", prompt=[5, 6], echo=True)
+
+
 def test_legacy_logprobs_have_offsets_into_the_text(client: Any, engine: Any) -> None:
     whole = client.completions.create(model="router", prompt="x", logprobs=2)
     found = whole.choices[0].logprobs
