@@ -35,15 +35,14 @@ def write_settings(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFam
         value = getattr(config, setting, None)
         if value is not None:
             writer.add_float32(f"{family.architecture}.{key}", float(value))
-    limit = write_windows(writer, config, family)
-    context = int(config.max_position_embeddings)
-    if limit is not None and limit < context:
+    write_windows(writer, config, family)
+    context = right_context(config, family)
+    if context < config.max_position_embeddings:
         notes.append(
             f"llama.cpp knows no sliding window for {config.model_type}: the file says"
-            f" {limit} tokens of context, not {context}. Beyond that its answers are not the"
-            " tuned model's."
+            f" {context} tokens of context, not {config.max_position_embeddings}. Beyond that its"
+            " answers are not the tuned model's."
         )
-        context = limit
     writer.add_context_length(context)
     return notes
 
@@ -107,26 +106,28 @@ def _first(config: PreTrainedConfig, *names: str) -> Any:
     return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
 
 
-def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> int | None:
-    """Write which layers have a sliding window.
+def right_context(config: PreTrainedConfig, family: GgufFamily) -> int:
+    """Return the number of tokens up to which llama.cpp computes what the model does.
 
-    Return the number of tokens up to which llama.cpp's answers are right, None for all.
+    That is its window where llama.cpp's architecture can't say which layers have one.
     """
+    context, windowed = int(config.max_position_embeddings), windowed_layers(config)
+    known = family.windows == "list" or (family.windows and _find_period(windowed))
+    if not any(windowed) or known:
+        return context
+    return min(context, int(config.sliding_window))
+
+
+def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> None:
+    """Write which layers have a sliding window."""
     windowed = windowed_layers(config)
-    if not any(windowed):
-        return None
-    window = int(config.sliding_window)
-    if family.windows is None:
-        return window
-    writer.add_sliding_window(window)
-    if family.windows == "list":
-        writer.add_sliding_window_pattern(windowed)
-        return None
-    period = _find_period(windowed)
-    if period is None:
-        return window
-    writer.add_sliding_window_pattern(period)
-    return None
+    pattern: list[bool] | int | None = windowed
+    if family.windows == "period":
+        pattern = _find_period(windowed)
+    if family.windows is None or pattern is None or not any(windowed):
+        return
+    writer.add_sliding_window(int(config.sliding_window))
+    writer.add_sliding_window_pattern(pattern)
 
 
 def windowed_layers(config: PreTrainedConfig) -> list[bool]:
