@@ -48,7 +48,7 @@ def write_modelfile(folder: Path, gguf_name: str) -> str:
     tokenizer = load_tokenizer(str(folder))[0]
     generation = read_generation_config(folder)
     config = read_config(folder)
-    context = right_context(config, GGUF_FAMILIES[str(config.model_type)])
+    context, _ = right_context(config, GGUF_FAMILIES[str(config.model_type)])
     lines = [f"FROM ./{gguf_name}", ""]
     lines += [*_template_lines(tokenizer), ""]
     if context > LARGEST_CONTEXT:

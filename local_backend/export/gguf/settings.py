@@ -36,12 +36,11 @@ def write_settings(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFam
         if value is not None:
             writer.add_float32(f"{family.architecture}.{key}", float(value))
     write_windows(writer, config, family)
-    context = right_context(config, family)
-    if context < config.max_position_embeddings:
+    context, reason = right_context(config, family)
+    if reason:
         notes.append(
-            f"llama.cpp knows no sliding window for {config.model_type}: the file says"
-            f" {context} tokens of context, not {config.max_position_embeddings}. Beyond that its"
-            " answers are not the tuned model's."
+            f"the file says {context} tokens of context, not {config.max_position_embeddings}:"
+            f" {reason}, so longer texts would get other answers than the tuned model's."
         )
     writer.add_context_length(context)
     return notes
@@ -106,16 +105,22 @@ def _first(config: PreTrainedConfig, *names: str) -> Any:
     return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
 
 
-def right_context(config: PreTrainedConfig, family: GgufFamily) -> int:
-    """Return the number of tokens up to which llama.cpp computes what the model does.
+def right_context(config: PreTrainedConfig, family: GgufFamily) -> tuple[int, str]:
+    """Return the number of tokens up to which llama.cpp computes what the model does, and why.
 
-    That is its window where llama.cpp's architecture can't say which layers have one.
+    The reason is empty where that is all of its context.
     """
     context, windowed = int(config.max_position_embeddings), windowed_layers(config)
+    limit, reason = context, ""
     known = family.windows == "list" or (family.windows and _find_period(windowed))
-    if not any(windowed) or known:
-        return context
-    return min(context, int(config.sliding_window))
+    if any(windowed) and not known:
+        limit = int(config.sliding_window)
+        reason = f"llama.cpp knows no sliding window for {config.model_type}"
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "longrope" and rope["original_max_position_embeddings"] < limit:
+        limit = int(rope["original_max_position_embeddings"])
+        reason = "llama.cpp takes one set of rope factors for all texts"
+    return (limit, reason) if limit < context else (context, "")
 
 
 def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> None:
