@@ -34,6 +34,10 @@ WORTH_WAITING = 32
 CANCELED, LENGTH, STOP, STOP_SEQUENCE = "canceled", "length", "stop", "stop_sequence"
 
 
+class ModelFailed(TrainerError):
+    """An error that no request is at fault for."""
+
+
 class RunningAnswer:
     """A request with its answer in the making. Raise TrainerError where there can be none."""
 
@@ -129,7 +133,8 @@ class RunningAnswer:
 
     def fail(self, error: TrainerError) -> None:
         """Report why there is no answer."""
-        self.reply({"error": error.message, "fix": error.fix})
+        own = {"isOwnFault": True} if isinstance(error, ModelFailed) else {}
+        self.reply({"error": error.message, "fix": error.fix, **own})
 
     def _report(self, new: tuple[str, str], *, also_empty: bool = False) -> None:
         text, reasoning = new
@@ -294,7 +299,7 @@ class Batch:
 
     def _fail_all(self, answers: Sequence[RunningAnswer], error: Exception) -> None:
         known: Any = error if isinstance(error, TrainerError) else None
-        failure = known or TrainerError(
+        failure = known or ModelFailed(
             f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
         )
         for answer in answers:
