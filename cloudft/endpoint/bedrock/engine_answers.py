@@ -169,7 +169,7 @@ class EngineAnswer:
 
     def __enter__(self) -> EngineAnswer:
         request = self._request
-        asked = EngineRequest(
+        submitted = EngineRequest(
             self._use.model.name,
             request.prompt,
             request.generation_config,
@@ -177,7 +177,7 @@ class EngineAnswer:
             json_schema=self._schema,
         )
         try:
-            self._id = self._use.engine.submit(asked, self._events.put)
+            self._id = self._use.engine.submit(submitted, self._events.put)
         except CloudftError as error:
             raise self._service_error(error) from error
         return self

@@ -1,4 +1,4 @@
-"""What is asked of a model, whichever API it came by: a conversation, its tools, and limits."""
+"""A request to a model, whichever API it came by: a conversation, its tools, and limits."""
 
 from __future__ import annotations
 

@@ -18,6 +18,11 @@ from cloudft.endpoint.state import new_id
 Schema = Mapping[str, Any]
 BEFORE_ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"arguments"\s*:\s*')
 """The beginning of an answer that is a call, up to the call's input."""
+OPENING_KEYWORDS = {
+    *("additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"),
+    *("$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentSchemas"),
+}
+"""Keywords of an object's schema that may allow members besides its `properties`."""
 
 
 def new_call_id() -> str:
@@ -54,13 +59,29 @@ def call_or_text_schema(tools: Sequence[tuple[str, Schema]], text: Schema) -> Sc
 
 
 def _one_call(name: str, arguments: Schema, place: str) -> Schema:
-    inner = _moved(arguments, f"{place}/properties/arguments")
+    inner = _moved(_closed(arguments), f"{place}/properties/arguments")
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "arguments": {"type": "object", **inner}},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema without members that it does not name, where it does not say otherwise.
+
+    A schema without `additionalProperties` allows any, which no caller means.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    inner = {
+        "properties": lambda value: {name: _closed(one) for name, one in value.items()},
+        "items": _closed,
+    }
+    kept = {key: inner[key](value) if key in inner else value for key, value in schema.items()}
+    is_plain = "properties" in schema and not OPENING_KEYWORDS & schema.keys()
+    return kept | ({"additionalProperties": False} if is_plain else {})
 
 
 def _moved(value: Any, place: str) -> Any:

@@ -96,7 +96,8 @@ class WarmPool(Generic[Key, Member, Kept]):
 
     def _load(self, entry: _Entry[Member, Kept], member: Member) -> _Loaded[Member, Kept]:
         """Return what the entry has, loaded again if it lacks the member or no longer works."""
-        loaded, members = entry.loaded, (member,)
+        loaded = entry.loaded
+        members: tuple[Member, ...] = (member,)
         if loaded is not None:
             if member in loaded.members and self._is_usable(loaded.kept):
                 return loaded

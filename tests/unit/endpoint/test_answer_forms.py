@@ -13,6 +13,7 @@ from cloudft.endpoint.bedrock import claude_bodies, converse_responses
 from cloudft.endpoint.bedrock.answer_stream import AnswerStream, InferenceResult
 from cloudft.endpoint.bedrock.converse_requests import parse_converse_request
 from cloudft.endpoint.bedrock.inference_request import InferenceRequest, ModelRef
+from cloudft.endpoint.bedrock.tool_calls import call_schema
 from cloudft.endpoint.openai_api import chat_answers
 from cloudft.endpoint.openai_api.chat_requests import parse_chat
 from cloudft.endpoint.protocols.messages import ServiceError
@@ -178,6 +179,18 @@ def test_a_forced_call_is_streamed_while_it_is_written(
     if choice == "any":  # a reference within a tool's schema leads to where that schema is now
         moved = schema["anyOf"][1]["properties"]["arguments"]
         assert moved["properties"]["color"]["$ref"] == "#/anyOf/1/properties/arguments/$defs/c"
+
+
+def test_a_forced_call_has_no_member_that_its_tool_does_not_name() -> None:
+    nested = {"type": "object", "properties": {"a": CITY, "b": {"type": "array", "items": CITY}}}
+    schema: Any = call_schema([("find", nested)])["properties"]["arguments"]
+    inner = schema["properties"]
+    for one in (schema, inner["a"], inner["b"]["items"]):
+        assert one["additionalProperties"] is False
+    opened = CITY | {"additionalProperties": True}
+    assert call_schema([("find", opened)])["properties"]["arguments"] == opened
+    free = {"type": "object"}
+    assert call_schema([("find", free)])["properties"]["arguments"] == free
 
 
 def test_the_input_of_a_forced_call_comes_in_pieces() -> None:

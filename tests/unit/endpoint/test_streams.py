@@ -7,9 +7,9 @@ the connections are real. Its model can't end an answer by itself.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -154,15 +154,14 @@ def test_answers_of_several_callers_are_made_at_once(
 
 
 def test_a_stop_sequence_ends_the_generation(served: Served, runtime: Any) -> None:
-    config = {"maxTokens": 40}
+    config: dict[str, Any] = {"maxTokens": 40}
     free = runtime.converse(modelId=NOVA, messages=CHAT, inferenceConfig=config)
     text = free["output"]["message"]["content"][0]["text"]
     stop = text[3:6]
     before = served.engine.stats().generated_tokens
-    started = time.monotonic()
-    config = {"maxTokens": LONG, "stopSequences": [stop]}
+    config |= {"maxTokens": LONG, "stopSequences": [stop]}
     cut = runtime.converse(modelId=NOVA, messages=CHAT, inferenceConfig=config)
-    assert cut["stopReason"] == "stop_sequence", time.monotonic() - started
+    assert cut["stopReason"] == "stop_sequence"
     assert cut["output"]["message"]["content"][0]["text"] == text[: text.index(stop)]
     assert served.engine.stats().generated_tokens - before <= 40
     events = runtime.converse_stream(modelId=NOVA, messages=CHAT, inferenceConfig=config)["stream"]
@@ -179,16 +178,18 @@ def test_a_stream_that_breaks_ends_with_an_exception_as_on_aws(
         {"operation": "CreateInference", "do": "break", "message": "It broke."},
     )
     for kind in ("converse", CLAUDE):
-        events, _ = open_stream(runtime, client, kind, LONG)
+        events, close = open_stream(runtime, client, kind, LONG)
         assert next(events)
         with pytest.raises(EventStreamError) as caught:
             list(events)
         error = caught.value.response["Error"]
         assert (error["Code"], error["Message"]) == ("modelStreamErrorException", "It broke.")
-    events, _ = open_stream(runtime, client, "openai", LONG)
+        close()
+    events, close = open_stream(runtime, client, "openai", LONG)
     assert next(events)
     with pytest.raises(openai.APIError, match="It broke"):
         list(events)
+    close()
     served.wait_until_idle()
 
 
@@ -213,6 +214,36 @@ def test_metrics_of_a_stream_are_measured(runtime: Any) -> None:
     assert metrics["outputTokenCount"] == last["generation_token_count"] == 200
     assert 0 < metrics["firstByteLatency"] < metrics["invocationLatency"]
     assert before[0]["prompt_token_count"] == metrics["inputTokenCount"]
+
+
+def test_a_stream_is_logged_by_the_id_of_its_request(served: Served, runtime: Any) -> None:
+    s3, bedrock = served.endpoint.client("s3"), served.endpoint.client("bedrock")
+    s3.create_bucket(Bucket="logs")
+    bedrock.put_model_invocation_logging_configuration(
+        loggingConfig={"s3Config": {"bucketName": "logs"}, "textDataDeliveryEnabled": True}
+    )
+    config = {"maxTokens": 3}
+    converse = runtime.converse_stream(modelId=NOVA, messages=CHAT, inferenceConfig=config)
+    list(converse["stream"])
+    body = json.dumps({"prompt": "Where?", "max_gen_len": 3})
+    invoke = runtime.invoke_model_with_response_stream(modelId=LLAMA, body=body)
+    list(invoke["body"])
+    bedrock.delete_model_invocation_logging_configuration()
+    records = {}
+    for item in s3.list_objects_v2(Bucket="logs")["Contents"]:
+        if item["Key"].endswith(".json.gz"):
+            content = s3.get_object(Bucket="logs", Key=item["Key"])["Body"].read()
+            record = json.loads(gzip.decompress(content))
+            records[record["requestId"]] = record
+    for answer, operation in (
+        (converse, "ConverseStream"),
+        (invoke, "InvokeModelWithResponseStream"),
+    ):
+        record = records.pop(answer["ResponseMetadata"]["RequestId"])
+        assert record["operation"] == operation
+        assert record["output"]["outputTokenCount"] == 3
+        assert record["output"]["outputBodyJson"]
+    assert not records
 
 
 def test_a_prompt_that_is_too_long_is_refused_in_bedrock_s_words(runtime: Any) -> None:
