@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from scripted_engine import end_of, scripted, spelled
+from engine_scripts import end_of, scripted, spelled
 
 from cloudft.endpoint.bedrock import claude_bodies, converse_responses
 from cloudft.endpoint.bedrock.answer_stream import AnswerStream, InferenceResult
