@@ -20,6 +20,7 @@ from cloudft.backends.evaluation_jobs import (
     JudgedAnswers,
     JudgeSettings,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.resources import CloudResource, ModelShare, ServingPlan, ServingUpdatePlan
 from cloudft.data.checks.check import DataReport
 from cloudft.data.checks.content_limits import MediaUse
@@ -263,11 +264,11 @@ class DerivesModels(ABC):
 
 
 class SupportsExport(ABC):
-    """A backend that exports a job's merged weights."""
+    """A backend that exports a job's tuned model."""
 
     @abstractmethod
-    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Write the merged model to the new folder `out`; return the proof of equivalence."""
+    def export(self, job_id: str, out: Path, options: ExportOptions) -> Mapping[str, Any]:
+        """Write the tuned model to the new folder `out`; return the proof of equivalence."""
 
 
 class SupportsProbe(ABC):

@@ -17,6 +17,7 @@ from cloudft import catalogue
 from cloudft.backends import FOLLOW_UP_BACKENDS, backend_class, make_backend
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import ImportsStoredModels, ModelImporter, SupportsExport
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.data.staging.manifest import build_manifest, parse_manifest
 from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
@@ -74,7 +75,7 @@ def merge_and_stage(
     with _exclusive_folder(record.folder / MERGED_FOLDER, observer):
         if not folder.is_dir():
             observer.on_activity(f"merging {record.id} and comparing it with the tuned model ...")
-            exporter.export(record.backend_job_id or record.id, folder, dtype)
+            exporter.export(record.backend_job_id or record.id, folder, ExportOptions(dtype=dtype))
         observer.on_activity("checking the merged model against the rules of the import ...")
         staged, more = importer.prepare_model(
             job, parse_manifest(record.manifest, record.folder / RECORD_FILE), folder

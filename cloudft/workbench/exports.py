@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.backends.capabilities import SupportsExport
+from cloudft.backends.export_options import DTYPES, ExportOptions
 from cloudft.errors import CloudftError, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import backend_for
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 from cloudft.storage.typed_paths import read_typed_path
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Exports:
         error = ""
         try:
             job_id = record.backend_job_id or record.id
-            proof = backend.export(job_id, export.folder, export.dtype)
+            proof = backend.export(job_id, export.folder, ExportOptions(dtype=export.dtype))
         except CloudftError as failure:
             error = " ".join(filter(None, (failure.message, failure.fix)))
         except Exception as failure:  # of any library: the page shows it

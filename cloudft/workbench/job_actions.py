@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from cloudft.backends import DEFAULT_BACKEND, backend_class
 from cloudft.backends.capabilities import SupportsExport
+from cloudft.backends.export_options import DTYPES
 from cloudft.errors import JobStateConflict, UsageError
 from cloudft.jobs import lifecycle
 from cloudft.jobs.lifecycle import backend_for
-from cloudft.workbench.exports import DTYPES
 from cloudft.workbench.forms import Form
 from cloudft.workbench.job_states import KnownJob
 from cloudft.workbench.job_view import list_checkpoints

@@ -26,6 +26,7 @@ from cloudft.backends.capabilities import (
     SupportsResume,
     SupportsServing,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import wait
@@ -339,13 +340,13 @@ class BackendSuite:
                 )
         if isinstance(bench.backend, SupportsExport):
             with pytest.raises(JobStateConflict):
-                bench.backend.export(running, tmp_path / "out", "float32")
+                bench.backend.export(running, tmp_path / "out", ExportOptions())
 
     def test_the_merged_model_is_proven_and_overwrites_nothing(
         self, bench: Workbench, finished: FinishedJob, tmp_path: Path
     ) -> None:
         exports = require_capability(bench.backend, SupportsExport)
-        proof = exports.export(finished.id, tmp_path / "merged", "float32")
+        proof = exports.export(finished.id, tmp_path / "merged", ExportOptions())
         assert proof["equalGreedyAnswers"] == proof["records"] > 0
         assert (tmp_path / "merged" / "config.json").is_file()
 

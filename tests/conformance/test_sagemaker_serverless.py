@@ -19,6 +19,7 @@ from endpoint import BUCKET, REGION, SAGEMAKER_ROLE, Endpoint
 from shared import cloud_bench, keys
 from suite import STEPS, STEPS_PER_EPOCH, BackendSuite, FinishedJob, Workbench, finished
 
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.errors import JobStateConflict
 from cloudft.inference import GenerationConfig, Prompt
@@ -110,13 +111,13 @@ class TestServerless(BackendSuite):
         self, bench: Workbench, finished: FinishedJob, tmp_path: Path
     ) -> None:
         """SageMaker has merged the weights: they are downloaded as they are."""
-        got = bench.backend.export(finished.id, tmp_path / "merged", "float32")
+        got = bench.backend.export(finished.id, tmp_path / "merged", ExportOptions())
         assert (tmp_path / "merged" / "config.json").is_file()
         files = [path for path in (tmp_path / "merged").rglob("*") if path.is_file()]
         assert got["files"] == len(files)
         assert got["bytes"] == sum(path.stat().st_size for path in files)
         with pytest.raises(JobStateConflict):
-            bench.backend.export(finished.id, tmp_path / "merged", "float32")
+            bench.backend.export(finished.id, tmp_path / "merged", ExportOptions())
 
 
 __all__ = ["finished", "keys"]

@@ -21,7 +21,8 @@ from trainer_run import run_trainer
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.storage.store import Store
 from local_backend.disk_full import DiskFull, raise_on_full_disk
-from local_backend.inference.export import export_merged_model
+from local_backend.export.export_model import export_model
+from local_backend.export.options import ExportOptions
 from local_backend.job_dir import JobDir
 from local_backend.models.weights import convert_once
 
@@ -148,7 +149,7 @@ def test_an_export_or_a_conversion_without_room_is_reported_and_leaves_nothing(
     gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf")
     room(40_000)
     with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
-        export_merged_model(JobDir(folder), tmp_path / "out", "float32")
+        export_model(JobDir(folder), tmp_path / "out", ExportOptions())
     assert caught.value.fix and "name a folder on another disk" in caught.value.fix
     with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
         convert_once(gguf)

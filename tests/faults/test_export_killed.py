@@ -22,8 +22,9 @@ from cloudft.backends.local import model_process
 from cloudft.errors import TrainerError as Refused
 from local_backend.atomic_folders import atomic_folder
 from local_backend.errors import TrainerError
-from local_backend.inference import export as exporting
-from local_backend.inference.export import PROOF, export_merged_model
+from local_backend.export import merged
+from local_backend.export.export_model import PROOF, export_model
+from local_backend.export.options import ExportOptions
 from local_backend.job_dir import JobDir
 from local_backend.models.weights import convert_once
 
@@ -55,15 +56,15 @@ def test_after_an_export_killed_anywhere_the_next_one_has_the_result_and_nothing
     outs = tmp_path / "outs"
     out = outs / "out"
     killed, _ = fork_and_kill(
-        lambda: export_merged_model(JobDir(job.path), out, "float32"), outs, point
+        lambda: export_model(JobDir(job.path), out, ExportOptions()), outs, point
     )
     assert killed or point > EXPORT_POINTS - 5
     if out.exists():
         assert json.loads((out / PROOF).read_text())["equalGreedyAnswers"] == 8
         with pytest.raises(TrainerError, match="exists already"):
-            export_merged_model(JobDir(job.path), out, "float32")
+            export_model(JobDir(job.path), out, ExportOptions())
     else:
-        assert export_merged_model(JobDir(job.path), out, "float32")["equalGreedyAnswers"] == 8
+        assert export_model(JobDir(job.path), out, ExportOptions())["equalGreedyAnswers"] == 8
     assert [path.name for path in outs.iterdir()] == ["out"]
 
 
@@ -100,14 +101,14 @@ def test_a_folder_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Do something while the next export proves its model."""
-    compare = exporting.compare_outputs
+    compare = merged.compare_outputs
 
     def interrupted(*arguments: Any) -> Any:
-        monkeypatch.setattr(exporting, "compare_outputs", compare)
+        monkeypatch.setattr(merged, "compare_outputs", compare)
         act()
         return compare(*arguments)
 
-    monkeypatch.setattr(exporting, "compare_outputs", interrupted)
+    monkeypatch.setattr(merged, "compare_outputs", interrupted)
 
 
 def test_of_two_exports_to_one_folder_one_says_done(
@@ -115,10 +116,11 @@ def test_of_two_exports_to_one_folder_one_says_done(
 ) -> None:
     out, done = tmp_path / "outs" / "out", []
     meanwhile(
-        monkeypatch, lambda: done.append(export_merged_model(JobDir(job.path), out, "float16"))
+        monkeypatch,
+        lambda: done.append(export_model(JobDir(job.path), out, ExportOptions(dtype="float16"))),
     )
     with pytest.raises(TrainerError, match="exists already"):
-        export_merged_model(JobDir(job.path), out, "float32")
+        export_model(JobDir(job.path), out, ExportOptions())
     assert json.loads((out / PROOF).read_text()) == done[0]
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
@@ -136,7 +138,7 @@ def test_what_somebody_puts_there_during_an_export_stays(
 
     meanwhile(monkeypatch, put)
     with pytest.raises(TrainerError, match="exists already"):
-        export_merged_model(JobDir(job.path), out, "float32")
+        export_model(JobDir(job.path), out, ExportOptions())
     assert mine.read_text() == "precious"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
@@ -145,17 +147,16 @@ def _kill_exporting_command(job: TrainerRun, out: Path) -> None:
     """Start a command that exports, kill it while it writes, wait until nothing of it is left."""
     code = (
         "import os, pathlib, sys; from cloudft.backends.local import model_process\n"
+        "from cloudft.backends.export_options import ExportOptions\n"
         f"sys.executable = {sys.executable!r}\n"
         f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}),"
-        " 'float32', os.environ)"
+        " ExportOptions(), os.environ)"
     )
     command = subprocess.Popen([preloaded.REAL_PYTHON, "-c", code], stderr=subprocess.DEVNULL)
     wait_until(lambda: list(out.parent.glob(".out.*")), "the export writes")
     kill(command.pid)
     command.wait()
-    wait_until(
-        lambda: not find_processes(f"local_backend.inference.export {job.path}"), "it has ended too"
-    )
+    wait_until(lambda: not find_processes(f"local_backend.export {job.path}"), "it has ended too")
     wait_until(lambda: not list(out.parent.glob(".out.*")), "with what it was writing")
 
 
@@ -170,6 +171,9 @@ def test_an_export_ends_with_the_command_that_started_it(
         if not out.exists():
             break
     assert not out.exists()
-    assert model_process.run_export(job.path, out, "float32", os.environ)["equalGreedyAnswers"] == 8
+    assert (
+        model_process.run_export(job.path, out, ExportOptions(), os.environ)["equalGreedyAnswers"]
+        == 8
+    )
     with pytest.raises(Refused, match="exists already"):
-        model_process.run_export(job.path, out, "float32", os.environ)
+        model_process.run_export(job.path, out, ExportOptions(), os.environ)

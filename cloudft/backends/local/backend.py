@@ -32,6 +32,7 @@ from cloudft.backends.capabilities import (
     SupportsWarmStart,
     TokenPreviewSession,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.local import (
     environment,
     lm_eval,
@@ -359,11 +360,11 @@ class LocalBackend(
         job = self._existing_folder(job_id)
         return not (job.path / names.ENDED).exists() and job.read_state(job_id).status == "Failed"
 
-    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge the weights and prove the result, in a child process."""
+    def export(self, job_id: str, out: Path, options: ExportOptions) -> Mapping[str, Any]:
+        """Write the tuned model and prove the result, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return model_process.run_export(job.path, out, dtype, self._job_environment(job.path))
+        return model_process.run_export(job.path, out, options, self._job_environment(job.path))
 
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.local.warm_process import ForkedProgram, WarmProcess
 from cloudft.errors import TrainerError
 from cloudft.inference import (
@@ -277,14 +278,17 @@ def generate_answers(
 
 
 def run_export(
-    job_dir: Path, out: Path, dtype: str, environment: Mapping[str, str]
+    job_dir: Path, out: Path, options: ExportOptions, environment: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """Run the trainer's export; return its proof of equivalence."""
-    command = [sys.executable, "-m", "local_backend.inference.export", str(job_dir), str(out)]
+    command = [sys.executable, "-m", "local_backend.export", str(job_dir), str(out)]
+    command += ["--format", options.format, "--dtype", options.dtype]
+    command += ["--for", options.runtime] if options.runtime else []
+    command += ["--quantize", options.quantization] if options.quantization else []
     read_end, write_end = os.pipe()
     try:
         done = subprocess.run(
-            [*command, "--dtype", dtype, "--end-with-stdin"],
+            [*command, "--end-with-stdin"],
             stdin=read_end,
             capture_output=True,
             text=True,

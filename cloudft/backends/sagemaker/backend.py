@@ -34,6 +34,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsResume,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource
 from cloudft.backends.sagemaker import (
@@ -387,11 +388,11 @@ class SageMakerBackend(
         lines = logs.iter_log_lines(self.aws, [str(description["TrainingJobName"])])
         yield from read_curve(lines, serverless.steps_per_epoch(description, records))
 
-    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+    def export(self, job_id: str, out: Path, options: ExportOptions) -> Mapping[str, Any]:
         """Merge the weights and prove the result; download those that SageMaker has merged."""
         description = self._list_attempts(job_id)[-1]
         if not serverless.is_serverless(description):
-            return super().export(job_id, out, dtype)
+            return super().export(job_id, out, options)
         if description["TrainingJobStatus"] != "Completed":
             raise JobStateConflict(
                 f"{job_id} is {description['TrainingJobStatus']}: it has left no model",

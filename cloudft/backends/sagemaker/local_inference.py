@@ -15,6 +15,7 @@ from cloudft.backends.capabilities import (
     SupportsGenerate,
     SupportsInference,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.errors import JobStateConflict
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob
@@ -50,11 +51,11 @@ class LocalInferenceMixin(
         assert isinstance(local, SupportsGenerate)
         return local.generate(self._downloaded_job(job_id), prompts, variants, decoding)
 
-    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge the weights and prove the result."""
+    def export(self, job_id: str, out: Path, options: ExportOptions) -> Mapping[str, Any]:
+        """Write the tuned model and prove the result."""
         local = self.local_backend
         assert isinstance(local, SupportsExport)
-        return local.export(self._downloaded_job(job_id), out, dtype)
+        return local.export(self._downloaded_job(job_id), out, options)
 
     def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
         """Return what the template renders, if the tokenizer is on this machine too."""

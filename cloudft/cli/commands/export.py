@@ -33,6 +33,7 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
     a job with sagemaker.serverless are downloaded as SageMaker merged them, whatever --dtype says.
     """
     from cloudft.backends.capabilities import SupportsExport
+    from cloudft.backends.export_options import ExportOptions
     from cloudft.catalogue import owned_weights_route
 
     record, backend, _ = open_job(reference)
@@ -42,7 +43,7 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
             fix=owned_weights_route(str(record.base_model)) or "name the job that was trained.",
         )
     console.note(f"merging {record.id} and comparing it with the tuned model ...")
-    proof = backend.export(record.backend_job_id or record.id, out, dtype)
+    proof = backend.export(record.backend_job_id or record.id, out, ExportOptions(dtype=dtype))
     if "source" in proof:  # SageMaker has merged them
         text = f"{out}\n{proof['files']} files, {proof['bytes']} bytes, from {proof['source']}"
         console.print_result({"path": out, **proof}, text)

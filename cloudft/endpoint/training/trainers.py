@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloudft.backends.export_options import ExportOptions
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.distillation import DistillationRun, Teacher
@@ -185,7 +186,7 @@ class LocalTrainer(Trainer):
         with self._merging:
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                self.backend.export(local_job_id, folder, "float32")
+                self.backend.export(local_job_id, folder, ExportOptions())
         return str(folder.absolute())
 
     def _train(self, request: TrainingRequest) -> TrainingRun:

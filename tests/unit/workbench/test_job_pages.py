@@ -29,6 +29,7 @@ from workbench_jobs import (
 
 from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import SupportsExport
+from cloudft.backends.export_options import ExportOptions
 from cloudft.errors import CloudUnreachable, TrainerError
 from cloudft.evaluate.results import save_evaluation
 from cloudft.storage.home import Home
@@ -334,7 +335,7 @@ class FakeExport(Backend, SupportsExport):
     def __init__(self, outcome: Any) -> None:
         self.outcome, self.may_end = outcome, threading.Event()
 
-    def export(self, job_id: str, out: Path, dtype: str) -> Any:
+    def export(self, job_id: str, out: Path, options: ExportOptions) -> Any:
         self.may_end.wait(20)
         if isinstance(self.outcome, Exception):
             raise self.outcome

@@ -13,7 +13,8 @@ from tiny import build_tokenizer
 from trainer_run import RunTrainer
 
 from local_backend.errors import TrainerError
-from local_backend.inference.export import export_merged_model
+from local_backend.export.export_model import export_model
+from local_backend.export.options import ExportOptions
 from local_backend.job_dir import JobDir
 from local_backend.models import lora, lora_experts, merge_proof
 from local_backend.models.lora_reach import measure_reach
@@ -251,7 +252,7 @@ def test_a_job_with_experts_is_trained_and_exported(train: RunTrainer, tmp_path:
     line = "of the weights are under an adapter (12 layers); left out: mlp.gate.weight (router)"
     assert line in run.log
     assert run.summary["adapters"]["leftOut"][0]["name"] == "mlp.gate.weight"
-    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    proof = export_model(JobDir(run.path), tmp_path / "out", ExportOptions())
     assert proof["equalGreedyAnswers"] == 8
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import tiny
 from trainer_run import RunTrainer
 
-from local_backend.inference.export import export_merged_model
+from local_backend.export.export_model import export_model
+from local_backend.export.options import ExportOptions
 from local_backend.job_dir import JobDir
 
 
@@ -32,7 +33,7 @@ def test_new_tokens_need_rows_and_then_are_learned(
     model.save_pretrained(folder)
     run = train(records, model=folder, method="full", epochCount=10)
     assert run.status == "Completed", run.log
-    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    proof = export_model(JobDir(run.path), tmp_path / "out", ExportOptions())
     assert proof["maxLogitDifference"] == 0 and proof["differsInOlderReaders"] == []
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     chat = [{"role": "user", "content": "Which one is 3?"}]

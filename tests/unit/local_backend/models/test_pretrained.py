@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from trainer_run import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
-from local_backend.inference.export import export_merged_model
+from local_backend.export.export_model import export_model
+from local_backend.export.options import ExportOptions
 from local_backend.inference.model_variants import ModelVariants
 from local_backend.job_dir import JobDir
 from local_backend.models.load_model import load_model
@@ -197,7 +198,7 @@ def test_every_other_program_refuses_it_too(
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
         ModelVariants(JobDir(job), read_settings(JobDir(job)))
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
-        export_merged_model(JobDir(job), tmp_path / "out", "float32")
+        export_model(JobDir(job), tmp_path / "out", ExportOptions())
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
         probe(JobDir(job), 1, lambda reply: None)
 

@@ -16,7 +16,9 @@ import torch
 from trainer_run import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
-from local_backend.inference.export import PROOF, convert_weights, export_merged_model
+from local_backend.export.export_model import PROOF, export_model
+from local_backend.export.merged import convert_weights
+from local_backend.export.options import ExportOptions
 from local_backend.job_dir import JobDir
 from local_backend.models import lora
 
@@ -45,7 +47,7 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
     command = [
         preloaded.interpreter_path(),
         "-m",
-        "local_backend.inference.export",
+        "local_backend.export",
         str(tuned.path),
         str(out),
     ]
@@ -66,9 +68,10 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
 def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
     """The first use of a GGUF file converts it and prints so; progress bars are off."""
     code = (
-        "import sys; import local_backend.inference.export as e; from tqdm.auto import tqdm\n"
-        "e.export_merged_model = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
-        "sys.argv[1:] = ['job', 'out']; sys.exit(e.main())"
+        "import sys; import local_backend.export.export_model as e; from tqdm.auto import tqdm\n"
+        "import local_backend.export.__main__ as m\n"
+        "e.export_model = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
+        "sys.argv[1:] = ['job', 'out']; sys.exit(m.main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert json.loads(done.stdout) == {"records": 8}, done.stdout
@@ -80,7 +83,7 @@ def test_a_shorter_format_is_written_and_proven_as_well(
     tuned: TrainerRun, tmp_path: Path, dtype: str
 ) -> None:
     out = tmp_path / dtype
-    proof = export_merged_model(JobDir(tuned.path), out, dtype)
+    proof = export_model(JobDir(tuned.path), out, ExportOptions(dtype=dtype))
     assert proof["equalGreedyAnswers"] == 8
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype
 
@@ -125,7 +128,7 @@ def test_what_a_model_keeps_in_float32_is_not_rounded(tmp_path: Path, dtype: tor
 
 def test_all_weights_are_exported_as_they_are(train: RunTrainer, tmp_path: Path) -> None:
     run = train(8, method="full", epochCount=2)
-    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    proof = export_model(JobDir(run.path), tmp_path / "out", ExportOptions())
     assert proof["maxLogitDifference"] == 0
 
 
@@ -141,7 +144,7 @@ def test_an_adapter_on_a_tied_output_layer_is_trained_and_exported(
     run = train(8, model=model, epochCount=2, lora=lora_settings)
     assert run.status == "Completed", run.log
     assert "no adapter on the output layer" in run.log
-    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    proof = export_model(JobDir(run.path), tmp_path / "out", ExportOptions())
     assert proof["equalGreedyAnswers"] == 8 and proof["differsInOlderReaders"] == []
     assert (
         json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
@@ -162,7 +165,7 @@ def test_sampling_settings_and_a_sentencepiece_model_of_the_base_are_kept(
     (model / "tokenizer.model").write_bytes(b"its pieces and scores")
     run = train(8, model=model, epochCount=1)
     assert run.status == "Completed", run.log
-    export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    export_model(JobDir(run.path), tmp_path / "out", ExportOptions())
     exported = json.loads((tmp_path / "out" / path.name).read_text())
     assert sampling.items() <= exported.items()
     assert exported["eos_token_id"] == [eos, 0]  # the tokenizer's first: some readers take one
@@ -176,7 +179,7 @@ def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_pat
     out.mkdir()
     (out / "precious").write_text("x")
     with pytest.raises(TrainerError, match="exists already"):
-        export_merged_model(JobDir(tuned.path), out, "float32")
+        export_model(JobDir(tuned.path), out, ExportOptions())
     assert [path.name for path in out.iterdir()] == ["precious"]
 
 
@@ -190,7 +193,7 @@ def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
     monkeypatch.setattr(lora, "merge_adapters", forgets_to_merge)
     folder = tmp_path / "out"
     with pytest.raises(TrainerError, match="The merged model is not the tuned one"):
-        export_merged_model(JobDir(tuned.path), folder / "merged", "float32")
+        export_model(JobDir(tuned.path), folder / "merged", ExportOptions())
     assert list(folder.iterdir()) == []
 
 
@@ -206,11 +209,11 @@ def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
 
     monkeypatch.setattr(lora, "merge_adapters", merges_badly)
     with pytest.raises(TrainerError, match="logits differ by up to"):
-        export_merged_model(JobDir(tuned.path), tmp_path / "merged", "float32")
+        export_model(JobDir(tuned.path), tmp_path / "merged", ExportOptions())
     assert not (tmp_path / "merged").exists()
 
 
 def test_a_job_without_a_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(4)})
     with pytest.raises(TrainerError, match="has no tuned model yet"):
-        export_merged_model(JobDir(folder), tmp_path / "out", "float32")
+        export_model(JobDir(folder), tmp_path / "out", ExportOptions())
