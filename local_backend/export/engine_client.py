@@ -140,8 +140,8 @@ class EngineProcess:
         reply = self._request(request)
         return {"ids": reply["ids"], "text": reply["text"], "finish": reply["finish"]}
 
-    def score(self, ids: Sequence[int]) -> list[float]:
-        """Return the log-probability of each token after the first."""
-        reply = self._request({"do": "score", "ids": list(ids)})
+    def score(self, ids: Sequence[int], start: int = 1) -> list[float]:
+        """Return the log-probability of each token from `start` on, given those before it."""
+        reply = self._request({"do": "score", "ids": list(ids), "start": start})
         scores: list[float] = reply["logProbabilities"]
         return scores

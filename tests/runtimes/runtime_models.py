@@ -23,11 +23,11 @@ WINDOW, CONTEXT, ORIGINAL = 16, 256, 32
 """Tokens of a sliding window, of the context, and of that before rope settings stretched it."""
 ANSWER = 12
 SIZES = {
-    "hidden_size": 64,
-    "head_dim": 16,
+    "hidden_size": 128,
+    "head_dim": 32,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "intermediate_size": 128,
+    "intermediate_size": 256,
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 64,
     "max_position_embeddings": CONTEXT,
@@ -51,8 +51,8 @@ ROPE = {
     },
     "longrope": {
         "rope_type": "longrope",
-        "short_factor": [1.0] * 8,
-        "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0],
+        "short_factor": [1.0] * 16,
+        "long_factor": [1.0 + at / 2 for at in range(16)],
         "original_max_position_embeddings": ORIGINAL,
         "rope_theta": 10000.0,
     },
@@ -91,12 +91,31 @@ NO_WINDOW = {"mistral", "phi3", "starcoder2", "mixtral"}
 NO_WINDOW_LIST = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}
 EXTRA: dict[str, dict[str, Any]] = {
     # transformers takes the rope's angles from the longest kind; others need both lists.
-    "gemma3_text": {"query_pre_attn_scalar": 16, "layer_types": ["sliding_attention", "full_attention"]},
-    "gemma2": {"query_pre_attn_scalar": 16},
-    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0, "attention_multiplier": 0.2},
-    "granitemoe": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0, "attention_multiplier": 0.2},
+    "gemma3_text": {
+        "query_pre_attn_scalar": 24,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gemma2": {"query_pre_attn_scalar": 24},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.2,
+    },
+    "granitemoe": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.2,
+    },
+    "qwen3_moe": {"head_dim": 32},
     "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
-    "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0], "use_sliding_window": False, "layer_types": ["full_attention"] * 4},
+    "smollm3": {
+        "num_hidden_layers": 4,
+        "no_rope_layers": [1, 1, 1, 0],
+        "use_sliding_window": False,
+        "layer_types": ["full_attention"] * 4,
+    },
 }
 
 

@@ -77,14 +77,14 @@ class LlamaCppEngine:
             made = made[:-1]
         return {"ids": made, "text": reply["content"], "finish": finish}
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first, one request each.
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on, one request each.
 
         The server does not score prompts. Each token is forced in turn, and the cached prefix
         makes that one step.
         """
         scores = []
-        for end in range(1, len(ids)):
+        for end in range(start, len(ids)):
             body = {
                 "prompt": ids[:end],
                 "n_predict": 1,

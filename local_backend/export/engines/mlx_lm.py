@@ -46,13 +46,13 @@ class MlxEngine:
             made.pop()
         return {"ids": made, "text": text, "finish": finish}
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first."""
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on."""
         import mlx.core as mx
 
-        logits = self.model(mx.array([ids]))[0, :-1].astype(mx.float32)
+        logits = self.model(mx.array([ids]))[0, start - 1 : -1].astype(mx.float32)
         scores = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        taken = mx.take_along_axis(scores, mx.array(ids[1:])[:, None], axis=-1)
+        taken = mx.take_along_axis(scores, mx.array(ids[start:])[:, None], axis=-1)
         return [float(value) for value in taken[:, 0].tolist()]
 
 

@@ -68,11 +68,11 @@ class OnnxEngine:
         made = made[:-1] if finish == "stop" else made
         return {"ids": made, "text": self.tokenizer.decode(made), "finish": finish}
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first, one step each."""
-        generator = self._start(ids[:1], len(ids) + 1)
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on, one step each."""
+        generator = self._start(ids[:start], len(ids) + 1)
         scores = []
-        for token in ids[1:]:
+        for token in ids[start:]:
             logits = generator.get_logits().reshape(-1).astype("float64")
             top = float(logits.max())
             total = math.log(float(sum(math.exp(value - top) for value in logits.tolist())))

@@ -71,8 +71,8 @@ class OpenVinoEngine:
             made, finish = made[:-1], "stop"
         return {"ids": made, "text": self.tokenizer.decode(made), "finish": finish}
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first."""
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on."""
         import numpy as np
 
         given = {
@@ -83,10 +83,10 @@ class OpenVinoEngine:
         }
         self.request.reset_state()
         self.request.infer({name: value for name, value in given.items() if name in self.inputs})
-        logits = self.request.get_tensor("logits").data[0, :-1].astype(np.float64)
+        logits = self.request.get_tensor("logits").data[0, start - 1 : -1].astype(np.float64)
         logits = logits - logits.max(-1, keepdims=True)
         scores = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        return [float(value) for value in scores[np.arange(len(ids) - 1), ids[1:]]]
+        return [float(value) for value in scores[np.arange(len(ids) - start), ids[start:]]]
 
 
 def convert(folder: Path, out: Path) -> None:

@@ -8,7 +8,8 @@ one JSON line on standard output, in order. The first line, without a request, h
   and tokenizer make it.
 - `answer`, with `ids` and `maxNewTokens`: `ids` of the greedy answer without its end token, its
   `text`, and `finish`: `stop` where the runtime ended it by a token of its own, else `length`.
-- `score`, with `ids`: `logProbabilities` of each token after the first, given those before it.
+- `score`, with `ids` and `start` (at least 1): `logProbabilities` of each token from that position
+  on, given those before it.
 
 A line with `error` says what failed; after one in place of the first line, the program ends. Only
 the standard library and the runtime are imported. Files that a runtime makes of the model first
@@ -58,8 +59,8 @@ class Engine(Protocol):
     def answer(self, ids: list[int], max_new_tokens: int) -> Answer:
         """Return the greedy answer to a prompt."""
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first, given those before it."""
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on, given those before it."""
 
 
 def load_engine(runtime: str, model: Path, work: Path) -> Engine:
@@ -82,7 +83,7 @@ def reply_to(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
     if kind == "answer":
         return {**engine.answer(request["ids"], request["maxNewTokens"])}
     if kind == "score":
-        return {"logProbabilities": engine.score(request["ids"])}
+        return {"logProbabilities": engine.score(request["ids"], request["start"])}
     raise ValueError(f"no such request: {kind}")
 
 

@@ -54,13 +54,13 @@ class TransformersEngine:
         text = self.tokenizer.decode(made, skip_special_tokens=True)
         return {"ids": made, "text": text, "finish": finish}
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first."""
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on."""
         import torch
 
         with torch.inference_mode():
-            logits = self.model(input_ids=torch.tensor([ids])).logits[0, :-1].float()
-        following = torch.tensor(ids[1:])[:, None]
+            logits = self.model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1].float()
+        following = torch.tensor(ids[start:])[:, None]
         scores: list[float] = logits.log_softmax(-1).gather(1, following)[:, 0].tolist()
         return scores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,18 @@ if TYPE_CHECKING:
 
 CONTEXT = 4096
 """Tokens of a request at most; a model whose own context is shorter gets that."""
+CPU_MEMORY = 0.4
+"""Share of the machine's memory. vLLM's own is 0.92, and it refuses to start with less free."""
 
 
 class VllmEngine:
     """A model loaded by `vllm.LLM`; an adapter's folder beside its base."""
 
     def __init__(self, folder: Path) -> None:
+        # In this process, so that an error is the one that occurred, and nothing outlives it.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         import vllm
+        from vllm.platforms import current_platform
 
         adapter = folder / "adapter_config.json"
         settings: dict[str, Any] = {}
@@ -30,14 +36,18 @@ class VllmEngine:
             base = Path(config["base_model_name_or_path"])
             settings = {"enable_lora": True, "max_lora_rank": config["r"]}
             self.adapter = LoRARequest("tuned", 1, str(folder))
+        if current_platform.is_cpu():
+            settings["gpu_memory_utilization"] = CPU_MEMORY  # its name on every platform
         own = json.loads((base / "config.json").read_text(encoding="utf-8"))
         self.model: Any = vllm.LLM(
             str(base),
             tokenizer=str(folder),
-            dtype="auto",
+            # "auto" computes a float32 checkpoint in half precision.
+            dtype=own.get("torch_dtype") or own.get("dtype") or "auto",
             max_model_len=min(CONTEXT, own.get("max_position_embeddings") or CONTEXT),
             enforce_eager=True,
             max_num_seqs=1,
+            distributed_executor_backend="uni",
             **settings,
         )
         self.versions = {"vllm": vllm.__version__}
@@ -72,10 +82,10 @@ class VllmEngine:
             "finish": finish,
         }
 
-    def score(self, ids: list[int]) -> list[float]:
-        """Return the log-probability of each token after the first."""
+    def score(self, ids: list[int], start: int) -> list[float]:
+        """Return the log-probability of each token from `start` on."""
         reply = self._run([{"prompt_token_ids": ids}], "generate", max_tokens=1, prompt_logprobs=0)
-        scored = zip(ids[1:], reply.prompt_logprobs[1:], strict=True)
+        scored = zip(ids[start:], reply.prompt_logprobs[start:], strict=True)
         return [float(found[token].logprob) for token, found in scored]
 
 
