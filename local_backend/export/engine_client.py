@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any
 
 from local_backend.errors import TrainerError
 from local_backend.export.engines import run
@@ -28,14 +28,16 @@ MODULES = {
     "vllm": "vllm",
 }
 """File in `engines/` of each name of `--for`. Ollama runs llama.cpp on the same file."""
-
-
-class GivenAnswer(TypedDict):
-    """A runtime's greedy answer: tokens without the end token, text, `stop` or `length`."""
-
-    ids: list[int]
-    text: str
-    finish: str
+PACKAGES = {
+    "llama_cpp": "xllamacpp",
+    "mlx_lm": "mlx-lm",
+    "onnxruntime_genai": "onnxruntime-genai onnxruntime onnx-ir torch transformers",
+    "openvino": "'optimum-intel[openvino]' openvino-genai",
+    "transformers": "torch transformers",
+    "vllm": "vllm",
+}
+"""What to install in the interpreter of each runtime."""
+MISSING_MODULE = "ModuleNotFoundError"
 
 
 class EngineRefused(TrainerError):
@@ -117,8 +119,17 @@ class EngineProcess:
             raise EngineRefused(f"{self.runtime} ended with status {status}: {log}")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise EngineRefused(f"{self.runtime}: {reply['error']}")
+            raise self._refusal(reply["error"])
         return reply
+
+    def _refusal(self, message: str) -> EngineRefused:
+        fix = None
+        if message.startswith(MISSING_MODULE):
+            fix = (
+                f"`pip install {PACKAGES[self.runtime]}` in an environment of its own, and name its"
+                " interpreter with --runtime-python."
+            )
+        return EngineRefused(f"{self.runtime}: {message}", fix=fix)
 
     def _request(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -134,7 +145,7 @@ class EngineProcess:
         ids: list[int] = self._request({"do": "render", **conversation})["ids"]
         return ids
 
-    def answer(self, ids: Sequence[int], max_new_tokens: int) -> GivenAnswer:
+    def answer(self, ids: Sequence[int], max_new_tokens: int) -> run.Answer:
         """Return the greedy answer to a prompt's tokens."""
         request = {"do": "answer", "ids": list(ids), "maxNewTokens": max_new_tokens}
         reply = self._request(request)

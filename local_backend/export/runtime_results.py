@@ -1,7 +1,8 @@
 """Read what was measured of models in runtimes: `runtime_results.json`.
 
 `make test-runtimes` measures it. A cell is `right` (prompt, probabilities, answer and end equal
-those of transformers), `wrong` in a layer, or `refused` by the runtime or by cloudft's export.
+those of transformers), `close` (equal answers, probabilities that are rounded), `wrong` in a layer,
+or `refused` by the runtime or by cloudft's export.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PATH = Path(__file__).with_name("runtime_results.json")
 
 @dataclass(frozen=True)
 class Cell:
-    """What one model gave in one runtime; `layer` where it was wrong, `by` where refused."""
+    """What one model gave in a runtime; `layer` where it was close or wrong, `by` where refused."""
 
     result: str
     layer: str | None = None

@@ -16,7 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,6 +25,7 @@ import torch
 from local_backend.data.chat_messages import to_chat
 from local_backend.errors import TrainerError
 from local_backend.export.engine_client import MODULES, EngineProcess
+from local_backend.export.engines.run import Engine
 from local_backend.export.export_model import PROOF
 from local_backend.export.runtime_comparison import (
     TOLERANCE,
@@ -44,7 +45,7 @@ from local_backend.inference.generate import encode_scored
 from local_backend.job_dir import JobDir
 from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel
-from local_backend.process_exit import exit_now, exit_with_parent
+from local_backend.process_exit import exit_now
 
 FULL_PRECISION = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 """Formats of a GGUF file that are no quantization."""
@@ -61,26 +62,23 @@ class VerifiedRecord(TypedDict):
     tokens: int
 
 
-class Verification(TypedDict):
+class Comparison(TypedDict):
     """What a runtime makes of an export, beside the tuned model.
 
     `tolerance` is of log-probabilities; null for quantized weights, which are measured instead.
     """
 
-    runtime: str
-    versions: dict[str, str]
     tolerance: float | None
     maxDifference: float
     difference: dict[str, Any] | None
     records: list[VerifiedRecord]
 
 
-@dataclass(frozen=True)
-class ScoredIds:
-    """A record as tokens: its prompt, and its own answer."""
+class Verification(Comparison):
+    """A comparison, with the runtime and the versions of its packages."""
 
-    prompt: list[int]
-    reply: list[int]
+    runtime: str
+    versions: dict[str, str]
 
 
 def read_tolerance(folder: Path) -> float | None:
@@ -96,9 +94,10 @@ def read_tolerance(folder: Path) -> float | None:
             fix="name a folder that `cloudft export` has written.",
         ) from error
     quantization = proof.get("quantization")
-    if quantization is not None and quantization not in FULL_PRECISION:
-        return None
-    return TOLERANCE[FULL_PRECISION.get(quantization, proof.get("dtype", "float32"))]
+    if quantization is None:
+        return TOLERANCE[proof.get("dtype", "float32")]
+    full = FULL_PRECISION.get(quantization.lower())
+    return None if full is None else TOLERANCE[full]
 
 
 def conversation_of(prompt: Prompt) -> dict[str, Any]:
@@ -110,8 +109,8 @@ def conversation_of(prompt: Prompt) -> dict[str, Any]:
     return {"messages": list(chat.messages), **tools}
 
 
-def run_ours(loaded: LoadedModel, item: ScoreItem, new_tokens: int) -> tuple[RuntimeRecord, int]:
-    """Return what the tuned model makes of a record, and where its own answer begins."""
+def run_ours(loaded: LoadedModel, item: ScoreItem, new_tokens: int) -> RuntimeRecord:
+    """Return what the tuned model makes of a record."""
     prompt = encode_prompt(loaded, item["prompt"])
     before, reply = encode_scored(loaded, item)
     [made] = generate_batch(loaded, [prompt], {"maxNewTokens": new_tokens})
@@ -125,7 +124,7 @@ def run_ours(loaded: LoadedModel, item: ScoreItem, new_tokens: int) -> tuple[Run
         "text": completion["text"],
         "finish": completion["finishReason"],
         "scores": score_tokens(loaded, [*before, *reply], len(before)),
-    }, len(before)
+    }
 
 
 def score_tokens(loaded: LoadedModel, ids: Sequence[int], start: int) -> list[float]:
@@ -140,7 +139,7 @@ def score_tokens(loaded: LoadedModel, ids: Sequence[int], start: int) -> list[fl
 
 
 def run_theirs(
-    engine: EngineProcess, loaded: LoadedModel, item: ScoreItem, ours: RuntimeRecord, limit: int
+    engine: Engine, loaded: LoadedModel, item: ScoreItem, ours: RuntimeRecord, limit: int
 ) -> RuntimeRecord:
     """Return what the runtime makes of a record; prompts and scored tokens are ours."""
     conversation = conversation_of(item["prompt"])
@@ -157,34 +156,39 @@ def run_theirs(
     }
 
 
+def compare_records(
+    loaded: LoadedModel, engine: Engine, request: dict[str, Any], tolerance: float | None
+) -> Comparison:
+    """Run the records of a request in both, and compare them."""
+    ours: list[RuntimeRecord] = []
+    theirs: list[RuntimeRecord] = []
+    limit = request["maxNewTokens"]
+    for item in request["records"]:
+        ours.append(run_ours(loaded, item, limit))
+        theirs.append(run_theirs(engine, loaded, item, ours[-1], limit))
+    difference = find_difference(ours, theirs, tolerance)
+    pairs = list(zip(ours, theirs, strict=True))
+    worst = (largest_difference(a["scores"], b["scores"])[0] for a, b in pairs)
+    return {
+        "tolerance": tolerance,
+        "maxDifference": max(worst, default=0.0),
+        "difference": asdict(difference) if difference else None,
+        "records": [_summarize(a, b) for a, b in pairs],
+    }
+
+
 def verify_export(
     job_dir: JobDir, folder: Path, runtime: str, python: str, request: dict[str, Any]
 ) -> Verification:
     """Run an export in a runtime and compare it with the tuned model. Raise TrainerError."""
     tolerance = read_tolerance(folder)
-    limit, items = request["maxNewTokens"], request["records"]
     # First: a runtime that is not there, or refuses the model, says so at once.
     with EngineProcess(MODULES[runtime], folder, python) as engine:
         loaded = load_tuned_model(job_dir).loaded
         loaded.model.eval()
         loaded.model.config.use_cache = True
-        ours, theirs = [], []
-        for item in items:
-            ours.append(run_ours(loaded, item, limit)[0])
-            theirs.append(run_theirs(engine, loaded, item, ours[-1], limit))
-        versions = engine.versions
-    difference = find_difference(ours, theirs, tolerance)
-    worst = (
-        largest_difference(a["scores"], b["scores"])[0] for a, b in zip(ours, theirs, strict=True)
-    )
-    return {
-        "runtime": runtime,
-        "versions": versions,
-        "tolerance": tolerance,
-        "maxDifference": max(worst, default=0.0),
-        "difference": asdict(difference) if difference else None,
-        "records": [_summarize(a, b) for a, b in zip(ours, theirs, strict=True)],
-    }
+        comparison = compare_records(loaded, engine, request, tolerance)
+        return {**comparison, "runtime": runtime, "versions": engine.versions}
 
 
 def _summarize(ours: RuntimeRecord, theirs: RuntimeRecord) -> VerifiedRecord:
@@ -207,11 +211,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--for", dest="runtime", choices=sorted(MODULES), required=True)
     parser.add_argument("--python", default=sys.executable, help="interpreter with the runtime")
-    parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")
     args = parser.parse_args()
     request = json.loads(sys.stdin.readline())
-    if args.end_with_stdin:
-        exit_with_parent()
     silence_libraries()
     try:
         with contextlib.redirect_stdout(sys.stderr):

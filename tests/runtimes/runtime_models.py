@@ -84,32 +84,31 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "phi3, window": ("phi3", {"sliding_window": WINDOW}),
+    "gemma2, long window": ("gemma2", {"sliding_window": CONTEXT}),
+    "gemma3_text, long window": ("gemma3_text", {"sliding_window": CONTEXT}),
+    "ministral, long window": ("ministral", {"sliding_window": CONTEXT}),
+    "olmo3, long window": ("olmo3", {"sliding_window": CONTEXT}),
+    "starcoder2, window": ("starcoder2", {"sliding_window": WINDOW}),
 }
-"""Settings of which at least one runtime is known to lose one."""
+"""Settings of which at least one runtime is known to lose one, and windows that no prompt fills."""
 NO_WINDOW = {"mistral", "phi3", "starcoder2", "mixtral"}
 """Families whose plain model has no window; with one it is a variant."""
 NO_WINDOW_LIST = {"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"}
+_GRANITE = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+    "attention_multiplier": 0.2,
+}
+MIXED_LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 EXTRA: dict[str, dict[str, Any]] = {
-    # transformers takes the rope's angles from the longest kind; others need both lists.
-    "gemma3_text": {
-        "query_pre_attn_scalar": 24,
-        "layer_types": ["sliding_attention", "full_attention"],
-    },
+    "exaone4": {"head_dim": 32},
     "gemma2": {"query_pre_attn_scalar": 24},
-    "granite": {
-        "embedding_multiplier": 3.0,
-        "residual_multiplier": 0.5,
-        "logits_scaling": 2.0,
-        "attention_multiplier": 0.2,
-    },
-    "granitemoe": {
-        "embedding_multiplier": 3.0,
-        "residual_multiplier": 0.5,
-        "logits_scaling": 2.0,
-        "attention_multiplier": 0.2,
-    },
+    "gemma3_text": {"query_pre_attn_scalar": 24, **MIXED_LAYERS},
+    "gpt_oss": MIXED_LAYERS,
+    "granite": _GRANITE,
+    "granitemoe": _GRANITE,
     "qwen3_moe": {"head_dim": 32},
-    "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
     "smollm3": {
         "num_hidden_layers": 4,
         "no_rope_layers": [1, 1, 1, 0],
@@ -117,6 +116,9 @@ EXTRA: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention"] * 4,
     },
 }
+"""What a family's models have besides: multipliers and windows that are not their neutral values,
+and what real models of the family name in config.json.
+"""
 
 
 def case_names() -> list[str]:

@@ -45,11 +45,15 @@ class LlamaCppEngine:
         parameters.cpuparams.poll = 0
         self.server: Any = xllamacpp.Server(parameters)
         self.versions = {"xllamacpp": version("xllamacpp")}
+        [model] = self._request("/v1/models")["data"]
+        self.context = min(CONTEXT, int(model["meta"]["n_ctx_train"]))
+        self.vocabulary = int(model["meta"]["n_vocab"])
+        self.letter = int(self._request("/tokenize", {"content": "a"})["tokens"][-1])
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
+    def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             self.server.listening_address + path,
-            json.dumps(body).encode(),
+            None if body is None else json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
         try:
@@ -58,19 +62,25 @@ class LlamaCppEngine:
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{path}: {error.read().decode(errors='replace')}") from None
 
+    def _check_length(self, ids: list[int]) -> None:
+        """Refuse what is beyond the file's own context, which the server only warns of."""
+        if len(ids) >= self.context:
+            raise ValueError(f"{len(ids)} tokens are beyond the file's context of {self.context}")
+
     def render(self, conversation: Conversation) -> list[int]:
         """Return the tokens of a prompt as the server's chat completions make them."""
         text = conversation.get("text")
         if text is None:
-            text = self._post("/apply-template", conversation)["prompt"]
+            text = self._request("/apply-template", conversation)["prompt"]
         body = {"content": text, "add_special": True, "parse_special": True}
-        ids: list[int] = self._post("/tokenize", body)["tokens"]
+        ids: list[int] = self._request("/tokenize", body)["tokens"]
         return ids
 
     def answer(self, ids: list[int], max_new_tokens: int) -> Answer:
         """Return the greedy answer; the file's end tokens end it."""
+        self._check_length(ids)
         body = {"prompt": ids, "n_predict": max_new_tokens, "temperature": 0, "return_tokens": True}
-        reply = self._post("/completion", body)
+        reply = self._request("/completion", body)
         finish = "stop" if reply["stop_type"] == "eos" else "length"
         made: list[int] = reply["tokens"]
         if finish == "stop" and len(made) == reply["tokens_predicted"]:
@@ -83,20 +93,22 @@ class LlamaCppEngine:
         The server does not score prompts. Each token is forced in turn, and the cached prefix
         makes that one step.
         """
-        scores = []
-        for end in range(start, len(ids)):
-            body = {
-                "prompt": ids[:end],
-                "n_predict": 1,
-                "temperature": 0,
-                "logit_bias": [[ids[end], FORCED]],
-                "n_probs": 1,
-                "post_sampling_probs": False,
-            }
-            [made] = self._post("/completion", body)["completion_probabilities"]
-            assert made["id"] == ids[end]
-            scores.append(float(made["logprob"]))
-        return scores
+        self._check_length(ids)
+        return [self._score_token(ids[:end], ids[end]) for end in range(start, len(ids))]
+
+    def _score_token(self, before: list[int], token: int) -> float:
+        body = {"prompt": before, "n_predict": 1, "temperature": 0, "post_sampling_probs": False}
+        forced = {"logit_bias": [[token, FORCED]], "n_probs": 1}
+        made = self._request("/completion", {**body, **forced}).get("completion_probabilities")
+        if made:
+            assert made[0]["id"] == token
+            return float(made[0]["logprob"])
+        # The server reports neither end tokens nor parts of a character. They are among the
+        # alternatives of a token that is reported.
+        every = {"logit_bias": [[self.letter, FORCED]], "n_probs": self.vocabulary}
+        [made] = self._request("/completion", {**body, **every})["completion_probabilities"]
+        found = (one["logprob"] for one in made["top_logprobs"] if one["id"] == token)
+        return float(next(found))
 
 
 def load(model: Path, work: Path) -> LlamaCppEngine:
