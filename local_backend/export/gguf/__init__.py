@@ -1,0 +1,7 @@
+"""GGUF files of tuned models, for llama.cpp and Ollama."""
+
+from __future__ import annotations
+
+from local_backend.export.gguf.file import GgufSummary, write_gguf
+
+__all__ = ["GgufSummary", "write_gguf"]

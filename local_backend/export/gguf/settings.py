@@ -1,0 +1,150 @@
+"""A model's configuration as llama.cpp reads it: sizes, norms, scales, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from local_backend.errors import TrainerError
+from local_backend.export.gguf.families import GgufFamily
+from local_backend.export.gguf.tensors import OTHER_RUNTIME
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+    from transformers import PreTrainedConfig
+
+
+def write_settings(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> list[str]:
+    """Write the model's settings. Return what is worth knowing of the file, as sentences.
+
+    Raise TrainerError for a setting that llama.cpp would silently compute otherwise.
+    """
+    check_settings(config, family)
+    notes = []
+    heads = int(config.num_attention_heads)
+    writer.add_vocab_size(int(config.vocab_size))
+    writer.add_embedding_length(int(config.hidden_size))
+    writer.add_block_count(int(config.num_hidden_layers))
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(int(getattr(config, "num_key_value_heads", None) or heads))
+    writer.add_key_length(head_size(config))
+    writer.add_value_length(head_size(config))
+    _write_norms(writer, config)
+    _write_feed_forward(writer, config, family)
+    for setting, key in family.scales.items():
+        value = getattr(config, setting, None)
+        if value is not None:
+            writer.add_float32(f"{family.architecture}.{key}", float(value))
+    limit = write_windows(writer, config, family)
+    context = int(config.max_position_embeddings)
+    if limit is not None and limit < context:
+        notes.append(
+            f"llama.cpp knows no sliding window for {config.model_type}: the file says"
+            f" {limit} tokens of context, not {context}. Beyond that its answers are not the"
+            " tuned model's."
+        )
+        context = limit
+    writer.add_context_length(context)
+    return notes
+
+
+def check_settings(config: PreTrainedConfig, family: GgufFamily) -> None:
+    """Raise TrainerError naming every setting that llama.cpp can't compute."""
+    faults = []
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    if activation not in family.activations:
+        faults.append(f"the activation {activation!r}")
+    for setting, right in family.must_be.items():
+        value = getattr(config, setting, right)
+        if value != right:
+            faults.append(f"{setting} {value!r}")
+    if family.windows_need_layers not in (None, config.num_hidden_layers):
+        faults += ["sliding windows"] * any(windowed_layers(config))
+    every = family.positions_but_every
+    if every is not None:
+        layers = int(config.num_hidden_layers)
+        if list(config.no_rope_layers) != [int((at + 1) % every != 0) for at in range(layers)]:
+            faults.append(f"no_rope_layers {config.no_rope_layers}")
+    if faults:
+        raise TrainerError(
+            f"llama.cpp's {family.architecture!r} does not compute what this model does:"
+            f" {', '.join(faults)}.",
+            fix=OTHER_RUNTIME,
+        )
+
+
+def head_size(config: PreTrainedConfig) -> int:
+    """Return the dimensions of an attention head."""
+    named = getattr(config, "head_dim", None)
+    return int(named or config.hidden_size // config.num_attention_heads)
+
+
+def _write_norms(writer: GGUFWriter, config: PreTrainedConfig) -> None:
+    root_mean_square = getattr(config, "rms_norm_eps", None)
+    if root_mean_square is not None:
+        writer.add_layer_norm_rms_eps(float(root_mean_square))
+        return
+    names = ("layer_norm_eps", "norm_epsilon", "norm_eps")
+    centered = next((getattr(config, name) for name in names if hasattr(config, name)), 1e-5)
+    writer.add_layer_norm_eps(float(centered))
+
+
+def _write_feed_forward(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> None:
+    writer.add_feed_forward_length(int(config.intermediate_size))
+    if family.experts is None:
+        return
+    experts = _first(config, "num_local_experts", "num_experts")
+    writer.add_expert_count(int(experts))
+    writer.add_expert_used_count(int(config.num_experts_per_tok))
+    width = _first(config, "moe_intermediate_size", "intermediate_size")
+    writer.add_expert_feed_forward_length(int(width))
+    shared = getattr(config, "shared_expert_intermediate_size", None)
+    if shared:
+        writer.add_expert_shared_feed_forward_length(int(shared))
+
+
+def _first(config: PreTrainedConfig, *names: str) -> Any:
+    return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
+
+
+def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> int | None:
+    """Write which layers have a sliding window.
+
+    Return the number of tokens up to which llama.cpp's answers are right, None for all.
+    """
+    windowed = windowed_layers(config)
+    if not any(windowed):
+        return None
+    window = int(config.sliding_window)
+    if family.windows is None:
+        return window
+    writer.add_sliding_window(window)
+    if family.windows == "list":
+        writer.add_sliding_window_pattern(windowed)
+        return None
+    period = _find_period(windowed)
+    if period is None:
+        return window
+    writer.add_sliding_window_pattern(period)
+    return None
+
+
+def windowed_layers(config: PreTrainedConfig) -> list[bool]:
+    """Return for each layer whether its attention has a sliding window."""
+    layers = int(config.num_hidden_layers)
+    if not getattr(config, "sliding_window", None):
+        return [False] * layers
+    if getattr(config, "use_sliding_window", True) is False:
+        return [False] * layers
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return [True] * layers
+    return [kind == "sliding_attention" for kind in kinds]
+
+
+def _find_period(windowed: Sequence[bool]) -> int | None:
+    """Return n if just the last of every n layers has no window; None for another pattern."""
+    for period in range(2, len(windowed) + 1):
+        if all(has == ((at + 1) % period != 0) for at, has in enumerate(windowed)):
+            return period
+    return None
