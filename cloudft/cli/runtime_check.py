@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console
 from cloudft.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from cloudft.evaluate.runtime_proof import RuntimeProof
     from cloudft.storage.store import JobRecord
 
+PROOF = "export.json"
+"""The file of an export, as in local_backend/export/export_model.py."""
 REMEDIES = {
     "template": "render prompts with the template that the export has (llama.cpp's server:"
     " --jinja), or send the runtime prompts that are rendered already.",
@@ -45,12 +47,27 @@ def runtime_check_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return verify(python(function))
 
 
+def is_export(out: Path) -> bool:
+    """Return whether a folder is an export already."""
+    return (out / PROOF).is_file()
+
+
+def choose_runtime(out: Path, named: str | None) -> str:
+    """Return the runtime that was named, or that the export was made for, or that reads it."""
+    content = json.loads((out / PROOF).read_text(encoding="utf-8"))
+    by_file = "llama.cpp" if any(out.glob("*.gguf")) else "transformers"
+    return str(named or content.get("runtime") or by_file)
+
+
 def verify_in_runtime(
-    record: JobRecord, backend: Backend, out: Path, runtime: str, python: Path | None
+    record: JobRecord, backend: Backend, out: Path, named: str | None, python: Path | None
 ) -> RuntimeProof:
-    """Run the export in `out` in a runtime. Raise TrainerError where the two models differ."""
+    """Run the export in `out` in a runtime. Raise TrainerError where it answers otherwise.
+
+    The proof is in the folder's export.json in both cases.
+    """
     from cloudft.backends.capabilities import SupportsRuntimeCheck
-    from cloudft.evaluate.runtime_proof import RuntimeCheck, prove_in_runtime
+    from cloudft.evaluate.runtime_proof import RuntimeCheck, describe_proof, prove_in_runtime
     from cloudft.storage.home import Home
 
     if not isinstance(backend, SupportsRuntimeCheck):
@@ -58,21 +75,14 @@ def verify_in_runtime(
             f"a job on {record.backend} has no tuned model on this machine to compare with",
             fix="leave out --verify.",
         )
-    check = RuntimeCheck(runtime, str(python or sys.executable))
-    return prove_in_runtime(record, backend, Home.from_environ(), out.absolute(), check)
-
-
-def report_runtime(out: Path, proof: RuntimeProof, console: Console) -> None:
-    """Show a proof. Raise TrainerError that names the layer in which the two models differ."""
-    from cloudft.evaluate.runtime_proof import describe_proof
-
+    check = RuntimeCheck(choose_runtime(out, named), str(python or sys.executable))
+    proof = prove_in_runtime(record, backend, Home.from_environ(), out.absolute(), check)
     difference = proof["difference"]
     if difference is None:
-        console.print_result({"path": out, **proof}, describe_proof(proof))
-        return
-    console.note(describe_proof(proof))
+        return proof
     raise TrainerError(
         f"{proof['runtime']} does not answer as the tuned model does: {difference['layer']}:"
-        f" {difference['detail']}; held-out record {difference['record'] + 1}",
+        f" {difference['detail']}; held-out record {difference['record'] + 1}"
+        f"\n{describe_proof(proof)}",
         fix=REMEDIES[difference["layer"]],
     )
