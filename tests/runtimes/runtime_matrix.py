@@ -33,6 +33,8 @@ CLOSE = 0.05
 """Difference of a log-probability up to which a runtime is called close, if all answers are equal:
 it rounds, or approximates an activation. Lost settings give far more.
 """
+SHORTENED = "beyond the file's context"
+"""Words for a GGUF file that `export` limits to the length that llama.cpp computes rightly."""
 MAX_DETAIL = 200
 """Characters of a runtime's own words in the results."""
 
@@ -117,8 +119,9 @@ def measure(exported: Exported, runtime: str, python: str) -> dict[str, str]:
             keep_versions(runtime, engine.versions)
             theirs = run_records(engine, exported, ours)
     except EngineRefused as error:
-        detail = str(error).replace(str(exported.folder.parent), "DIR")
-        return {"result": "refused", "by": runtime, "detail": detail[:MAX_DETAIL]}
+        detail = " ".join(str(error).replace(str(exported.folder.parent), "DIR").split())
+        by = "cloudft" if SHORTENED in detail else runtime
+        return {"result": "refused", "by": by, "detail": detail[:MAX_DETAIL]}
     except TrainerError as error:
         return {"result": "refused", "by": "cloudft", "detail": str(error)[:MAX_DETAIL]}
     difference = find_difference(ours, theirs, TOLERANCE["float32"])

@@ -59,6 +59,7 @@ ROPE = {
     "partial": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     "theta": {"rope_type": "default", "rope_theta": 500000.0},
 }
+MIXED_LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 ALL_WINDOWS = {
     "use_sliding_window": True,
     "layer_types": ["sliding_attention"] * 2,
@@ -76,6 +77,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3, window": ("qwen3", ALL_WINDOWS),
     "qwen3, yarn rope": ("qwen3", {"rope_parameters": ROPE["yarn"]}),
     "qwen3, tied head": ("qwen3", {"tie_word_embeddings": True}),
+    "gpt_oss, rounded yarn range": (
+        "gpt_oss",
+        {"rope_parameters": ROPE["yarn"] | {"truncate": True}, **MIXED_LAYERS},
+    ),
     "phi3, longrope": (
         "phi3",
         {
@@ -100,7 +105,6 @@ _GRANITE = {
     "logits_scaling": 2.0,
     "attention_multiplier": 0.2,
 }
-MIXED_LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 EXTRA: dict[str, dict[str, Any]] = {
     "exaone4": {"head_dim": 32},
     "gemma2": {"query_pre_attn_scalar": 24},
@@ -108,7 +112,8 @@ EXTRA: dict[str, dict[str, Any]] = {
     "gpt_oss": MIXED_LAYERS,
     "granite": _GRANITE,
     "granitemoe": _GRANITE,
-    "qwen3_moe": {"head_dim": 32},
+    "olmoe": {"num_key_value_heads": 4},
+    "qwen3_moe": {"head_dim": 32, "norm_topk_prob": True},
     "smollm3": {
         "num_hidden_layers": 4,
         "no_rope_layers": [1, 1, 1, 0],
@@ -211,6 +216,7 @@ def _conversation(*texts: str) -> list[dict[str, str]]:
 
 CONVERSATIONS = [
     _conversation("Where is the parcel for Lyon? The parcel never came, and I want my money back."),
+    _conversation("In Lyon?"),  # shorter than what rope settings stretch
     _conversation("Where?", "It is in Oslo.", "And the other one?\n\nAnother  line, 12345 items."),
     [
         {"role": "system", "content": "You route tickets. Answer with one word."},
