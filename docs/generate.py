@@ -430,13 +430,13 @@ RUNTIME_TITLES = {
 
 
 def render_runtimes() -> str:
-    """Return what was measured of models in runtimes: versions, the table, and what is behind it."""
+    """Return what was measured of models in runtimes: versions, results, and their details."""
     cells, runtimes = runtime_results.load_cells(), runtime_results.load_runtimes()
     names = [name for name in RUNTIME_TITLES if name in runtimes]
     versions = [
         (
             RUNTIME_TITLES[name],
-            ", ".join(f"{package} {v}" for package, v in sorted(runtimes[name]["versions"].items())),
+            ", ".join(" ".join(pair) for pair in sorted(runtimes[name]["versions"].items())),
             runtimes[name]["date"],
         )
         for name in names

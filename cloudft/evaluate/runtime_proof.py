@@ -41,7 +41,7 @@ DEFAULT_RECORDS = 50
 
 
 class Figure(TypedDict):
-    """A figure with its 95 % interval; null where the records do not tell it."""
+    """A figure with its 95 % interval; null where the records say nothing of it."""
 
     value: float
     low: float | None

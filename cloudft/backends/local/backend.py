@@ -390,7 +390,7 @@ class LocalBackend(
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         program = [RUNTIME_CHECK, str(job.path), str(folder), "--for", runtime, "--python", python]
-        [result] = run_trainer_program(program, self._job_environment(job.path), request=request)
+        [result] = run_trainer_program(program, self.program_environment(job.path), request=request)
         return result
 
     def tokenize(
