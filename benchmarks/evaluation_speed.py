@@ -71,7 +71,7 @@ def load_base_model() -> ModelVariants:
         home = Home.from_environ(os.environ | {"CLOUDFT_HOME": folder})
         backend = LocalBackend(home)
         # The folder of a job that is never trained, as a session with the base model uses it.
-        job_dir = JobDir(backend._base_model_folder(load_job(EXAMPLE / "cloudft.yaml")))
+        job_dir = JobDir(backend.base_model_folder(load_job(EXAMPLE / "cloudft.yaml")))
         return ModelVariants(job_dir, read_settings(job_dir))
 
 

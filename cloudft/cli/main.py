@@ -50,9 +50,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "report": "Write one self-contained HTML page about a job.",
         "advise": "Measure whether to prompt, retrieve or fine-tune.",
     },
+    "Use": {
+        "serve": "Serve tuned models on this machine by OpenAI's API.",
+    },
     "Cloud": {
         "download": "Copy a finished job's artifacts into a folder.",
         "export": "Write the tuned model as one folder of merged weights.",
+        "push": "Publish a tuned model on the Hugging Face Hub.",
         "import": "Import a tuned open-weight model into Bedrock.",
         "copy": "Copy a custom model to another Region.",
         "share": "Share a custom model with another account.",

@@ -28,6 +28,7 @@ from cloudft.backends.capabilities import (
     SupportsLmEval,
     SupportsProbe,
     SupportsResume,
+    SupportsRuntimeCheck,
     SupportsTokenize,
     SupportsWarmStart,
     TokenPreviewSession,
@@ -43,6 +44,7 @@ from cloudft.backends.local import (
 )
 from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
+from cloudft.backends.local.export_check import check_exports
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
@@ -84,6 +86,7 @@ from cloudft.types import (
 
 PROBE_PREFIX = ".probe-"
 REPLY_CHECK = "local_backend.grading.invoke"
+RUNTIME_CHECK = "local_backend.export.verify"
 GRADER_ROLE = "grader"
 """Key of the grader's file in a plan."""
 EXIT_GRACE_S = 10.0
@@ -95,6 +98,7 @@ class LocalBackend(
     SupportsResume,
     SupportsGenerate,
     SupportsExport,
+    SupportsRuntimeCheck,
     SupportsTokenize,
     SupportsChatTemplate,
     SupportsInference,
@@ -140,6 +144,7 @@ class LocalBackend(
         if not any(finding.severity == "error" for finding in findings):
             environ = self._trainer_environment(hub=False)
             findings += preflight.check_target_modules(job, environ)
+            findings += check_exports(job, environ)
         return findings
 
     def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:
@@ -178,7 +183,9 @@ class LocalBackend(
             job = JobFolder(folder)
             make_private_folder(job.path / names.DATA)
             self._write_job_files(job, plan)
-            result = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
+            result = probing.run_probe(
+                job.path, self.program_environment(job.path), steps, progress
+            )
         return replace(
             plan.estimate,
             train_tokens=result.tokens,
@@ -290,7 +297,7 @@ class LocalBackend(
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.generate_answers(
-            job.path, prompts, variants, decoding, self._job_environment(job.path)
+            job.path, prompts, variants, decoding, self.program_environment(job.path)
         )
 
     def open_session(self, job_id: str) -> InferenceSession:
@@ -300,8 +307,10 @@ class LocalBackend(
 
     def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
         """Open the base model in a process of its own. Raise TrainerError."""
-        folder = self._base_model_folder(job)
-        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
+        folder = self.base_model_folder(job)
+        return model_process.ModelProcess(
+            folder, self.program_environment(folder), self._warm_trainer
+        )
 
     def read_rewards(self, reply: object, ids: Sequence[str]) -> list[float]:
         """Return the rewards in the reply of a grader that ran elsewhere."""
@@ -328,15 +337,23 @@ class LocalBackend(
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         # The tasks' data come from the hub as well.
-        environ = self._job_environment(job.path, hub=True)
+        environ = self.program_environment(job.path, hub=True)
         return lm_eval.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
         """Start a process that answers for the job's models. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
-        return model_process.ModelProcess(folder, self._job_environment(folder), self._warm_trainer)
+        return model_process.ModelProcess(
+            folder, self.program_environment(folder), self._warm_trainer
+        )
 
-    def _base_model_folder(self, job: LoadedJob) -> Path:
+    def trained_folder(self, job_id: str) -> Path:
+        """Return the folder of a job that has left a model. Raise JobNotFound, JobStateConflict."""
+        job = self._existing_folder(job_id)
+        self._require_artifacts(job, job_id)
+        return job.path
+
+    def base_model_folder(self, job: LoadedJob) -> Path:
         """Write the folder of a base model: a job.json that is never trained."""
         job_json = request.build_base_model_request(job)
         job_id = id_of(job.spec.name, request.request_token(job_json))
@@ -364,7 +381,17 @@ class LocalBackend(
         """Write the tuned model and prove the result, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return model_process.run_export(job.path, out, options, self._job_environment(job.path))
+        return model_process.run_export(job.path, out, options, self.program_environment(job.path))
+
+    def check_runtime(
+        self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Run an export in another runtime beside the tuned model, in a child process."""
+        job = self._existing_folder(job_id)
+        self._require_artifacts(job, job_id)
+        program = [RUNTIME_CHECK, str(job.path), str(folder), "--for", runtime, "--python", python]
+        [result] = run_trainer_program(program, self.program_environment(job.path), request=request)
+        return result
 
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
@@ -474,7 +501,7 @@ class LocalBackend(
     def _start_trainer(self, job: JobFolder, lock: int) -> None:
         # The trainer inherits the locked descriptor: the lock proves that it lives, and is
         # released by the kernel when its last process exits. A pid file could not prove that.
-        environ = self._job_environment(job.path)
+        environ = self.program_environment(job.path)
         with open(job.path / names.LOG, "ab", opener=_open_private) as log:
             warm = self._warm_trainer
             if warm is not None and warm.start(job.path, lock, log.fileno(), environ):
@@ -491,7 +518,7 @@ class LocalBackend(
         # Reap the child while this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
 
-    def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
+    def program_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
         """Return the environment of the trainer's programs for the job in that folder."""
         return self._trainer_environment(hub=hub or environment.job_needs_download(job / names.JOB))
 

@@ -1,0 +1,126 @@
+"""Answer many requests at once: `python -m local_backend.serving`; requests.py has the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from local_backend.errors import TrainerError
+from local_backend.grading.resident_memory import resident_bytes
+from local_backend.inference.completion import encode_prompt
+from local_backend.job_dir import JobDir
+from local_backend.lean_imports import allow_lean_imports, import_modeling
+from local_backend.libraries import silence_libraries
+from local_backend.process_exit import exit_now
+from local_backend.replies import ReplyWriter
+from local_backend.serving.batch import Batch, RunningAnswer
+from local_backend.serving.models import load_models
+from local_backend.serving.requests import EngineLine, OpenRequest, Values
+from local_backend.settings import read_settings
+
+ROWS = 32
+"""Answers made at once, if the request to open names no number."""
+IDLE_S = 60.0
+
+
+class LineReader(threading.Thread):
+    """Reads standard input in a thread of its own, so that no step waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._lines: queue.SimpleQueue[EngineLine | None] = queue.SimpleQueue()
+        self.has_ended = False
+
+    def run(self) -> None:
+        """Read until the input ends."""
+        for line in sys.stdin.buffer:
+            if line.strip():
+                value: EngineLine = json.loads(line)
+                value["received"] = time.monotonic()
+                self._lines.put(value)
+        self._lines.put(None)
+
+    def take(self, *, wait: bool) -> Iterator[EngineLine]:
+        """Yield the lines that are there; with `wait`, at least one, or none at the end."""
+        while not self.has_ended:
+            try:
+                line = self._lines.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            if line is None:
+                self.has_ended = True
+                return
+            yield line
+
+
+class EngineProgram:
+    """Takes lines between the steps of a batch."""
+
+    def __init__(self, batch: Batch, reply: ReplyWriter) -> None:
+        self.batch, self.reply = batch, reply
+        self._answers: dict[str, RunningAnswer] = {}
+
+    def take(self, line: EngineLine) -> None:
+        """Do what a line says."""
+        number = line["id"]
+        try:
+            if "submit" in line:
+                self._submit(number, line)
+            elif "cancel" in line:
+                if number in self._answers:
+                    self._answers[number].is_canceled = True
+            elif "count" in line:
+                model = self.batch.find_model(line["count"]["model"])
+                tokens = len(encode_prompt(model.loaded, line["count"]["prompt"]))
+                self.reply({"id": number, "count": tokens})
+            else:
+                resident = resident_bytes(os.getpid())
+                self.reply(
+                    {"id": number, "stats": {**self.batch.stats(), "residentBytes": resident}}
+                )
+        except TrainerError as error:
+            self.reply({"id": number, "error": error.message, "fix": error.fix})
+
+    def _submit(self, number: str, line: EngineLine) -> None:
+        def reply(values: Values) -> None:
+            if "delta" not in values:
+                self._answers.pop(number, None)
+            self.reply({"id": number, **values})
+
+        self._answers[number] = self.batch.submit(line["submit"], reply, line["received"])
+
+
+def main() -> int:
+    """Load the models, and answer until standard input ends."""
+    with ReplyWriter() as reply:
+        first: dict[str, OpenRequest] = json.loads(sys.stdin.buffer.readline())
+        request = first["open"]
+        import_modeling(read_settings(JobDir(Path(request["jobs"][0]["folder"]))))
+        silence_libraries()
+        models = load_models(request)
+        batch = Batch(models, request.get("rows", ROWS))
+        lines = LineReader()
+        reply({"ready": True, "models": [model.reply for model in models]})
+        program = EngineProgram(batch, reply)
+        lines.start()
+        with torch.inference_mode():
+            while not lines.has_ended:
+                for line in lines.take(wait=batch.is_idle):
+                    program.take(line)
+                if not batch.is_idle:
+                    batch.step()
+    return reply.status
+
+
+if __name__ == "__main__":
+    allow_lean_imports()
+    exit_now(main())

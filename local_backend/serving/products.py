@@ -1,0 +1,146 @@
+"""Matrix products of the engine: weights in the layout that this machine multiplies fastest.
+
+A row of the input may have an adapter of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from local_backend.models.lora import LoraLinear
+from local_backend.serving.adapter_set import NO_ADAPTER
+
+
+class Product:
+    """x W^T + b with a weight that does not change, [rows, in] -> [rows, out].
+
+    On a CPU the weight is kept in oneDNN's own layout as well: with few rows, PyTorch's product
+    brings it into that layout every time, or (float32) calls a library that is slow there.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self.bias = bias
+        self._weight: torch.Tensor | None = weight
+        self._reordered = _reorder(weight)
+        if self._reordered is not None:
+            self._weight = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the product."""
+        if self._weight is not None:
+            return F.linear(x, self._weight, self.bias)
+        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._reordered, self.bias, "none", [], ""
+        )
+        return out
+
+
+def _reorder(weight: torch.Tensor) -> torch.Tensor | None:
+    """Return the weight in oneDNN's layout; None where oneDNN does not multiply it."""
+    usable = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not usable or weight.dtype not in (torch.float32, torch.bfloat16) or not weight.numel():
+        return None
+    try:
+        reordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        probe = weight.new_zeros((1, weight.shape[1]))
+        torch.ops.mkldnn._linear_pointwise(probe, reordered, None, "none", [], "")
+    except (RuntimeError, NotImplementedError, AttributeError):  # a build without these operators
+        return None
+    return reordered
+
+
+class Update(NamedTuple):
+    """The update of an adapter to a product: x down^T up^T, with `down` [ranks, in]."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+
+@dataclass
+class RowAdapters:
+    """Which adapter each row of a step has: `active` are those that occur, in order.
+
+    `shares` [rows, active] is 1 where a row has that adapter; None where all rows have the one
+    that is active.
+    """
+
+    active: tuple[int, ...] = ()
+    shares: torch.Tensor | None = None
+    rows: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    """The rows of each adapter, those without one among them (NO_ADAPTER)."""
+
+    def choose(self, numbers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+        """Set the adapters of the rows of the next step."""
+        self.active = tuple(sorted({number for number in numbers if number != NO_ADAPTER}))
+        self.shares, self.rows = None, []
+        if len(set(numbers)) > 1:
+            each = torch.tensor(numbers, device=device)
+            columns = torch.tensor(self.active, device=device)
+            self.shares = (each[:, None] == columns).to(dtype)
+            self.rows = [
+                (number, (each == number).nonzero()[:, 0]) for number in sorted(set(numbers))
+            ]
+
+
+class AdaptedProduct:
+    """A product, and the update that each row's adapter adds to it."""
+
+    def __init__(
+        self, product: Product, updates: Mapping[int, Update], adapters: RowAdapters
+    ) -> None:
+        self._product, self._updates, self._adapters = product, updates, adapters
+        self._joined: dict[tuple[int, ...], tuple[Update, torch.Tensor] | None] = {}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of all layers, concatenated: [rows, in] -> [rows, all outs]."""
+        out = self._product(x)
+        if not self._adapters.active or not self._updates:
+            return out
+        joined = self._join(self._adapters.active)
+        if joined is None:
+            return out
+        update, owners = joined
+        inner = F.linear(x, update.down)
+        if self._adapters.shares is not None:
+            inner = inner * self._adapters.shares.index_select(1, owners)
+        return out.addmm_(inner, update.up.T)
+
+    def _join(self, active: tuple[int, ...]) -> tuple[Update, torch.Tensor] | None:
+        """Return the updates of these adapters side by side, and the column of each rank's."""
+        if active not in self._joined:
+            found = [(at, self._updates[n]) for at, n in enumerate(active) if n in self._updates]
+            self._joined[active] = None
+            if found:
+                owners = [at for at, update in found for _ in range(len(update.down))]
+                down = torch.cat([update.down for _, update in found])
+                up = torch.cat([update.up for _, update in found], 1)
+                self._joined[active] = (
+                    Update(down, up),
+                    torch.tensor(owners, device=down.device),
+                )
+        return self._joined[active]
+
+
+def join_updates(
+    layers: Sequence[LoraLinear | None], heights: Sequence[int], dtype: torch.dtype
+) -> Update | None:
+    """Return the update to layers of `heights` that read one input; None if none is adapted."""
+    adapted = [layer for layer in layers if layer is not None]
+    if not adapted:
+        return None
+    down = torch.cat([layer.lora_A.detach() * layer.scaling for layer in adapted])
+    ranks = sum(len(layer.lora_A) for layer in adapted)
+    up = torch.zeros((sum(heights), ranks), device=down.device)
+    row = column = 0
+    for layer, height in zip(layers, heights, strict=True):
+        if layer is not None:
+            rank = len(layer.lora_A)
+            up[row : row + height, column : column + rank] = layer.lora_B.detach()
+            column += rank
+        row += height
+    return Update(down.to(dtype), up.to(dtype))

@@ -1,0 +1,98 @@
+"""Requests to the engine's process and its replies, as JSON.
+
+Standard input has one JSON object a line. The first says what to load:
+
+    {"open": {"jobs": [{"folder", "name", "jobId", "base"}, ...], "dtype": "auto", "rows": 32}}
+
+and is answered by `{"ready": true, "models": [{"name", "jobId", "variant", "context",
+"parameters", "features"}]}`, or `{"error", "fix"}`. `name` is that of the tuned model, null for a
+job that has none; `base` that of its base, null to leave that out. Then each has an `id`:
+
+    {"id", "submit": {"model", "prompt", "maxNewTokens", "temperature", "topP", "topK", "seed",
+     "stop": [text, ...], "logprobs": null or 0 to 20, "jsonSchema": null or {...}}}
+    {"id", "cancel": true}
+    {"id", "count": {"model", "prompt"}}
+    {"id", "stats": true}
+
+A prompt is `{"messages", "toolConfig"?}`, `{"text"}`, or `{"text": "", "ids"}` with its tokens.
+Replies to a submit are any number of `{"id", "delta", "reasoning", "tokens", "logprobs"}` and one
+`{"id", "end": {"text", "reasoning", "calls", "tokens", "finishReason", "promptTokens", "ids",
+"stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "isOwnFault"?}`, the last where the
+request was not at fault; a token of `logprobs` is `{"token",
+"text", "bytes", "logprob", "top": [the same without top]}`. A count is answered by `{"id",
+"count"}`, stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
+`canceled`. The process ends with its standard input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from local_backend.data.chat_messages import JsonObject
+from local_backend.inference.completion import Prompt
+
+
+class ServedJob(TypedDict):
+    """A job whose models are served: its folder, its id, and what its two models are called."""
+
+    folder: str
+    jobId: str
+    name: str | None
+    base: str | None
+
+
+class OpenRequest(TypedDict, total=False):
+    """What is loaded: jobs, the format of the weights, and how many answers are made at once."""
+
+    jobs: list[ServedJob]
+    dtype: str
+    rows: int
+
+
+class Submission(TypedDict, total=False):
+    """A prompt, and how it is answered."""
+
+    model: str
+    prompt: Prompt
+    maxNewTokens: int
+    temperature: float
+    topP: float
+    topK: int
+    seed: int
+    stop: list[str]
+    logprobs: int | None
+    jsonSchema: JsonObject | None
+
+
+class CountRequest(TypedDict):
+    """A prompt whose tokens are counted."""
+
+    model: str
+    prompt: Prompt
+
+
+class EngineLine(TypedDict, total=False):
+    """One line of standard input after the first."""
+
+    id: str
+    submit: Submission
+    cancel: bool
+    count: CountRequest
+    stats: bool
+    received: float
+    """When it was read, by time.monotonic; not of the line itself."""
+
+
+class ModelReply(TypedDict):
+    """A model that requests can name."""
+
+    name: str
+    jobId: str
+    variant: str
+    context: int
+    parameters: int
+    features: list[str]
+
+
+Values = dict[str, Any]
+"""A reply."""
