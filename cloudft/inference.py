@@ -39,12 +39,14 @@ class Prompt:
     """A conversation to answer, or (with `text`) raw text to continue.
 
     `messages` are in order; the first may have the role `system`. `tool_config` is Converse's: the
-    tools that may be called.
+    tools that may be called. With `token_ids`, which an Engine alone takes, the raw text is these
+    tokens of the model.
     """
 
     messages: Sequence[Message] = ()
     text: str | None = None
     tool_config: Mapping[str, Any] | None = None
+    token_ids: Sequence[int] | None = None
 
 
 FILTERED = "filtered"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+import npm_packages
 
 PAGE = Path(__file__).parent / "e2e" / "review_page"
 """The script that drives it, and package.json."""
@@ -15,14 +14,7 @@ WHERE = "import chromium from '@sparticuz/chromium'; console.log(await chromium.
 
 def install(folder: Path) -> Path:
     """Install script and browser into `folder` and return it; skip the test where npm can't."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not here")
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip("no browser can be installed from npm here")
-    return folder
+    return npm_packages.install(PAGE, folder)
 
 
 def executable(folder: Path) -> str:

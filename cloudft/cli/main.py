@@ -50,6 +50,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "report": "Write one self-contained HTML page about a job.",
         "advise": "Measure whether to prompt, retrieve or fine-tune.",
     },
+    "Use": {
+        "serve": "Serve tuned models on this machine by OpenAI's API.",
+    },
     "Cloud": {
         "download": "Copy a finished job's artifacts into a folder.",
         "export": "Write the tuned model as one folder of merged weights.",

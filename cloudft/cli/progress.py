@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -77,6 +78,18 @@ def byte_counter(console: Console, verb: str) -> Iterator[Callable[[int], None]]
     finally:
         if printed_at > started and sys.stderr.isatty():
             click.echo(err=True)
+
+
+@contextlib.contextmanager
+def note_after_delay(console: Console, text: str) -> Iterator[None]:
+    """Print a line if what is done here takes more than two seconds."""
+    timer = threading.Timer(DELAY_S, console.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _TerminalObserver(RunObserver):

@@ -126,6 +126,11 @@ class Engine(ABC):
     def models(self) -> Sequence[EngineModel]:
         """Return the models that requests can name."""
 
+    @property
+    def is_alive(self) -> bool:
+        """Return whether requests can be answered; False after the end of what runs the models."""
+        return True
+
     @abstractmethod
     def submit(self, request: EngineRequest, on_event: Callable[[EngineEvent], None]) -> str:
         """Take a request, and return its id.

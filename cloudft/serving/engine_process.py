@@ -349,6 +349,8 @@ def _submission(request: EngineRequest) -> dict[str, object]:
 
 
 def _prompt(prompt: Prompt) -> dict[str, object]:
+    if prompt.token_ids is not None:
+        return {"text": "", "ids": list(prompt.token_ids)}
     if prompt.text is not None:
         return {"text": prompt.text}
     tools: dict[str, object] = {"toolConfig": prompt.tool_config} if prompt.tool_config else {}

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import threading
-import traceback
 from collections.abc import Callable
 from importlib.util import find_spec
 
 from cloudft.errors import CloudftError, UsageError
+from cloudft.web.exception_text import hide_exception_text
+from cloudft.web.listening_socket import LOOPBACK, bind_socket, listen
 from cloudft.workbench.workbench import Workbench
 
-HOST = "127.0.0.1"
 EXTRA_PACKAGES = ("jinja2", "sse_starlette", "starlette", "uvicorn")
 """Packages of the extra `ui`."""
 SHUTDOWN_S = 1
@@ -41,7 +40,8 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
 
     from cloudft.workbench.app import build_app
 
-    with _listen(port) as listener:
+    with bind_socket(LOOPBACK, port, "the workbench") as listener:
+        listen(listener, "the workbench")
         config = uvicorn.Config(
             build_app(workbench),
             access_log=False,  # it would have the token in it
@@ -52,21 +52,11 @@ def serve_workbench(workbench: Workbench, port: int, on_ready: Callable[[str], o
         )
         _load_first_page(workbench)
         logging.getLogger("uvicorn.error").addFilter(hide_exception_text)
-        on_ready(f"http://{HOST}:{listener.getsockname()[1]}/{workbench.guard.token}/")
+        on_ready(f"http://{LOOPBACK}:{listener.getsockname()[1]}/{workbench.guard.token}/")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:
             workbench.models.close()
-
-
-def hide_exception_text(record: logging.LogRecord) -> bool:
-    """Keep where an unexpected exception came from, without its text: that may quote a record."""
-    if record.exc_info and record.exc_info[0] is not None:
-        kind, _, trace = record.exc_info
-        where = "".join(traceback.format_tb(trace))
-        record.msg, record.args = f"{record.getMessage().strip()}\n{where}{kind.__name__}", ()
-        record.exc_info = record.exc_text = None
-    return True
 
 
 def _load_first_page(workbench: Workbench) -> None:
@@ -80,18 +70,3 @@ def _load_first_page(workbench: Workbench) -> None:
 
     load_templates()
     threading.Thread(target=read_jobs, name="first page", daemon=True).start()
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise UsageError(
-            f"the workbench can't be served on port {port}: {error.strerror}",
-            fix="name another --port.",
-        ) from error
-    return listener

@@ -26,12 +26,13 @@ class Prompt(TypedDict, total=False):
     """A conversation to answer, with the tools that it may call, or raw text to continue.
 
     Exactly one of `messages` and `text` is there. Turns are those of the format `converse`, and may
-    be of the role `system`.
+    be of the role `system`. With `ids` the text is these tokens, as they are, whatever it says.
     """
 
     messages: list[Turn]
     toolConfig: JsonObject
     text: str
+    ids: list[int]
 
 
 class ScoreItem(TypedDict, total=False):
@@ -98,8 +99,22 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
 
     Raise TrainerError if it is empty or fills the model's context.
     """
+    if "ids" in prompt:
+        return _check_length(loaded, _check_tokens(loaded, prompt["ids"]))
     ids, _ = text_tokenizer(loaded.tokenizer).encode(split_request(loaded, prompt))
     return complete_prompt(loaded, prompt, ids)
+
+
+def _check_tokens(loaded: LoadedModel, ids: list[int]) -> list[int]:
+    """Return tokens of the model's vocabulary. Raise TrainerError for any other."""
+    size = len(loaded.tokenizer)
+    wrong = next((token for token in ids if not 0 <= token < size), None)
+    if wrong is not None:
+        raise TrainerError(
+            f"The prompt has the token {wrong}; the model has the tokens 0 to {size - 1}.",
+            fix="send tokens of this model's tokenizer, or the text.",
+        )
+    return ids
 
 
 def complete_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list[int]:
@@ -109,7 +124,11 @@ def complete_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list
     TrainerError if the prompt is empty or fills the model's context.
     """
     begin = text_tokenizer(loaded.tokenizer).own_marks[0] if "text" in prompt and ids else []
-    ids = ids if ids[: len(begin)] == begin else [*begin, *ids]
+    return _check_length(loaded, ids if ids[: len(begin)] == begin else [*begin, *ids])
+
+
+def _check_length(loaded: LoadedModel, ids: list[int]) -> list[int]:
+    """Return a prompt's tokens. Raise TrainerError if there are none, or as many as fit."""
     if not ids:
         raise TrainerError("The prompt is empty.", fix="add some text to it.")
     context = loaded.context_length

@@ -1,7 +1,7 @@
-"""One endpoint with a tiny model for every client, and what boto3 gets from it.
+"""An endpoint with a tiny model for every client, what boto3 gets from it, and a `cloudft serve`.
 
-The clients have an environment of their own; the endpoint runs by `CLOUDFT_PYTHON`, a Python that
-has cloudft (`make test-clients` sets it).
+The clients have an environment of their own; endpoint and server run by `CLOUDFT_PYTHON`, a Python
+that has cloudft (`make test-clients` sets it).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS))  # served_jobs.py
 CLOUDFT_PYTHON = os.environ.get("CLOUDFT_PYTHON", str(TESTS.parent / ".venv" / "bin" / "python"))
 REGION = "us-east-1"
 NOVA = "us.amazon.nova-lite-v1:0"
@@ -121,5 +122,34 @@ def expected(boto: Any) -> Expected:
     return Expected(text, answer["usage"]["inputTokens"], answer["usage"]["outputTokens"])
 
 
+@dataclass(frozen=True)
+class Served:
+    """A `cloudft serve` of two jobs, a tool, and what OpenAI's client gets from the `router`."""
+
+    url: str
+    tool: dict[str, Any]
+    answer: str
+    tokens: int
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Train two tiny jobs, and serve them with their base."""
+    import openai
+    from served_jobs import CALLER, ROUTER, TOOL, question, running_server
+
+    folder = tmp_path_factory.mktemp("served")
+    train = [CLOUDFT_PYTHON, TESTS / "served_jobs.py", folder]
+    subprocess.run(train, cwd=TESTS, check=True, capture_output=True)
+    with running_server(folder / "home", CALLER, ROUTER, python=[CLOUDFT_PYTHON]) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+        answer = client.chat.completions.create(
+            model=ROUTER, messages=[question("Oslo")], max_tokens=80
+        )
+        text = answer.choices[0].message.content
+        assert text and answer.usage is not None
+        yield Served(server.url, TOOL, text, answer.usage.completion_tokens)
+
+
 def pytest_report_header() -> str:
-    return f"clients: {sys.prefix}; endpoint: {CLOUDFT_PYTHON}"
+    return f"clients: {sys.prefix}; cloudft: {CLOUDFT_PYTHON}"

@@ -139,6 +139,19 @@ def test_the_tutorial_with_ones_own_data(tmp_path: Path, home: Path, real_model:
     run_session(TUTORIALS / "your-own-data.md", "your-own-data", tmp_path, home)
 
 
+@pytest.mark.real_model
+def test_the_session_of_the_serving_page(tmp_path: Path, home: Path, real_model: None) -> None:
+    pytest.importorskip("llguidance")
+    page = HOW_TO / "serve-locally.md"
+    write_starter("FINE_TUNING", tmp_path / "job")
+    done = shell("cloudft submit --wait --quiet", tmp_path / "job", CLOUDFT_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    [script] = blocks(page, "python")
+    (tmp_path / "ask.py").write_text(script)
+    outputs = run_session(page, "serve-locally", tmp_path, home)
+    assert "delivery" in outputs["python3 ask.py"]
+
+
 def test_the_tutorial_of_bedrock(tmp_path: Path, home: Path, tiny_model: Path) -> None:
     page, name = TUTORIALS / "bedrock-on-your-machine.md", "bedrock-on-your-machine"
     options = ("--authorization", "--stand-in", tiny_model, "--set", "local.device=cpu")

@@ -20,7 +20,7 @@ from cloudft import doctor
 from cloudft.__main__ import main as start
 from cloudft.cli import errors as failures
 from cloudft.cli import param_types, streams
-from cloudft.cli.commands import endpoint
+from cloudft.cli.commands import endpoint, serve
 from cloudft.cli.main import cloudft
 from cloudft.errors import CloudftError
 from cloudft.workbench import server as workbench_server
@@ -83,6 +83,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
     monkeypatch.setattr(endpoint, "_run_server", lambda *_: None)
+    monkeypatch.setattr(serve, "_serve", lambda *_: 0)
     monkeypatch.setattr(workbench_server, "serve_workbench", lambda *_: None)
     monkeypatch.setattr(doctor, "probe_devices", fake_probe)
     environ = dict(os.environ)

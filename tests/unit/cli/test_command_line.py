@@ -15,7 +15,7 @@ from cloudft.cli.command import AwsOption, RenamedOption
 from cloudft.cli.main import SECTIONS, cloudft
 from cloudft.errors import UsageError
 
-LOCAL = {"init", "schema", "completion", "endpoint", "label"}
+LOCAL = {"init", "schema", "completion", "endpoint", "label", "serve"}
 """Commands that never call AWS, besides those that only read data."""
 READERS = {"data", "grader"}
 """Groups of commands that call AWS only to read `s3://` paths."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cloudft.storage.home import Home
+from cloudft.web.exception_text import hide_exception_text
 from cloudft.workbench.app import build_app
-from cloudft.workbench.server import hide_exception_text
 from cloudft.workbench.workbench import Workbench
 
 HOST = "127.0.0.1:8600"

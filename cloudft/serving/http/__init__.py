@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: requests over HTTP, answered by an engine."""

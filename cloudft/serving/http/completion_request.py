@@ -1,0 +1,128 @@
+"""Requests of `/v1/completions`: text that is continued, without a chat template.
+
+Source: OpenAI API reference, "Create completion" (legacy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from cloudft.inference import Prompt
+from cloudft.serving.engine import EngineModel, EngineRequest
+from cloudft.serving.http.body import (
+    MAX_CHOICES,
+    NEUTRAL,
+    CommonBody,
+    decode_body,
+    require_neutral,
+    stop_texts,
+)
+from cloudft.serving.http.decoding import read_decoding
+from cloudft.serving.http.errors import ApiError, invalid
+from cloudft.serving.http.response_format import read_response_format
+
+DEFAULT_MAX_TOKENS = 16
+"""Tokens of an answer, by OpenAI's reference."""
+
+
+class CompletionBody(CommonBody, kw_only=True, forbid_unknown_fields=True):
+    """The body of a completion. `best_of` is allowed where it chooses nothing."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    suffix: str | None = None
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A completion to answer: one engine request for each prompt and choice.
+
+    `prompts` counts the prompts; the choices of each follow each other. `echoes` are the texts that
+    each answer begins with.
+    """
+
+    model: EngineModel
+    requests: Sequence[EngineRequest]
+    prompts: int
+    echoes: Sequence[str]
+    with_logprobs: bool
+    stream: bool
+    include_usage: bool
+
+
+def parse_completion(raw: bytes) -> CompletionBody:
+    """Return the body of a completion. Raise ApiError."""
+    body = decode_body(raw, CompletionBody)
+    require_neutral(body, {**NEUTRAL, "suffix": ("",)})
+    if body.best_of is not None and body.best_of != (body.n or 1):
+        message = "'best_of' above 'n' is not supported: it would choose among unseen answers."
+        raise invalid(message, "best_of", "unsupported_parameter")
+    if body.stream_options is not None and not body.stream:
+        message = "'stream_options' needs 'stream': true."
+        raise invalid(message, "stream_options", "invalid_value")
+    if body.echo and body.logprobs is not None:
+        message = "'echo' with 'logprobs' is not supported: a prompt's tokens are not scored."
+        raise invalid(message, "echo", "unsupported_parameter")
+    return body
+
+
+def make_completion_request(body: CompletionBody, model: EngineModel) -> CompletionRequest:
+    """Return what the engine gets for a body. Raise ApiError."""
+    prompts = _prompts(body.prompt, bool(body.echo))
+    schema = read_response_format(body.response_format)
+    stops, choices = stop_texts(body.stop), body.n or 1
+    if len(prompts) * choices > MAX_CHOICES:
+        message = f"A request has {MAX_CHOICES} answers at most: prompts times 'n'."
+        raise invalid(message, "n", "invalid_value")
+    decodings = read_decoding(body, choices, body.max_tokens or DEFAULT_MAX_TOKENS)
+    requests = [
+        EngineRequest(model.name, prompt, decoding, stops, body.logprobs, schema)
+        for prompt in prompts
+        for decoding in decodings
+    ]
+    echoes = [
+        (prompt.text or "") if body.echo else "" for prompt in prompts for _ in range(choices)
+    ]
+    options = body.stream_options
+    return CompletionRequest(
+        model,
+        requests,
+        len(prompts),
+        echoes,
+        body.logprobs is not None,
+        bool(body.stream),
+        bool(options and options.include_usage),
+    )
+
+
+def _prompts(value: str | list[str | int | list[int]], echo: bool) -> list[Prompt]:
+    """Return the prompts of a body: texts, or tokens of the model. Raise ApiError."""
+    if isinstance(value, str):
+        return [Prompt(text=value)]
+    if not value:
+        raise _wrong("'prompt' is empty.")
+    if all(isinstance(part, int) for part in value):
+        return [_token_prompt(value, echo)]
+    if all(isinstance(part, str) for part in value):
+        return [Prompt(text=str(part)) for part in value]
+    if all(isinstance(part, list) for part in value):
+        return [_token_prompt(part, echo) for part in value]
+    raise _wrong("'prompt' mixes texts and tokens.")
+
+
+def _token_prompt(tokens: Any, echo: bool) -> Prompt:
+    """Return the prompt of a list of tokens. Raise ApiError for one whose text is requested."""
+    if echo:
+        message = "'echo' with an array of tokens is not supported; send the text."
+        raise invalid(message, "echo", "unsupported_parameter")
+    return Prompt(text="", token_ids=tokens)
+
+
+def _wrong(message: str) -> ApiError:
+    return invalid(message, "prompt", "invalid_value")
