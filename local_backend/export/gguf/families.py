@@ -44,6 +44,10 @@ class GgufFamily:
     """llama.cpp divides scores by the root of the head's size. What the model has instead
     (`query_pre_attn_scalar`) is multiplied into the queries' last weights."""
     rope_types: frozenset[str] = frozenset({"default", "linear", "yarn"})
+    rotates_parts: bool = False
+    """Heads may have dimensions without positions (`partial_rotary_factor`)."""
+    rounds_yarn: bool = False
+    """YaRN is written although llama.cpp rounds the bounds of its interpolation."""
     activations: frozenset[str] = SILU
     biases: frozenset[str] = frozenset()
     """Tensors of a block (llama.cpp's names) that may have a bias."""
@@ -97,13 +101,16 @@ _BY_MODEL_TYPE = {
     "cohere": replace(_COHERE, must_be={"use_qk_norm": False}),
     "cohere2": replace(_COHERE, architecture="cohere2", windows="period"),
     "ernie4_5": GgufFamily("ernie4_5"),
-    "exaone4": GgufFamily("exaone4", windows="period", windows_need_layers=64),
+    "exaone4": GgufFamily(
+        "exaone4", windows="period", windows_need_layers=64, rope_types=_LLAMA_ROPE
+    ),
     "gemma": replace(_GEMMA),
     "gemma2": _GEMMA2,
     "gemma3_text": replace(_GEMMA2, architecture="gemma3"),
-    "glm4": GgufFamily("glm4", biases=_QKV_BIASES),
+    "glm4": GgufFamily("glm4", rotates_parts=True, biases=_QKV_BIASES),
     "gpt_oss": GgufFamily(
         "gpt-oss",
+        rounds_yarn=True,
         copies_head=True,
         windows="list",
         experts="gpt_oss",
@@ -117,7 +124,9 @@ _BY_MODEL_TYPE = {
     "ministral": _LLAMA,
     "mistral": _LLAMA,
     "mixtral": replace(_LLAMA, experts="each"),
-    "nemotron": GgufFamily("nemotron", copies_head=True, norm_offset=1.0, activations=RELU2),
+    "nemotron": GgufFamily(
+        "nemotron", rotates_parts=True, copies_head=True, norm_offset=1.0, activations=RELU2
+    ),
     "olmo": GgufFamily("olmo", rotates_pairs=True, scales={"clip_qkv": "attention.clamp_kqv"}),
     "olmo2": GgufFamily("olmo2", copies_head=True),
     "olmo3": GgufFamily("olmo2", copies_head=True, windows="period"),
@@ -127,7 +136,7 @@ _BY_MODEL_TYPE = {
         experts="each",
         must_be={"clip_qkv": None, "norm_topk_prob": False},
     ),
-    "phi3": GgufFamily("phi3", rope_types=frozenset({"default", "linear", "yarn", "longrope"})),
+    "phi3": GgufFamily("phi3", rotates_parts=True, rope_types=frozenset({"default", "longrope"})),
     "qwen2": _QWEN2,
     "qwen2_moe": GgufFamily(
         "qwen2moe",
@@ -142,6 +151,7 @@ _BY_MODEL_TYPE = {
     "smollm3": GgufFamily("smollm3", rotates_pairs=True, positions_but_every=4),
     "stablelm": GgufFamily(
         "stablelm",
+        rotates_parts=True,
         copies_head=True,
         biases=_QKV_BIASES,
         must_be={"qk_layernorm": False, "use_parallel_residual": False},

@@ -35,15 +35,13 @@ def write_settings(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFam
         value = getattr(config, setting, None)
         if value is not None:
             writer.add_float32(f"{family.architecture}.{key}", float(value))
-    limit = write_windows(writer, config, family)
-    context = int(config.max_position_embeddings)
-    if limit is not None and limit < context:
+    write_windows(writer, config, family)
+    context, reason = right_context(config, family)
+    if reason:
         notes.append(
-            f"llama.cpp knows no sliding window for {config.model_type}: the file says"
-            f" {limit} tokens of context, not {context}. Beyond that its answers are not the"
-            " tuned model's."
+            f"the file says {context} tokens of context, not {config.max_position_embeddings}:"
+            f" {reason}, so longer texts would get other answers than the tuned model's."
         )
-        context = limit
     writer.add_context_length(context)
     return notes
 
@@ -107,26 +105,34 @@ def _first(config: PreTrainedConfig, *names: str) -> Any:
     return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
 
 
-def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> int | None:
-    """Write which layers have a sliding window.
+def right_context(config: PreTrainedConfig, family: GgufFamily) -> tuple[int, str]:
+    """Return the number of tokens up to which llama.cpp computes what the model does, and why.
 
-    Return the number of tokens up to which llama.cpp's answers are right, None for all.
+    The reason is empty where that is all of its context.
     """
+    context, windowed = int(config.max_position_embeddings), windowed_layers(config)
+    limit, reason = context, ""
+    known = family.windows == "list" or (family.windows and _find_period(windowed))
+    if any(windowed) and not known:
+        limit = int(config.sliding_window)
+        reason = f"llama.cpp knows no sliding window for {config.model_type}"
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "longrope" and rope["original_max_position_embeddings"] < limit:
+        limit = int(rope["original_max_position_embeddings"])
+        reason = "llama.cpp takes one set of rope factors for all texts"
+    return (limit, reason) if limit < context else (context, "")
+
+
+def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> None:
+    """Write which layers have a sliding window."""
     windowed = windowed_layers(config)
-    if not any(windowed):
-        return None
-    window = int(config.sliding_window)
-    if family.windows is None:
-        return window
-    writer.add_sliding_window(window)
-    if family.windows == "list":
-        writer.add_sliding_window_pattern(windowed)
-        return None
-    period = _find_period(windowed)
-    if period is None:
-        return window
-    writer.add_sliding_window_pattern(period)
-    return None
+    pattern: list[bool] | int | None = windowed
+    if family.windows == "period":
+        pattern = _find_period(windowed)
+    if family.windows is None or pattern is None or not any(windowed):
+        return
+    writer.add_sliding_window(int(config.sliding_window))
+    writer.add_sliding_window_pattern(pattern)
 
 
 def windowed_layers(config: PreTrainedConfig) -> list[bool]:
