@@ -16,8 +16,7 @@ CONTEXT = 4096
 
 def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     """Train a tiny job of each name, and return the home that they are in."""
-    model = tiny.build_model(folder / "model", context=context)
-    _never_end(model)
+    model = build_endless_model(folder / "model", context=context)
     home = folder / "home"
     for name in names:
         path = write_job_file(
@@ -35,7 +34,14 @@ def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     return home
 
 
-def _never_end(model: Path) -> None:
+def build_endless_model(folder: Path, context: int = CONTEXT) -> Path:
+    """Build a tiny model whose answers are as long as they may be."""
+    model = tiny.build_model(folder, context=context)
+    never_end(model)
+    return model
+
+
+def never_end(model: Path) -> None:
     """Give the end token the logit 0: among hundreds of random ones it is never the largest."""
     from safetensors.torch import load_file, save_file
 
