@@ -142,13 +142,10 @@ def _open_engine(
     from cloudft.storage.home import Home
 
     backend = LocalBackend(Home.from_environ())
-    names, base = name_models(records)
-    jobs = [
-        describe_local_job(backend, record.id, name=names[record.id], base=base)
-        for record in records
-    ]
+    described = [describe_local_job(backend, record.id) for record in records]
+    jobs = name_models(described, [record.name for record in records])
     environment = backend.program_environment(jobs[0].folder)
-    with note_after_delay(console, f"loading {base} for {len(jobs)} job(s) ..."):
+    with note_after_delay(console, f"loading {jobs[0].base} for {len(jobs)} job(s) ..."):
         return open_engine(jobs, environment, dtype=dtype, rows=max_batch, max_waiting=max_waiting)
 
 
