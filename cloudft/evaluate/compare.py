@@ -31,6 +31,7 @@ from cloudft.evaluate.results import (
     Significance,
     Slice,
     SuiteResult,
+    describe_engine,
     make_delta,
 )
 
@@ -54,6 +55,12 @@ class ModelResult:
         """Return the evaluation's records by their key, a digest of prompt and reference."""
         return {record["key"]: record for record in self.evaluation["records"]}
 
+    @property
+    def engine(self) -> str | None:
+        """Return what answered for the model, in words; None for the job's own backend."""
+        variants = self.evaluation.get("engine", {}).get("variants", [])
+        return describe_engine(self.evaluation) if self.variant in variants else None
+
     def answers(self, keys: Sequence[str]) -> list[ScoredAnswer]:
         """Return this model's answers to the records with these keys."""
         records = self.records
@@ -61,10 +68,14 @@ class ModelResult:
 
 
 class LeaderboardRow(TypedDict):
-    """A model with its mean score and 95 % interval."""
+    """A model with its mean score and 95 % interval.
+
+    `engine` says what answered for it, None for the job's own backend.
+    """
 
     name: str
     job: str
+    engine: str | None
     score: float
     low: float | None
     high: float | None
@@ -233,6 +244,7 @@ def _leaderboard(
             {
                 "name": result.name,
                 "job": result.evaluation["job"],
+                "engine": result.engine,
                 "score": sum(values) / len(values),
                 "low": score["low"],
                 "high": score["high"],

@@ -12,8 +12,10 @@ from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import (
     ProgressCallback,
     SupportsBatchInference,
+    SupportsExport,
     SupportsInference,
 )
+from cloudft.backends.export_options import ExportOptions
 from cloudft.catalogue import is_preference, is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, reward_scores, supervised
@@ -38,6 +40,7 @@ from cloudft.evaluate.preference import evaluate_preferences
 from cloudft.evaluate.results import (
     FORMAT_VERSION,
     DiagnosticResult,
+    EngineSummary,
     Evaluation,
     EvaluationScores,
     EvaluationWarning,
@@ -48,6 +51,8 @@ from cloudft.evaluate.results import (
 from cloudft.evaluate.teacher import score_teacher
 from cloudft.grading import GraderConfig
 from cloudft.inference import GenerationConfig, InferenceSession
+from cloudft.runtimes.engines import EngineChoice, open_engine_session
+from cloudft.runtimes.session import RuntimeSession
 from cloudft.spec import JobSpec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
@@ -68,7 +73,8 @@ class EvaluationOptions:
     """What to evaluate, and how.
 
     `task` and `max_new_tokens` override the job file; `answers` is a file with answers of another
-    tool, which replaces inference; `batches` uses batch inference.
+    tool, which replaces inference; `batches` uses batch inference. `engine` answers for the tuned
+    model instead of the job's own backend.
     """
 
     task: str | None = None
@@ -76,6 +82,7 @@ class EvaluationOptions:
     answers: Path | None = None
     batches: bool = False
     diagnostics: DiagnosticOptions = field(default_factory=DiagnosticOptions)
+    engine: EngineChoice | None = None
 
 
 def open_session(record: JobRecord, backend: Backend, *, batches: bool = False) -> InferenceSession:
@@ -94,6 +101,51 @@ def open_session(record: JobRecord, backend: Backend, *, batches: bool = False) 
             fix="use answers of another tool: cloudft evaluate JOB --answers FILE",
         )
     return backend.open_session(job_id)
+
+
+def open_models(
+    record: JobRecord, backend: Backend, home: Home, options: EvaluationOptions
+) -> InferenceSession:
+    """Open what answers for the job's models by the options. Raise UsageError, TrainerError."""
+    if options.engine is None:
+        return open_session(record, backend, batches=options.batches)
+    check_engine_task(record)
+
+    def export(folder: Path, how: ExportOptions) -> object:
+        if not isinstance(backend, SupportsExport):
+            raise UsageError(
+                f"a job on {record.backend} has no weights to export",
+                fix="serve the model yourself and name its address: --engine openai:URL",
+            )
+        return backend.export(record.backend_job_id or record.id, folder, how)
+
+    return open_engine_session(
+        options.engine, record, home, lambda: open_session(record, backend), export
+    )
+
+
+def check_engine_task(record: JobRecord) -> None:
+    """Raise UsageError for a job that is evaluated by log-likelihoods alone."""
+    if is_text_only(record.customization_type) or is_preference(record.customization_type):
+        raise UsageError(
+            f"{record.id} is evaluated by the log-likelihoods of given texts"
+            f" ({record.customization_type}), which OpenAI-compatible servers don't return",
+            fix="omit --engine: the job's own backend computes them.",
+        )
+
+
+def summarize_engine(session: InferenceSession) -> EngineSummary | None:
+    """Return what answers instead of the job's own backend; None where nothing does."""
+    if not isinstance(session, RuntimeSession):
+        return None
+    model = session.served["tuned"]
+    return {
+        "name": session.engine,
+        "version": model.version,
+        "model": model.title,
+        "place": model.place,
+        "variants": sorted(session.served),
+    }
 
 
 def detect_job_task(record: JobRecord, held_out: HeldOutData, requested: str | None) -> Task:
@@ -145,7 +197,7 @@ def count_missing_answers(
         return 0
     config = job_generation_config(record, held_out, options.max_new_tokens)
     prompts = [example.prompt for example in held_out.examples]
-    session = open_session(record, backend, batches=options.batches)
+    session = open_models(record, backend, home, options)
     with open_cached_inference(session, home, lambda label, done, total: None) as models:
         return sum(models.count_missing_answers(prompts, name, config) for name in VARIANTS)
 
@@ -170,13 +222,17 @@ def evaluate_job(
         scores = _score_external_answers(record, held_out, home, options)
         inference = {"identities": dict.fromkeys(VARIANTS), "decoding": None}
     else:
-        session = open_session(record, backend, batches=options.batches)
+        session = open_models(record, backend, home, options)
+        engine = summarize_engine(session)
         with open_cached_inference(session, home, progress) as models:
             grader = find_grader(record, options.task)
             if grader is None:
                 scores, inference = _run_models(record, held_out, models, options)
             else:
                 scores, inference = _run_graded(record, held_out, models, options, (grader, home))
+        if engine is not None:
+            inference["engine"] = engine
+            _leave_out_unknown(scores, engine)
         _add_teacher(record, backend, home, held_out, options, scores, progress)
         diagnostics = diagnostics_to_json(run_curve_diagnostics(record, backend))
     diagnostics |= inference.get("pitfalls", {})
@@ -194,6 +250,18 @@ def evaluate_job(
         "pitfalls": diagnostics,
         "warnings": list(find_warnings(held_out, scores)),
     }
+
+
+def _leave_out_unknown(scores: EvaluationScores, engine: EngineSummary) -> None:
+    """Leave out the metrics that need what servers don't return, or count otherwise."""
+    omitted = scores.setdefault("omitted", [])
+    reason = f"{engine['name']} returns no log-probabilities of given texts"
+    omitted.append({"metric": "referenceLoss", "reason": reason})
+    if "base" not in engine["variants"] and "answerTokens" in scores["base"]:
+        for figures in (scores["base"], scores["tuned"], scores["delta"]):
+            figures.pop("answerTokens", None)
+        reason = "servers count the end token too, so the two models' numbers don't compare"
+        omitted.append({"metric": "answerTokens", "reason": reason})
 
 
 def _add_teacher(

@@ -14,6 +14,7 @@ from cloudft.evaluate.results import (
     Evaluation,
     EvaluationWarning,
     SuiteResult,
+    describe_engine,
     load_evaluation,
 )
 
@@ -62,12 +63,12 @@ def combine_evaluations(evaluations: Sequence[Evaluation]) -> Evaluation:
 
     Of the same models these are diagnostics and suites by their names, diagnostics of answers only
     for the same task; each gets `evaluatedAt`, and `otherRecords` where it is of other held-out
-    records. Scores on other records or of another task become `earlier`.
+    records. Scores on other records, of another task or by another engine become `earlier`.
     """
     newest = evaluations[0]
     diagnostics = dict(newest.get("pitfalls", {}))
     suites = list(newest.get("suites", []))
-    earlier: dict[tuple[str, str], EarlierScore] = {}
+    earlier: dict[tuple[str, str, str | None], EarlierScore] = {}
     for older in evaluations[1:]:
         source = _source(newest, older)
         if _is_same_models(newest, older):
@@ -78,8 +79,8 @@ def combine_evaluations(evaluations: Sequence[Evaluation]) -> Evaluation:
                 for suite in older.get("suites", [])
                 if suite["suite"] not in known
             ]
-        key = (older["data"]["sha256"], older["task"])
-        if key != (newest["data"]["sha256"], newest["task"]):
+        key = _judged_by(older)
+        if key != _judged_by(newest):
             earlier.setdefault(key, _summarize(older))
     combined: Evaluation = {**newest, "pitfalls": diagnostics}
     if suites:
@@ -87,6 +88,11 @@ def combine_evaluations(evaluations: Sequence[Evaluation]) -> Evaluation:
     if earlier:
         combined["earlier"] = list(earlier.values())
     return combined
+
+
+def _judged_by(evaluation: Evaluation) -> tuple[str, str, str | None]:
+    """Return what makes two scores of a job the same measurement: records, task and engine."""
+    return evaluation["data"]["sha256"], evaluation["task"], describe_engine(evaluation)
 
 
 def _source(newest: Evaluation, older: Evaluation) -> Mapping[str, object]:
@@ -130,6 +136,7 @@ def _summarize(evaluation: Evaluation) -> EarlierScore:
         "base": evaluation["base"].get(metric),
         "tuned": evaluation["tuned"].get(metric),
         "delta": evaluation["delta"][metric],
+        "engine": describe_engine(evaluation),
     }
 
 

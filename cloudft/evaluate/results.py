@@ -227,8 +227,36 @@ class EvaluationScores(_ScoresFields):
     records: list[EvaluatedRecord]
 
 
-class EarlierScore(TypedDict):
-    """The headline metric of an earlier evaluation, on other records or of another task."""
+class EngineSummary(TypedDict):
+    """What answered instead of the job's own backend, for which models, and where it was.
+
+    `name` is `vllm`, `llama.cpp` or `openai`; `place` is an address, or the digest of the files.
+    """
+
+    name: str
+    version: str | None
+    model: str
+    place: str
+    variants: list[str]
+
+
+def describe_engine(evaluation: Evaluation) -> str | None:
+    """Return what answered for the tuned model, in words; None for the job's own backend."""
+    engine = evaluation.get("engine")
+    if engine is None:
+        return None
+    version = f" ({engine['version']})" if engine["version"] else ""
+    if engine["name"] == "openai":
+        return f"{engine['model']} at {engine['place']}{version}"
+    return f"{engine['name']}{version}"
+
+
+class _EarlierFields(TypedDict, total=False):
+    engine: str | None
+
+
+class EarlierScore(_EarlierFields):
+    """The headline metric of an earlier evaluation: on other records, of another task or engine."""
 
     evaluatedAt: str | None
     data: DataSummary
@@ -257,6 +285,7 @@ class InferenceFields(TypedDict, total=False):
     asked: dict[str, int]
     pitfalls: dict[str, DiagnosticResult]
     suites: list[SuiteResult]
+    engine: EngineSummary
     evaluationJobs: dict[str, str]
     earlier: list[EarlierScore]
 

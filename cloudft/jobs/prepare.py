@@ -18,6 +18,7 @@ from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     SupportsAdapters,
     SupportsChatTemplate,
+    SupportsExport,
     SupportsInvocationLogs,
     SupportsMedia,
     SupportsPricing,
@@ -27,7 +28,7 @@ from cloudft.backends.capabilities import (
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.trained_model import trained_model
-from cloudft.catalogue import cost
+from cloudft.catalogue import cost, owned_weights_route
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
@@ -295,7 +296,17 @@ def _check_backend(job: LoadedJob, backend: Backend) -> _BackendReport:
     Of the backend, where its stack can't be read, those that need no stack.
     """
     report = _check_with_stack(job, backend)
-    return replace(report, findings=(*check_grader(job), *report.findings))
+    more = (*check_grader(job), *_check_export(job, backend))
+    return replace(report, findings=(*more, *report.findings))
+
+
+def _check_export(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
+    """Return an error for runtimes that shall run a model whose weights nobody gets."""
+    if job.spec.export is None or isinstance(backend, SupportsExport):
+        return ()
+    message = f"a job on {backend.name} leaves no weights that a runtime could run"
+    fix = owned_weights_route(job.spec.base_model) or "use --backend local or sagemaker."
+    return (FindingFactory(job)("NotExported", "export", message, f"remove it, or: {fix}"),)
 
 
 def _check_with_stack(job: LoadedJob, backend: Backend) -> _BackendReport:

@@ -56,6 +56,7 @@ from cloudft.types import VALIDATION, validation_role
 
 if TYPE_CHECKING:
     from cloudft.backends.bedrock.job_section import BedrockSpec, Distillation, Reinforcement
+    from cloudft.backends.job_section import ExportBase
     from cloudft.backends.local.job_section import LocalSpec, Preference
     from cloudft.backends.sagemaker.job_section import SageMakerSpec
     from cloudft.sweep.job_section import SweepSpec
@@ -323,6 +324,7 @@ class JobSpec(JobSpecBase):
     if TYPE_CHECKING:
         bedrock: BedrockSpec
         distillation: Distillation | None
+        export: ExportBase | None
         local: LocalSpec
         preference: Preference | None
         reinforcement: Reinforcement | None

@@ -74,6 +74,7 @@ class BoardRow:
     """A model on a board. `low_share` and the others are positions on a scale of the board."""
 
     name: str
+    engine: str | None
     color: int | None
     is_first: bool
     score: float
@@ -208,6 +209,7 @@ def view_board(board: Board, jobs: Sequence[ComparedJob]) -> BoardView:
     rows = [
         BoardRow(
             row["name"],
+            row["engine"],
             colors.get(row["name"]),
             row["name"] == board.jobs[0],
             row["score"],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from local_backend.errors import TrainerError
 from local_backend.export import export_model as exporting
-from local_backend.export.options import DTYPES, FORMATS, ExportOptions
+from local_backend.export.options import DTYPES, FORMATS, RUNTIME_FORMATS, ExportOptions
 from local_backend.job_dir import JobDir
 from local_backend.libraries import silence_libraries
 from local_backend.process_exit import exit_now, exit_with_parent
@@ -25,7 +25,9 @@ def main() -> int:
     if args.end_with_stdin:
         exit_with_parent()
     silence_libraries()
-    options = ExportOptions(args.format, args.runtime, args.dtype, args.quantize)
+    options = ExportOptions(
+        args.format, args.runtime, args.dtype, args.quantize, args.context, args.base
+    )
     try:
         with contextlib.redirect_stdout(sys.stderr):
             proof = exporting.export_model(JobDir(args.job_dir), args.out.resolve(), options)
@@ -44,9 +46,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--format", choices=FORMATS, default=ExportOptions.format)
-    parser.add_argument("--for", dest="runtime", help="the program that shall run the model")
+    parser.add_argument("--for", dest="runtime", choices=RUNTIME_FORMATS, help="what will run it")
     parser.add_argument("--dtype", choices=DTYPES, default=ExportOptions.dtype)
-    parser.add_argument("--quantize", help="how a GGUF file holds its weights")
+    parser.add_argument("--quantize", default=ExportOptions.quantization, help="of a GGUF file")
+    parser.add_argument("--context", type=int, help="tokens of prompt and answer at most")
+    parser.add_argument("--base", help="what an adapter's folder names as its base")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")
     return parser.parse_args()
 

@@ -13,20 +13,25 @@ from typing import TYPE_CHECKING
 import torch
 
 from local_backend.errors import TrainerError
+from local_backend.export.options import ExportOptions
 from local_backend.export.proof import Proof, compare_outputs, run_prompts
 from local_backend.export.tuned_model import TunedModel
 from local_backend.models import merge_proof
 from local_backend.models.load_model import LoadedModel, load_model
 from local_backend.models.portable_config import (
+    CONFIG,
+    GENERATION_CONFIG,
+    TOKENIZER_CONFIG,
+    HfConfig,
     copy_sentencepiece_model,
     older_reader_differences,
+    rewrite_json,
     write_portable_config,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORMAT = "safetensors"
 TORCH_DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -34,12 +39,12 @@ TORCH_DTYPES = {
 }
 
 
-def write_merged(tuned: TunedModel, folder: Path, dtype: str) -> Proof:
+def write_merged(tuned: TunedModel, folder: Path, options: ExportOptions) -> Proof:
     """Merge the model and write it into `folder`; return the proof that it is the tuned one.
 
     The model in memory is merged and converted as well. Raise TrainerError.
     """
-    loaded = tuned.loaded
+    loaded, dtype = tuned.loaded, options.dtype
     expected = run_prompts(loaded, tuned.prompts)
     merge_proof.merge_adapters(loaded.model)
     convert_weights(loaded.model, TORCH_DTYPES[dtype])
@@ -47,6 +52,7 @@ def write_merged(tuned: TunedModel, folder: Path, dtype: str) -> Proof:
     loaded.tokenizer.save_pretrained(folder)
     write_portable_config(folder, loaded.tokenizer, loaded.stop_ids)
     copy_sentencepiece_model(tuned.base, folder)
+    write_settings(folder, options)
     # Read back from disk: what is proven is what will be used, not what is in memory.
     exported = load_model(str(folder), torch.float32, torch.device("cpu"))
     check_tokenizer(loaded, exported, tuned.texts)
@@ -54,7 +60,7 @@ def write_merged(tuned: TunedModel, folder: Path, dtype: str) -> Proof:
     return {
         **comparison,
         "heldOut": tuned.role,
-        "format": FORMAT,
+        "format": options.format,
         "differsInOlderReaders": older_reader_differences(folder, loaded.tokenizer, tuned.texts),
     }
 
@@ -75,6 +81,36 @@ def convert_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
         is_kept = name not in saved or any(pattern.search(name) for pattern in patterns)
         if tensor.is_floating_point() and not is_kept:
             tensor.data = tensor.data.to(dtype)
+
+
+def write_settings(folder: Path, options: ExportOptions) -> None:
+    """Write what the options say into the folder's configuration: a shorter context, greed.
+
+    vLLM takes temperature, top_k and the like from generation_config.json, and not do_sample: a
+    greedy model would sample. transformers refuses the temperature 0 in requests that sample.
+    """
+    context = options.context
+    if context is not None:
+        rewrite_json(folder / CONFIG, lambda config: _with_context(config, context))
+        rewrite_json(
+            folder / TOKENIZER_CONFIG, lambda config: config | {"model_max_length": context}
+        )
+    generation = folder / GENERATION_CONFIG
+    if options.runtime == "vllm" and generation.is_file():
+        rewrite_json(generation, _with_greed)
+
+
+def _with_context(config: HfConfig, context: int) -> HfConfig:
+    nested = config.get("text_config")
+    if isinstance(nested, dict):
+        return config | {"text_config": _with_context(nested, context)}
+    return config | {"max_position_embeddings": context}
+
+
+def _with_greed(generation: HfConfig) -> HfConfig:
+    if generation.get("do_sample"):
+        return generation
+    return generation | {"temperature": 0.0}
 
 
 def check_tokenizer(loaded: LoadedModel, exported: LoadedModel, texts: Sequence[str]) -> None:

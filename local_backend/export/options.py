@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMATS = ("merged",)
-DTYPES = ("bfloat16", "float16", "float32")
+FORMATS = ("merged", "adapter", "gguf", "mlx")
+RUNTIME_FORMATS = {
+    "transformers": ("merged", "adapter"),
+    "vllm": ("merged", "adapter"),
+    "llama.cpp": ("gguf",),
+    "ollama": ("gguf",),
+    "mlx": ("mlx",),
+    "onnxruntime": ("merged",),
+    "openvino": ("merged",),
+}
+"""The formats that each runtime reads; the first one is written unless another is named."""
+DTYPES = ("float32", "float16", "bfloat16")
+DEFAULT_QUANTIZATION = "f16"
+"""How a GGUF file holds its weights unless something else is named."""
 
 
 @dataclass(frozen=True)
@@ -13,10 +25,13 @@ class ExportOptions:
     """How a model is written, and for what.
 
     `runtime` is the program that shall run it; None where none is named. `quantization` is that of
-    a GGUF file.
+    a GGUF file. `context` limits the tokens of prompt and answer. `base` is what an adapter's
+    folder names as its base: a hub id or a folder, where the adapter will be used.
     """
 
     format: str = "merged"
     runtime: str | None = None
     dtype: str = "float32"
-    quantization: str | None = None
+    quantization: str = DEFAULT_QUANTIZATION
+    context: int | None = None
+    base: str | None = None

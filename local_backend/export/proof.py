@@ -29,7 +29,7 @@ class Comparison(TypedDict):
 
 
 class Proof(Comparison):
-    """export.json: a comparison that passed, and the data role of its records.
+    """A comparison that passed, and the data role of its records.
 
     `differsInOlderReaders` names the keys of config.json (or `tokenizer`) that transformers 4, and
     tools that read its names, would take otherwise.

@@ -70,15 +70,15 @@ def write_portable_config(
         meant = AutoConfig.from_pretrained(folder)
         original = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | end_tokens
         older_names = add_older_names(original, meant.attribute_map)
-        _rewrite_json(folder / CONFIG, lambda _: older_names)
+        rewrite_json(folder / CONFIG, lambda _: older_names)
         if not _says_the_same(meant.to_dict() | end_tokens, _read_config(folder)):
             # Families that no older version has may take an older name for something else.
             older_names = add_older_names(original, meant.attribute_map, with_rope=False)
-            _rewrite_json(folder / CONFIG, lambda _: older_names)
+            rewrite_json(folder / CONFIG, lambda _: older_names)
     if (folder / GENERATION_CONFIG).is_file():
-        _rewrite_json(folder / GENERATION_CONFIG, lambda config: config | end_tokens)
+        rewrite_json(folder / GENERATION_CONFIG, lambda config: config | end_tokens)
     if (folder / TOKENIZER).is_file():
-        _rewrite_json(
+        rewrite_json(
             folder / TOKENIZER_CONFIG, lambda config: add_older_tokenizer_names(config, tokenizer)
         )
         # The templates are in tokenizer_config.json now. In two places, one may be edited, and each
@@ -87,7 +87,8 @@ def write_portable_config(
         shutil.rmtree(folder / TEMPLATE_FOLDER, ignore_errors=True)
 
 
-def _rewrite_json(path: Path, convert: Callable[[HfConfig], HfConfig]) -> None:
+def rewrite_json(path: Path, convert: Callable[[HfConfig], HfConfig]) -> None:
+    """Replace a configuration file with what `convert` makes of it."""
     converted = convert(json.loads(path.read_text(encoding="utf-8")))
     text = json.dumps(converted, indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -43,6 +43,7 @@ from cloudft.backends.local import (
 )
 from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
+from cloudft.backends.local.export_check import check_exports
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.backends.local.trainer_program import run_trainer_program
@@ -140,6 +141,7 @@ class LocalBackend(
         if not any(finding.severity == "error" for finding in findings):
             environ = self._trainer_environment(hub=False)
             findings += preflight.check_target_modules(job, environ)
+            findings += check_exports(job, environ)
         return findings
 
     def describe_adapters(self, job: LoadedJob) -> AdapterReach | None:

@@ -283,8 +283,9 @@ def run_export(
     """Run the trainer's export; return its proof of equivalence."""
     command = [sys.executable, "-m", "local_backend.export", str(job_dir), str(out)]
     command += ["--format", options.format, "--dtype", options.dtype]
-    command += ["--for", options.runtime] if options.runtime else []
-    command += ["--quantize", options.quantization] if options.quantization else []
+    command += ["--quantize", options.quantization]
+    given = {"--for": options.runtime, "--context": options.context, "--base": options.base}
+    command += [f"{name}={value}" for name, value in given.items() if value is not None]
     read_end, write_end = os.pipe()
     try:
         done = subprocess.run(

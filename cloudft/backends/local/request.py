@@ -11,6 +11,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.backends.job_section import runtimes_of
 from cloudft.backends.local.job_folder import GRADER, START
 from cloudft.backends.local.job_section import Lora, Preference
 from cloudft.backends.local.reinforcement import (
@@ -168,6 +169,12 @@ def build_targets_request(job: LoadedJob) -> dict[str, Any]:
         "lora": _lora(job.spec.local.lora),
         "method": job.spec.local.method,
     }
+
+
+def build_exports_request(job: LoadedJob) -> dict[str, Any] | None:
+    """Return the request of the program that checks exports; None for a job that names none."""
+    exports = runtimes_of(job.spec.export)
+    return None if exports is None else {**build_targets_request(job), **exports}
 
 
 def _lora(lora: Lora) -> dict[str, Any]:

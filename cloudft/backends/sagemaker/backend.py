@@ -398,6 +398,12 @@ class SageMakerBackend(
                 f"{job_id} is {description['TrainingJobStatus']}: it has left no model",
                 fix=f"`cloudft watch {job_id}` waits for its end.",
             )
+        if options.format != ExportOptions.format:
+            raise JobStateConflict(
+                f"SageMaker has merged the weights of {job_id}: they are written as they are",
+                fix=f"`cloudft export {job_id} DIR` downloads them; the tools of your runtime"
+                " convert them.",
+            )
         return serverless_output.export_merged(self.aws, description, out)
 
     def _downloaded_job(self, job_id: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.command import command
+from cloudft.cli.commands.export import RUNTIMES
 from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
     Console,
@@ -64,6 +65,13 @@ if TYPE_CHECKING:
     help="Invoke the grader's function once, with two answers from the data, and compare its"
     " rewards with those of the file here.",
 )
+@click.option(
+    "--for",
+    "runtimes",
+    type=click.Choice(RUNTIMES),
+    multiple=True,
+    help="Say what this runtime would read otherwise from the tuned model. Repeatable.",
+)
 @aws_options
 @console_options
 def check_command(
@@ -73,6 +81,7 @@ def check_command(
     fix_into: Path | None,
     turns: tuple[TurnEdit, ...],
     invoke_grader: bool,
+    runtimes: tuple[str, ...],
     console: Console,
 ) -> int:
     """Find every problem of a job before anything is sent.
@@ -89,6 +98,8 @@ def check_command(
     if turns and fix_into is None:
         fix = "name a folder for the copies: `cloudft check --fix DIR --turns cut`"
         raise UsageError("--turns needs --fix", fix=fix)
+    if runtimes:
+        flags = flags | {"export.for": f"[{', '.join(runtimes)}]"}
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)
     if invoke_grader:

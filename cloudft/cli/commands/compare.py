@@ -167,7 +167,7 @@ def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
     minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else ""
     low, high = row["low"], row["high"]
     return (
-        row["name"],
+        f"{row['name']} by {row['engine']}" if row["engine"] else row["name"],
         format_number(row["score"]),
         "" if low is None else f"{format_number(low)} to {format_number(high)}",
         usd,

@@ -10,6 +10,7 @@ import click
 
 from cloudft.cli import judging
 from cloudft.cli.command import command
+from cloudft.cli.engine_options import engine_options
 from cloudft.cli.jobs import follow_job, open_job, use_inference_profile
 from cloudft.cli.judging import JudgeOptions, judge_options
 from cloudft.cli.number_format import format_interval, format_number, format_signed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.held_out import HeldOutData
     from cloudft.evaluate.results import DiagnosticResult, Evaluation, EvaluationWarning
     from cloudft.inference import GenerationConfig
+    from cloudft.runtimes.engines import EngineChoice
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
@@ -44,6 +46,8 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     "  cloudft evaluate ticket-router --batch --inference-profile us\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json\n"
+    "  cloudft evaluate ticket-router --engine llama.cpp\n"
+    "  cloudft evaluate ticket-router --engine openai:http://127.0.0.1:8000/v1\n"
     "  cloudft evaluate ticket-router --bedrock-job --metrics Correctness,Helpfulness",
 )
 @job_argument
@@ -94,6 +98,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with YAML files of your own lm-eval tasks.",
 )
+@engine_options
 @judge_options
 @click.option(
     "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
@@ -114,6 +119,7 @@ def evaluate_command(
     curve: bool,
     suites: tuple[str, ...],
     suite_path: Path | None,
+    engine: EngineChoice | None,
     judge: JudgeOptions | None,
     yes: bool,
     inference_profile: str | None,
@@ -123,9 +129,11 @@ def evaluate_command(
 
     Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
     a significance test. Answers are cached: a second run, also after Ctrl-C, adds new ones only.
+    With --engine another runtime answers (API key: CLOUDFT_ENGINE_API_KEY or OPENAI_API_KEY).
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
+    from cloudft.evaluate.evaluate_job import EvaluationOptions
     from cloudft.evaluate.held_out import load_held_out_data
     from cloudft.evaluate.lm_eval import parse_suite_names, run_suites
 
@@ -135,17 +143,15 @@ def evaluate_command(
     held = load_held_out_data(record, home := Home.from_environ(), data, limit or 0)
     judging.check_records(record, backend, held, judge)
     # Before anything is paid for; check and submit have warned of it too.
-    early = list(evaluate_job.find_data_warnings(held))
-    _print_warnings(early, console)
+    _print_warnings(early := list(evaluate_job.find_data_warnings(held)), console)
     diagnostics = DiagnosticOptions(not quick, not quick, consistency)
-    options = evaluate_job.EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics)
+    options = EvaluationOptions(task, max_new_tokens, answers, batches, diagnostics, engine)
     if judge is not None and judge.dry_run:
         judging.show_plan(record, backend, held, options, judge, console)
         return 0
     if _is_billed(record, backend, home, held, options, judge):
         judging.check_jobs(record, backend, held, judge)
-        config = evaluate_job.job_generation_config(record, held, max_new_tokens)
-        confirm_cost(record, held, config, yes, console, batches=batches, profile=inference_profile)
+        _confirm_answers(record, held, options, inference_profile, yes, console)
     with task_progress(console) as bars:
         evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, bars)
         if suites:
@@ -153,13 +159,28 @@ def evaluate_command(
                 record, backend, suites, include=suite_path, limit=limit, progress=bars
             )
         if curve:
-            data_result = _run_learning_curve(record, backend, home, held, bars, console)
-            evaluation["pitfalls"]["data"] = data_result
+            found = _run_learning_curve(record, backend, home, held, bars, console)
+            evaluation["pitfalls"]["data"] = found
     evaluation = judging.judge_evaluation(
         record, backend, held, evaluation, judge, console, yes=yes
     )
     _save_and_print(record, evaluation, console, early)
     return 0
+
+
+def _confirm_answers(
+    record: JobRecord,
+    held: HeldOutData,
+    options: EvaluationOptions,
+    profile: str | None,
+    yes: bool,
+    console: Console,
+) -> None:
+    """Print the price of the answers, and confirm. Raise click.Abort."""
+    from cloudft.evaluate.evaluate_job import job_generation_config
+
+    config = job_generation_config(record, held, options.max_new_tokens)
+    confirm_cost(record, held, config, yes, console, batches=options.batches, profile=profile)
 
 
 def _is_billed(
@@ -294,11 +315,15 @@ def _price_text(
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the evaluation as text."""
     from cloudft.cli.output import format_table
+    from cloudft.evaluate.results import describe_engine
 
     title = (
         f"{evaluation['job']}: base and tuned model on {evaluation['n']} held-out records"
         f" ({evaluation['task']})"
     )
+    engine = describe_engine(evaluation)  # type: ignore[arg-type]
+    if engine is not None:
+        title += f"\nThe tuned model was answered for by {engine}."
     parts = [
         title,
         format_table(_metric_header(evaluation), metric_table_rows(evaluation)),
@@ -378,9 +403,10 @@ def _earlier_rows(earlier: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]
 
     for one in earlier:
         files = ", ".join(Path(file).name for file in one["data"].get("files", ()))
+        by = f" by {one['engine']}" if one.get("engine") else ""
         yield (
             (one["evaluatedAt"] or "")[:10],
-            files or one["data"]["role"],
+            (files or one["data"]["role"]) + by,
             one["n"],
             metric_label(one["metric"]),
             format_number(one["base"]),

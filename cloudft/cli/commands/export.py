@@ -1,63 +1,115 @@
-"""export: write the tuned model as one folder of merged weights."""
+"""export: write the tuned model as a folder that a runtime reads."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
+from cloudft.cli.param_types import TOKENS
 from cloudft.errors import UsageError
 
+RUNTIMES = ("transformers", "vllm", "llama.cpp", "ollama", "mlx", "onnxruntime", "openvino")
+FORMATS = ("merged", "adapter", "gguf", "mlx")
+QUANTIZATIONS = (
+    *("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"),
+    *("q4_k_m", "q5_k_m", "q6_k"),
+)
 
-@command("export", epilog="\b\nExample:\n  cloudft export - merged-model --dtype float16")
+
+@command("export", epilog="\b\nExample:\n  cloudft export - tuned-model --for vllm --dtype float16")
 @job_argument
 @click.argument("out", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
+    "--for",
+    "runtime",
+    type=click.Choice(RUNTIMES),
+    help="What will run the model. It implies the format.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="What is written: whole weights, an adapter alone, a GGUF file, mlx-lm's folder.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Number format of the merged weights.",
+    help="Number format of the weights; float32 if not given.",
+)
+@click.option(
+    "--quantize",
+    "quantization",
+    type=click.Choice(QUANTIZATIONS),
+    help="Of a GGUF file: how it holds the weights; f16 if not given.",
+)
+@click.option(
+    "--context", type=TOKENS, help="Tokens of prompt and answer at most, as the folder says it."
+)
+@click.option(
+    "--base",
+    metavar="HUB_ID|FOLDER",
+    help="Of an adapter: its base model, as it is named where it will run.",
 )
 @aws_options
 @console_options
-def export_command(reference: str, out: Path, dtype: str, console: Console) -> int:
-    """Write the merged model into the new folder DIR, and verify that it equals the tuned model.
+def export_command(reference: str, out: Path, console: Console, **given: Any) -> int:
+    """Write the tuned model into the new folder DIR, and verify that it is the tuned model.
 
-    The merged weights are loaded again and run on held-out records: their logits must equal the
-    tuned model's within a tolerance, and the greedy answers must be the same. Otherwise the export
-    fails and DIR is not written. transformers 4 and 5 read the same model from DIR. The weights of
-    a job with sagemaker.serverless are downloaded as SageMaker merged them, whatever --dtype says.
+    What was written is loaded again and run on held-out records: the logits must equal the tuned
+    model's within a tolerance, and the greedy answers must be the same. Otherwise the export fails
+    and DIR is not written. With --for, what that runtime is known to drop or to read otherwise is
+    refused. transformers 4 and 5 read the same model from a merged DIR. The weights of a job with
+    sagemaker.serverless are downloaded as SageMaker merged them, whatever --dtype says.
     """
     from cloudft.backends.capabilities import SupportsExport
-    from cloudft.backends.export_options import ExportOptions
+    from cloudft.backends.export_options import choose_export
     from cloudft.catalogue import owned_weights_route
 
+    options = choose_export(**given)
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):
         raise UsageError(
             f"a job on {record.backend} has no weights to export",
             fix=owned_weights_route(str(record.base_model)) or "name the job that was trained.",
         )
-    console.note(f"merging {record.id} and comparing it with the tuned model ...")
-    proof = backend.export(record.backend_job_id or record.id, out, ExportOptions(dtype=dtype))
-    if "source" in proof:  # SageMaker has merged them
-        text = f"{out}\n{proof['files']} files, {proof['bytes']} bytes, from {proof['source']}"
-        console.print_result({"path": out, **proof}, text)
-        return 0
-    text = (
-        f"{out}\nproof: largest logit difference {proof['maxLogitDifference']:.2g}"
-        f" (allowed {proof['tolerance']:g}), equal greedy answers on"
-        f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records"
-    )
+    is_adapter = options.format == "adapter"
+    doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
+    console.note(f"{doing} and comparing it with the tuned model ...")
+    proof = backend.export(record.backend_job_id or record.id, out, options)
+    for text in warnings(proof):
+        console.note(f"warning: {text}")
+    console.print_result({"path": out, **proof}, describe_export(out, proof))
+    return 0
+
+
+def warnings(proof: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a user of the exported folder should know."""
+    yield from proof.get("notes", ())
     differing = proof.get("differsInOlderReaders")
     if differing:
-        console.note(
-            f"warning: transformers before 5, and tools that read its names, would take"
+        yield (
+            f"transformers before 5, and tools that read its names, would take"
             f" {', '.join(differing)} of this model otherwise: load it with transformers 5"
         )
-    console.print_result({"path": out, **proof}, text)
-    return 0
+
+
+def describe_export(out: Path, proof: Mapping[str, Any]) -> str:
+    """Return where the model is, how it was proven, and the command that runs it."""
+    if "source" in proof:  # SageMaker has merged them
+        return f"{out}\n{proof['files']} files, {proof['bytes']} bytes, from {proof['source']}"
+    lines = [
+        str(out),
+        f"proof: largest logit difference {proof['maxLogitDifference']:.2g}"
+        f" (allowed {proof['tolerance']:g}), equal greedy answers on"
+        f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records",
+    ]
+    if proof.get("run"):
+        lines.append(f"run it: {proof['run'].replace('DIR', shlex.quote(str(out)))}")
+    return "\n".join(lines)

@@ -20,6 +20,7 @@ from cloudft.evaluate.results import (
     PREFERENCE_TASK,
     EvaluatedRecord,
     Evaluation,
+    describe_engine,
 )
 from cloudft.jobs.curve_measure import choose_measure
 from cloudft.jobs.lifecycle import Job
@@ -71,6 +72,7 @@ def render_job_page(
             "measure": measure,
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
+            "engine": describe_engine(evaluation) if evaluation else None,
             "benchmarks": [s for s in suites if not s["suite"].startswith(SUITE_PREFIX)],
             "judged": [s for s in suites if s["suite"].startswith(SUITE_PREFIX)],
             "judgments": judgments,

@@ -73,8 +73,8 @@ def test_the_order_of_sections_is_that_of_their_folders(first: str) -> None:
     code = f"import cloudft.backends.{first}.job_section\n"
     code += "from cloudft.spec.sections import job_sections\nprint(*job_sections())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    order = ["bedrock", "distillation", "reinforcement", "local", "preference", "sagemaker"]
-    order += ["sweep"]
+    order = ["bedrock", "distillation", "reinforcement", "export", "local", "preference"]
+    order += ["sagemaker", "sweep"]
     assert done.stdout.split() == order
 
 

@@ -1,0 +1,139 @@
+"""What each runtime does with settings that are not everyday: a table, measured.
+
+`python tools/measure_runtimes.py` measures it: tiny models with one such setting, written as an
+export writes them, scored by the runtime and by transformers. What llama.cpp and Ollama read is in
+`gguf/families.py`, since it follows from how the GGUF file is written. A family that is not in
+`Runtime.measured` may be right or wrong: nobody looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+MEASURED_ON = "2026-12-01"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values of vLLM's --max-lora-rank (vllm/config/lora.py)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a runtime takes a feature (`features.py`) that it does not simply read.
+
+    `effect` is `drops` (silently another model), `refuses` (the runtime says so itself), or
+    `default` (the weights are right; requests that don't say how to sample are answered otherwise).
+    """
+
+    feature: str
+    effect: str
+    families: frozenset[str] = frozenset()
+    """Families to which it applies; all if empty."""
+    formats: frozenset[str] = frozenset()
+    """Formats to which it applies; all if empty."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime, the version that was measured, and what it does not read.
+
+    `measured` has the families whose models of everyday settings gave transformers' answers.
+    """
+
+    title: str
+    version: str
+    readings: tuple[Reading, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Format -> the command that runs the folder DIR, or makes the runtime's own files of it."""
+    measured: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
+    """Families that the runtime refuses."""
+    source: str = f"tools/measure_runtimes.py, {MEASURED_ON}"
+
+
+ADAPTER = frozenset({"adapter"})
+SCALED = ("rope-linear", "rope-llama3", "rope-yarn")
+MLX_WINDOWLESS = frozenset({"gemma2", "mistral", "phi3", "qwen2", "qwen3", "starcoder2"})
+"""Families whose windows mlx-lm does not know."""
+MLX_PLAIN_ROPES = frozenset({"cohere2", "gemma2", "starcoder2"})
+"""Families whose scaled ropes mlx-lm does not know."""
+
+
+def _drops(features: Iterable[str], families: frozenset[str] = frozenset()) -> tuple[Reading, ...]:
+    return tuple(Reading(feature, "drops", families) for feature in features)
+
+
+RUNTIMES: dict[str, Runtime] = {
+    "transformers": Runtime("transformers", "5.24.0"),
+    "vllm": Runtime(
+        "vLLM",
+        "0.32.0",
+        (
+            Reading("greedy", "default", formats=ADAPTER),
+            Reading("other-penalties", "default"),
+            Reading("adapter-norms", "refuses", formats=ADAPTER),
+            Reading("adapter-embedding", "refuses", formats=ADAPTER),
+            Reading("adapter-bias", "refuses", formats=ADAPTER),
+            Reading("dora", "refuses", formats=ADAPTER),
+            Reading("lora-bias", "refuses", formats=ADAPTER),
+            Reading("rank-above-512", "refuses", formats=ADAPTER),
+        ),
+        {
+            "merged": "vllm serve DIR",
+            "adapter": "vllm serve {base} --tokenizer DIR --enable-lora --max-lora-rank {rank}"
+            " --lora-modules tuned=DIR",
+        },
+    ),
+    "llama.cpp": Runtime(
+        "llama.cpp",
+        "xllamacpp 2026.10.11549",
+        commands={"gguf": "llama-server -m DIR/model.gguf"},
+        source="gguf/families.py",
+    ),
+    "ollama": Runtime(
+        "Ollama",
+        "xllamacpp 2026.10.11549",
+        commands={"gguf": "ollama create tuned -f DIR/Modelfile"},
+        source="gguf/families.py",
+    ),
+    "mlx": Runtime(
+        "mlx-lm",
+        "0.32.2",
+        (
+            *_drops(("sliding-window",), MLX_WINDOWLESS),
+            *_drops(SCALED, MLX_PLAIN_ROPES),
+            Reading("sampling", "default"),
+            Reading("repetition-penalty", "default"),
+            Reading("other-penalties", "default"),
+        ),
+        {"mlx": "mlx_lm.server --model DIR"},
+        measured=frozenset(
+            {
+                *("cohere2", "gemma2", "gemma3_text", "granite", "llama", "mistral", "olmo2"),
+                *("olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
+            }
+        ),
+        unknown=frozenset({"exaone4", "gpt_oss", "ministral"}),
+    ),
+    "onnxruntime": Runtime(
+        "onnxruntime-genai",
+        "0.18.0",
+        _drops(("rope-linear", "rope-yarn")),
+        {
+            "merged": "python -m onnxruntime_genai.models.builder -m DIR -i DIR -o DIR-onnx"
+            " -p fp32 -e cpu -c DIR-cache"
+        },
+        measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
+        unknown=frozenset(
+            {"cohere2", "exaone4", "gemma3_text", "ministral", "olmo2", "olmo3", "starcoder2"}
+        ),
+    ),
+    "openvino": Runtime(
+        "OpenVINO",
+        "2026.4.1",
+        commands={
+            "merged": "optimum-cli export openvino --model DIR"
+            " --task text-generation-with-past DIR-openvino"
+        },
+        measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
+    ),
+}
