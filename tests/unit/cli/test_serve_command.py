@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cli_commands import make_context
 from click.testing import CliRunner
-from local_backend.export.runtimes import RUNTIMES
 
 from cloudft.cli.main import cloudft
+from local_backend.export.runtimes import RUNTIMES
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "serve-locally.md"
 
