@@ -12,6 +12,7 @@
     ├── BadDocument                   1   a document that was read back has the wrong shape
     │   └── DamagedJob                1   one job's folder can't be read; the others can
     ├── TrainerError                  1   the local trainer program failed
+    │   └── EngineFailed              1   what answers requests has ended, or ran out of memory
     ├── EngineBusy                    1   too many requests wait for the models here
     ├── CloudRefused                  4   the cloud refused: credentials, permission, no resource
     │   ├── ResourceNotFound          4   the resource does not exist
@@ -158,6 +159,12 @@ class TrainerError(CloudftError):
     """The local trainer program could not start, rejected its input, or crashed."""
 
     code = "Trainer"
+
+
+class EngineFailed(TrainerError):
+    """What answers has ended or ran out of memory: the request itself may be right."""
+
+    code = "EngineFailed"
 
 
 class EngineBusy(CloudftError):

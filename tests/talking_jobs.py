@@ -17,7 +17,7 @@ CONTEXT = 4096
 def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     """Train a tiny job of each name, and return the home that they are in."""
     model = tiny.build_model(folder / "model", context=context)
-    _never_end(model)
+    never_end(model)
     home = folder / "home"
     for name in names:
         path = write_job_file(
@@ -35,7 +35,7 @@ def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     return home
 
 
-def _never_end(model: Path) -> None:
+def never_end(model: Path) -> None:
     """Give the end token the logit 0: among hundreds of random ones it is never the largest."""
     from safetensors.torch import load_file, save_file
 

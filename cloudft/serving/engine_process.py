@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.errors import EngineBusy, TrainerError, UsageError
+from cloudft.errors import EngineBusy, EngineFailed, TrainerError, UsageError
 from cloudft.inference import Answer, Prompt
 from cloudft.serving.engine import (
     Engine,
@@ -175,7 +175,7 @@ class EngineProcess(Engine):
         return self._process.pid
 
     def submit(self, request: EngineRequest, on_event: Callable[[EngineEvent], None]) -> str:
-        """Take a request. Raise EngineBusy, UsageError, and TrainerError for a dead process."""
+        """Take a request. Raise EngineBusy, UsageError, EngineFailed."""
         model = self._find_model(request.model)
         line = _submission(request)
         with self._lock:
@@ -256,7 +256,7 @@ class EngineProcess(Engine):
         try:
             return reply.result(ANSWER_S)
         except TimeoutError:
-            raise TrainerError(
+            raise EngineFailed(
                 f"the models' process has not answered for {ANSWER_S:.0f} seconds",
                 fix="send it again when fewer requests are open.",
             ) from None
@@ -288,7 +288,7 @@ class EngineProcess(Engine):
             call = self._calls.pop(number, None)
             is_last = "delta" not in reply
             request = self._open.pop(number, None) if is_last else self._open.get(number)
-        error = TrainerError(reply["error"], fix=reply["fix"]) if "error" in reply else None
+        error = _error(reply) if "error" in reply else None
         if call is not None:
             if error is not None:
                 call.set_exception(error)
@@ -310,11 +310,11 @@ class EngineProcess(Engine):
         for request in requests.values():
             request.on_event(EngineFailure(failure))
 
-    def _broken_off_error(self) -> TrainerError:
+    def _broken_off_error(self) -> EngineFailed:
         self._process.wait()
         self._noise.seek(0)
         printed = self._noise.read().decode("utf-8", "replace").strip().splitlines()
-        return TrainerError(
+        return EngineFailed(
             f"the models' process exited: {(printed or ['no message'])[-1]}",
             fix="if memory ran out, answer fewer requests at once; then start it again.",
         )
@@ -377,6 +377,11 @@ def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
         prompt_tokens=end["promptTokens"],
     )
     return EngineEnd(answer, end["stopSequence"], tuple(end["ids"]), end["firstTokenS"])
+
+
+def _error(reply: Mapping[str, Any]) -> TrainerError:
+    kind = EngineFailed if reply.get("isOwnFault") else TrainerError
+    return kind(reply["error"], fix=reply["fix"])
 
 
 def _token(value: Mapping[str, Any]) -> TokenLogprob:

@@ -78,7 +78,9 @@ from local_backend.replies import ReplyWriter
 from local_backend.settings import read_settings
 
 GENERATE_BATCH = 32
-"""Prompts answered in one batch."""
+"""Prompts answered in one batch, where a batch stays together."""
+MIN_BATCHED = 4
+"""Fewer prompts are not worth the copy of the weights that the batch decodes with."""
 
 
 Replies = Iterator[Mapping[str, object]]
@@ -90,21 +92,39 @@ def answer_prompts(models: ModelVariants, request: Request) -> Replies:
     for name in request.get("variants", [TUNED]):
         with models.variant(name) as loaded:
             prompts = [encode_prompt(loaded, p) for p in request["prompts"]]
-            order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-            common = shared_prefix_length(prompts)
-            prefix = PrefixCache(loaded, prompts[0][:common]) if common else None
-            for at in range(0, len(order), GENERATE_BATCH):
-                part = order[at : at + GENERATE_BATCH]
-                replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
-                for index, ids in zip(part, replies, strict=True):
-                    completion = decode_completion(loaded, request["prompts"][index], ids)
-                    prompt_tokens = len(prompts[index])
-                    yield {
-                        "index": index,
-                        "variant": name,
-                        "promptTokens": prompt_tokens,
-                        **completion,
-                    }
+            for index, ids in _generate_all(models, name, loaded, prompts, request):
+                yield {
+                    "index": index,
+                    "variant": name,
+                    "promptTokens": len(prompts[index]),
+                    **decode_completion(loaded, request["prompts"][index], ids),
+                }
+
+
+def _generate_all(
+    models: ModelVariants,
+    name: str,
+    loaded: LoadedModel,
+    prompts: Sequence[list[int]],
+    request: Request,
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield each prompt's position and generated tokens, by the variant `name` in `loaded`."""
+    batched = None
+    if not request.get("temperature") and len(prompts) >= MIN_BATCHED:
+        batched = models.batched_answers(name)
+    if batched is not None:
+        most = request.get("maxNewTokens", 256)
+        limits = [max(1, min(most, loaded.context_length - len(ids))) for ids in prompts]
+        is_tuned = name == TUNED and models.has_tuned_model
+        yield from batched.decode(prompts, limits, loaded.stop_ids, with_adapter=is_tuned)
+        return
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    common = shared_prefix_length(prompts)
+    prefix = PrefixCache(loaded, prompts[0][:common]) if common else None
+    for at in range(0, len(order), GENERATE_BATCH):
+        part = order[at : at + GENERATE_BATCH]
+        replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
+        yield from zip(part, replies, strict=True)
 
 
 def count_tokens(models: ModelVariants, request: Request) -> Replies:

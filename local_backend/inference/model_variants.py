@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from local_backend.device import choose_device, choose_dtype
+from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
+from local_backend.inference.batched_answers import BatchedAnswers
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
 from local_backend.models import lora
 from local_backend.models.load_model import (
@@ -34,6 +35,7 @@ class ModelVariants:
         folder = job_dir / ARTIFACTS / MODEL
         source = locate_weights(settings.model_name, settings.weights)
         self.method = settings.method
+        self._batched: dict[int, BatchedAnswers] = {}
         self.base = load_model(source, dtype, device)
         fix_template_date(self.base.tokenizer, settings.created_on)
         self.tuned = self.base
@@ -64,6 +66,21 @@ class ModelVariants:
                 yield self.tuned
         else:
             yield self.base if name == BASE else self.tuned
+
+    def batched_answers(self, name: str) -> BatchedAnswers | None:
+        """Return what decodes many prompts by a variant; None for models that it can't compute.
+
+        It keeps another copy of the weights, and is made at its first use.
+        """
+        loaded = self.base if name == BASE or not self.has_tuned_model else self.tuned
+        if id(loaded) not in self._batched:
+            weights = sum(weight.nbytes for weight in loaded.model.parameters())
+            free = free_memory_bytes(loaded.model.device)
+            if free is not None and free < 2 * weights:
+                return None
+            self._batched[id(loaded)] = BatchedAnswers(loaded)
+        found = self._batched[id(loaded)]
+        return found if found.can_decode else None
 
     def compute_identities(self) -> dict[str, str]:
         """Return the SHA-256 of the weights in use, by variant.

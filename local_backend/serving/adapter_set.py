@@ -36,6 +36,12 @@ class AdapterSet:
         """Load the adapter in `folder`, and return its number. Raise TrainerError."""
         self.use(NO_ADAPTER)
         lora.load_adapter(self.model, folder)
+        number = self.adopt()
+        self.use(NO_ADAPTER)
+        return number
+
+    def adopt(self) -> int:
+        """Return a number for the adapter that is in the model, and leave it there."""
         layers: dict[str, LoraLayer] = {}
         for name, layer in lora.lora_layers(self.model):
             if not any(name.startswith(f"{outer}.") for outer in layers):
@@ -45,8 +51,7 @@ class AdapterSet:
         self._used = len(self._layers) - 1
         self.model.requires_grad_(False)
         self.model.eval()
-        self.use(NO_ADAPTER)
-        return len(self._layers) - 1
+        return self._used
 
     def use(self, number: int) -> None:
         """Put the layers of one adapter into the model, in place of those of another one."""

@@ -20,6 +20,7 @@ from local_backend.serving.choose import (
     mask_logits,
     score_token,
 )
+from local_backend.serving.kept_prefixes import common_prefix
 from local_backend.serving.models import ServedModel
 from local_backend.serving.requests import Submission, Values
 from local_backend.serving.sequences import Decoded, Decoder, NewTokens
@@ -28,7 +29,13 @@ Reply = Callable[[Values], None]
 """Takes a reply to a request, without its id."""
 PROMPT_TOKENS = 256
 """Tokens of prompts that go through the model in one step, beside the answers under way."""
+WORTH_WAITING = 32
+"""Tokens that a prompt under way must spare another one for that to wait for it."""
 CANCELED, LENGTH, STOP, STOP_SEQUENCE = "canceled", "length", "stop", "stop_sequence"
+
+
+class ModelFailed(TrainerError):
+    """An error that no request is at fault for."""
 
 
 class RunningAnswer:
@@ -56,9 +63,21 @@ class RunningAnswer:
         self.pending = list(self.prompt_ids)
         """Tokens that have not gone through the model yet."""
         self.is_canceled = False
+        self.shared_tokens = 0
         self.first_token_s = 0.0
         self._received = received
         self._scored: list[ScoredToken] = []
+
+    def start(self) -> None:
+        """Begin with what is known of the prompt already."""
+        self.sequence = self.model.decoder.add(self.model.adapter, self.prompt_ids)
+        self.shared_tokens = self.sequence.length
+        self.pending = self.prompt_ids[self.shared_tokens :]
+
+    @property
+    def is_prompt(self) -> bool:
+        """Return whether tokens of the prompt have not gone through the model yet."""
+        return len(self.pending) > 1 or not self.text.ids
 
     def take_part(self, budget: int, *, splits: bool) -> list[int]:
         """Return the tokens that go through the model next, at most `budget` of a prompt."""
@@ -114,7 +133,8 @@ class RunningAnswer:
 
     def fail(self, error: TrainerError) -> None:
         """Report why there is no answer."""
-        self.reply({"error": error.message, "fix": error.fix})
+        own = {"isOwnFault": True} if isinstance(error, ModelFailed) else {}
+        self.reply({"error": error.message, "fix": error.fix, **own})
 
     def _report(self, new: tuple[str, str], *, also_empty: bool = False) -> None:
         text, reasoning = new
@@ -150,7 +170,7 @@ class Batch:
         self.rows = rows
         self.waiting: deque[RunningAnswer] = deque()
         self.running: list[RunningAnswer] = []
-        self.totals = {"promptTokens": 0, "generatedTokens": 0, "steps": 0}
+        self.totals = {"promptTokens": 0, "sharedTokens": 0, "generatedTokens": 0, "steps": 0}
         self._decoders = list({id(m.decoder): m.decoder for m in models}.values())
 
     def find_model(self, name: str) -> ServedModel:
@@ -185,15 +205,44 @@ class Batch:
     def step(self) -> None:
         """Compute the next token of every answer under way, and parts of prompts that wait."""
         self._drop_canceled()
-        while self.waiting and len(self.running) < self.rows:
-            answer = self.waiting.popleft()
-            answer.sequence = answer.model.decoder.add(answer.model.adapter, answer.prompt_ids)
-            self.running.append(answer)
-            self.totals["promptTokens"] += len(answer.prompt_ids)
+        self._admit()
         for decoder in self._decoders:
             answers = [answer for answer in self.running if answer.model.decoder is decoder]
             if answers:
                 self._step_decoder(decoder, answers)
+
+    def _admit(self) -> None:
+        """Start the answers that wait, while there is a place."""
+        postponed = []
+        while self.waiting and len(self.running) < self.rows:
+            answer = self.waiting.popleft()
+            if self._will_be_known(answer):
+                postponed.append(answer)
+                continue
+            answer.start()
+            self.running.append(answer)
+            self.totals["promptTokens"] += len(answer.prompt_ids)
+            self.totals["sharedTokens"] += answer.shared_tokens
+        self.waiting.extendleft(reversed(postponed))
+
+    def _will_be_known(self, answer: RunningAnswer) -> bool:
+        """Return whether a prompt under way computes what this one begins with, and nothing has."""
+        model = answer.model
+        if not model.decoder.splits_prompts:
+            return False
+        longest = max(
+            (
+                common_prefix(other.prompt_ids, answer.prompt_ids)
+                for other in self.running
+                if other.is_prompt
+                and (other.model.decoder, other.model.adapter) == (model.decoder, model.adapter)
+            ),
+            default=0,
+        )
+        if longest < WORTH_WAITING:
+            return False
+        known = model.decoder.known_prefix(model.adapter, answer.prompt_ids)
+        return min(longest, len(answer.prompt_ids) - 1) - known >= WORTH_WAITING
 
     def _drop_canceled(self) -> None:
         for answer in [one for one in self.waiting if one.is_canceled]:
@@ -212,7 +261,7 @@ class Batch:
             if answer.text.ids and decoder.must_restart(sequence):
                 answer.pending = [*answer.prompt_ids, *answer.text.ids]
                 decoder.restart(sequence, len(answer.pending))
-            is_prompt = len(answer.pending) > 1 or not answer.text.ids
+            is_prompt = answer.is_prompt
             if is_prompt and budget <= 0:
                 continue
             part = answer.take_part(budget, splits=decoder.splits_prompts)
@@ -250,7 +299,7 @@ class Batch:
 
     def _fail_all(self, answers: Sequence[RunningAnswer], error: Exception) -> None:
         known: Any = error if isinstance(error, TrainerError) else None
-        failure = known or TrainerError(
+        failure = known or ModelFailed(
             f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
         )
         for answer in answers:

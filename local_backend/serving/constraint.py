@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from local_backend.models.load_model import LoadedModel
 
+WHITE_SPACE = r"[ \n\r\t]{0,24}"
+"""White space between the parts of JSON, as json.dumps writes it with and without `indent`. With no
+limit, a weak model may write nothing else to the end."""
 INSTALL = "`pip install 'cloudft[serve]'` installs it."
 
 
@@ -39,10 +42,8 @@ class SchemaTokenizer:
                 "An answer is constrained to a JSON schema by llguidance, which is not installed.",
                 fix=INSTALL,
             ) from error
-        # Flexible white space: so are answers as json.dumps writes them, and as models do.
-        text = json.dumps(schema)
         grammar = LLMatcher.grammar_from_json_schema(
-            text, overrides={"whitespace_flexible": True, "lenient": False}
+            json.dumps(schema), overrides={"whitespace_pattern": WHITE_SPACE, "lenient": False}
         )
         is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
         if is_error or messages:

@@ -30,6 +30,13 @@ from local_backend.serving.attention import (
     attend_singles,
     single_tokens,
 )
+from local_backend.serving.kept_prefixes import (
+    KEPT_BYTES,
+    MIN_SHARED,
+    KeptPrefix,
+    KeptPrefixes,
+    common_prefix,
+)
 from local_backend.serving.key_values import KeyValues, groups_by_block
 from local_backend.serving.products import (
     AdaptedProduct,
@@ -195,7 +202,12 @@ class BatchDecoder:
     splits_prompts = True
 
     def __init__(
-        self, loaded: LoadedModel, adapters: AdapterSet, *, release_weights: bool = False
+        self,
+        loaded: LoadedModel,
+        adapters: AdapterSet,
+        *,
+        release_weights: bool = False,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         family = find_family(loaded.model)
         assert family is not None, "unsupported_reason() refuses other models"
@@ -218,6 +230,8 @@ class BatchDecoder:
         self.values = KeyValues(
             len(self.blocks), kind.kv_heads, self._vector_size, self.dtype, self.device
         )
+        self._live: set[Decoded] = set()
+        self._kept = KeptPrefixes(kept_bytes)
 
     def _serve_block(
         self,
@@ -270,7 +284,34 @@ class BatchDecoder:
 
     def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
         """Return a sequence for a prompt. Its `length` is how much of it is known already."""
-        return Decoded(adapter, len(prompt), self.values.add(len(prompt) + 1))
+        length, source = self._find_prefix(adapter, prompt)
+        place = self.values.add(len(prompt) + 1)
+        sequence = Decoded(adapter, len(prompt), place, list(prompt[:length]))
+        if isinstance(source, Decoded):
+            self.values.copy_prefix(source.place, place, length)
+        elif source is not None:
+            self.values.copy_in(place, source.stored, length)
+        self._live.add(sequence)
+        return sequence
+
+    def known_prefix(self, adapter: int, prompt: Sequence[int]) -> int:
+        """Return how many tokens of a prompt `add` would find computed already."""
+        return self._find_prefix(adapter, prompt)[0]
+
+    def _find_prefix(
+        self, adapter: int, prompt: Sequence[int]
+    ) -> tuple[int, Decoded | KeptPrefix | None]:
+        """Return the longest known beginning of a prompt, and what has its keys and values."""
+        best: tuple[int, Decoded | KeptPrefix | None] = (0, None)
+        sources: list[Decoded | KeptPrefix] = [*self._live, *self._kept.prefixes]
+        for source in sources:
+            same_angles = self.model.rotary.have_equal_angles([len(prompt), source.prompt_tokens])
+            if source.adapter == adapter and same_angles:
+                # The last token of a prompt goes through the model in any case.
+                length = min(common_prefix(source.tokens, prompt), len(prompt) - 1)
+                if length >= MIN_SHARED and length > best[0]:
+                    best = (length, source)
+        return best
 
     def must_restart(self, sequence: Decoded) -> bool:
         """Return whether the next token changes the angles of all tokens before it (longrope)."""
@@ -279,10 +320,12 @@ class BatchDecoder:
 
     def restart(self, sequence: Decoded, tokens: int) -> None:
         """Forget the keys and values of a sequence, whose `tokens` tokens go through again."""
-        sequence.place.length, sequence.prompt_tokens = 0, tokens
+        sequence.place.length, sequence.prompt_tokens, sequence.tokens = 0, tokens, []
 
     def remove(self, sequence: Decoded) -> None:
-        """Forget a sequence."""
+        """Forget a sequence, but for what a later prompt may begin with."""
+        self._live.discard(sequence)
+        self._kept.keep(sequence, self.values)
         self.values.remove(sequence.place)
 
     def step(self, work: Sequence[NewTokens]) -> tuple[list[NewTokens], torch.Tensor]:
@@ -298,6 +341,7 @@ class BatchDecoder:
                 x, delta = block(x, delta, tables[block.layer.rotary], step)
             for one in step.order:
                 one.sequence.place.length += len(one.ids)
+                one.sequence.tokens += one.ids
             complete = [one for one in step.order if one.is_complete]
             if not complete:
                 return [], x.new_empty((0, self.vocabulary))

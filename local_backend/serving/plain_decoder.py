@@ -67,6 +67,10 @@ class PlainDecoder:
         self._places.add(place)
         return Decoded(adapter, len(prompt), place)
 
+    def known_prefix(self, adapter: int, prompt: Sequence[int]) -> int:
+        """Return 0: every prompt goes through the model as a whole."""
+        return 0
+
     def remove(self, sequence: Decoded) -> None:
         """End the thread of a sequence."""
         sequence.place.end()

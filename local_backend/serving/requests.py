@@ -14,9 +14,11 @@ job that has none; `base` that of its base, null to leave that out. Then each ha
     {"id", "count": {"model", "prompt"}}
     {"id", "stats": true}
 
+A prompt is `{"messages", "toolConfig"?}`, `{"text"}`, or `{"text": "", "ids"}` with its tokens.
 Replies to a submit are any number of `{"id", "delta", "reasoning", "tokens", "logprobs"}` and one
 `{"id", "end": {"text", "reasoning", "calls", "tokens", "finishReason", "promptTokens", "ids",
-"stopSequence", "firstTokenS"}}` or `{"id", "error", "fix"}`; a token of `logprobs` is `{"token",
+"stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "isOwnFault"?}`, the last where the
+request was not at fault; a token of `logprobs` is `{"token",
 "text", "bytes", "logprob", "top": [the same without top]}`. A count is answered by `{"id",
 "count"}`, stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
 `canceled`. The process ends with its standard input.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -11,11 +11,15 @@ import torch
 
 @dataclass(eq=False)
 class Decoded:
-    """A prompt and its answer. `place` is the decoder's own; its `length` are the tokens there."""
+    """A prompt and its answer. `place` is the decoder's own; its `length` are the tokens there.
+
+    `tokens` are those that have gone through the model.
+    """
 
     adapter: int
     prompt_tokens: int
     place: Any
+    tokens: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -48,6 +52,9 @@ class Decoder(Protocol):
 
     def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
         """Return a sequence for a prompt. Its `length` is how much of it is known already."""
+
+    def known_prefix(self, adapter: int, prompt: Sequence[int]) -> int:
+        """Return how many tokens of a prompt `add` would find computed already."""
 
     def remove(self, sequence: Decoded) -> None:
         """Forget a sequence."""

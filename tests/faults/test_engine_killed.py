@@ -1,0 +1,178 @@
+"""The engine's process is killed, its parent is killed, and requests that it can't answer."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from talking_jobs import never_end
+
+from cloudft.backends.local.environment import trainer_environment
+from cloudft.errors import EngineBusy, TrainerError, UsageError
+from cloudft.inference import LocalGenerationConfig, Prompt
+from cloudft.serving.engine import (
+    EngineDelta,
+    EngineEnd,
+    EngineEvent,
+    EngineFailure,
+    EngineRequest,
+    stream_events,
+)
+from cloudft.serving.engine_process import (
+    EngineProcess,
+    ServedJob,
+    describe_base_model,
+    open_engine,
+)
+from cloudft.storage.home import Home
+
+TALK = EngineRequest("base", Prompt(text="In"), LocalGenerationConfig(max_new_tokens=4000))
+SHORT = EngineRequest("base", Prompt(text="In"), LocalGenerationConfig(max_new_tokens=4))
+Open = Callable[..., EngineProcess]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ServedJob:
+    """A base model whose answers fill its context: the end token is never the likeliest one."""
+    model = tiny.build_model(tmp_path / "model", context=4096)
+    never_end(model)
+    folder = tiny.write_job_dir(tmp_path / "job", model, {"train": tiny.pairs(2)})
+    return ServedJob(folder, "job", None, "base")
+
+
+@pytest.fixture
+def open_it(job: ServedJob, home: Path) -> Iterator[Open]:
+    opened: list[EngineProcess] = []
+
+    def start(**options: int) -> EngineProcess:
+        environment = trainer_environment(Home(home), hub=False)
+        opened.append(open_engine([job], environment, dtype="float32", **options))
+        return opened[-1]
+
+    yield start
+    for engine in opened:
+        engine.close()
+
+
+def submit(engine: EngineProcess, request: EngineRequest) -> queue.SimpleQueue[EngineEvent]:
+    events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
+    engine.submit(request, events.put)
+    return events
+
+
+def end_of(events: queue.SimpleQueue[EngineEvent]) -> EngineEnd | EngineFailure:
+    while True:
+        event = events.get(timeout=60)
+        if not isinstance(event, EngineDelta):
+            return event
+
+
+def test_every_open_request_fails_when_the_process_is_killed(open_it: Open) -> None:
+    engine = open_it(rows=2)
+    streams = [submit(engine, TALK) for _ in range(5)]
+    streams[0].get(timeout=60)
+    os.kill(engine.pid, signal.SIGKILL)
+    for events in streams:
+        failure = end_of(events)
+        assert isinstance(failure, EngineFailure)
+        assert "the models' process exited" in str(failure.error)
+    with pytest.raises(TrainerError, match="the models' process exited"):
+        engine.submit(SHORT, lambda _: None)
+    with pytest.raises(TrainerError, match="the models' process exited"):
+        engine.count_tokens("base", SHORT.prompt)
+    assert not engine.is_alive
+
+
+def test_open_requests_fail_when_the_engine_is_closed(open_it: Open) -> None:
+    engine = open_it()
+    events = submit(engine, TALK)
+    events.get(timeout=60)
+    engine.close()
+    assert isinstance(end_of(events), EngineFailure)
+
+
+def test_the_process_ends_with_its_parent(job: ServedJob, home: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from cloudft.serving.engine_process import ServedJob, open_engine\n"
+        "import os\n"
+        "job = ServedJob(Path(sys.argv[1]), 'job', None, 'base')\n"
+        "engine = open_engine([job], dict(os.environ), dtype='float32')\n"
+        "print(engine.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(job.folder)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while _runs(pid):
+        assert time.monotonic() < deadline, "it runs without its parent"
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_request_that_can_not_be_answered_fails_alone(open_it: Open) -> None:
+    engine = open_it(rows=2, max_waiting=1)
+    long_prompt = EngineRequest("base", Prompt(text="Where? " * 5000))
+    failure = end_of(submit(engine, long_prompt))
+    assert isinstance(failure, EngineFailure) and "context is 4096" in str(failure.error)
+    with pytest.raises(UsageError, match="no model is called other here"):
+        engine.submit(EngineRequest("other", Prompt(text="In")), lambda _: None)
+    with pytest.raises(TrainerError, match="The prompt is empty"):
+        engine.count_tokens("base", Prompt(text=""))
+    *_, end = stream_events(engine, SHORT)
+    assert isinstance(end, EngineEnd) and end.answer.tokens == 4
+
+
+def test_a_full_queue_is_refused_and_canceled_answers_end(open_it: Open) -> None:
+    engine = open_it(rows=2, max_waiting=1)
+    events = [queue.SimpleQueue[EngineEvent]() for _ in range(3)]
+    numbers = [engine.submit(TALK, one.put) for one in events]
+    with pytest.raises(EngineBusy, match="3 requests are open already"):
+        engine.submit(SHORT, lambda _: None)
+    events[0].get(timeout=60)
+    stats = engine.stats()
+    assert stats.running == 2 and stats.waiting == 1 and stats.cached_tokens
+    for number in numbers:
+        engine.cancel(number)
+    for one in events:
+        end = end_of(one)
+        assert isinstance(end, EngineEnd) and end.answer.finish_reason == "canceled"
+    engine.cancel(numbers[0])
+    stream = stream_events(engine, TALK)
+    next(stream)
+    assert isinstance(stream, Generator)
+    stream.close()
+    *_, last = stream_events(engine, SHORT)
+    assert isinstance(last, EngineEnd) and engine.stats().running == 0
+
+
+def test_a_model_that_can_not_be_loaded_is_one_clear_error(
+    job: ServedJob, home: Path, tmp_path: Path
+) -> None:
+    environment = trainer_environment(Home(home), hub=False)
+    tuned = ServedJob(job.folder, "job", "tuned", "base")
+    with pytest.raises(TrainerError, match="job has no tuned model yet"):
+        open_engine([tuned], environment)
+    with pytest.raises(TrainerError, match="the models' process exited"):
+        open_engine([ServedJob(tmp_path, "none", "none", "base")], environment)
+    assert describe_base_model(job.folder).base == "tiny"
