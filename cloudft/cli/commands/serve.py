@@ -32,10 +32,7 @@ WAITING = click.IntRange(0, 100_000)
     epilog="\b\nExamples:\n  cloudft serve ticket-router\n"
     "  cloudft serve ticket-router summarizer --port 0 --output json\n"
     "  cloudft serve - --host 0.0.0.0 --api-key-file key.txt\n"
-    "  curl http://127.0.0.1:8000/v1/models\n\n"
-    "\b\nFor load beyond one process, vLLM serves the export:\n"
-    "  cloudft export ticket-router served --for vllm\n"
-    "  vllm serve served --served-model-name ticket-router",
+    "  curl http://127.0.0.1:8000/v1/models",
 )
 @click.argument(
     "references", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_job
@@ -95,7 +92,12 @@ def serve_command(
     (for Prometheus) are there. Ctrl-C ends the server when the answers under way have ended; a
     second one ends it at once. With --output json the first line on standard output is one object,
     printed when the models are loaded.
-    """
+
+    \b
+    For load beyond one process, vLLM serves the export:
+      cloudft export ticket-router served --for vllm
+      vllm serve served --served-model-name ticket-router
+    """  # noqa: D301  (\b is click's mark of lines that are not wrapped)
     from cloudft.serving.api_key import read_api_key, require_key_for
     from cloudft.serving.http.server import SERVER, require_extra
     from cloudft.web.listening_socket import bind_socket
