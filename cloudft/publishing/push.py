@@ -53,7 +53,7 @@ def prepare_model(
         replaced.mkdir()
         if (folder / ADAPTER_CONFIG).is_file():
             _write_adapter_config(folder / ADAPTER_CONFIG, facts, replaced)
-    files = list_model_files(folder, private, data, replaced)
+    files = list_model_files(folder, private, data, replaced=replaced, without=(CARD, MANIFEST))
     if not any(file.name.endswith(WEIGHTS) for file in files):
         raise UsageError(
             f"{folder} has no weights",
@@ -66,7 +66,6 @@ def prepare_model(
         own.mkdir()
         (own / CARD).write_text(card, encoding="utf-8")
         (own / MANIFEST).write_bytes(_manifest(facts, format, files))
-    files = [file for file in files if file.name not in (CARD, MANIFEST)]
     return PreparedModel(format, [*files, *list_model_files(own, private, data)], card)
 
 
@@ -105,11 +104,7 @@ def _manifest(facts: ModelFacts, format: str, files: Sequence[ModelFile]) -> byt
         "files": {
             CARD: {},
             MANIFEST: {},
-            **{
-                file.name: {"sha256": file.sha256, "bytes": file.size}
-                for file in files
-                if file.name not in (CARD, MANIFEST)
-            },
+            **{file.name: {"sha256": file.sha256, "bytes": file.size} for file in files},
         },
     }
     return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
