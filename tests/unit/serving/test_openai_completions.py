@@ -16,6 +16,7 @@ from scripted_engine import Script, ScriptedEngine, serving
 from cloudft.errors import EngineFailed
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("prometheus_client")
 
 
 @pytest.fixture(scope="module")
