@@ -109,7 +109,7 @@ def serve_command(
     with bind_socket(host, port, SERVER) as bound:
         engine = _open_engine(records, max_batch, max_waiting, dtype, console)
         try:
-            return _serve(engine, bound, key, console)
+            return _serve(engine, bound, key, api_key_file, console)
         finally:
             engine.close()
 
@@ -151,7 +151,9 @@ def _open_engine(
         return open_engine(jobs, environment, dtype=dtype, rows=max_batch, max_waiting=max_waiting)
 
 
-def _serve(engine: Engine, bound: socket, key: str | None, console: Console) -> int:
+def _serve(
+    engine: Engine, bound: socket, key: str | None, key_file: Path | None, console: Console
+) -> int:
     """Serve until Ctrl-C. Return 0 where every answer has ended, 130 where they were cut off."""
     from cloudft.cli import startup
     from cloudft.cli.errors import EXIT_INTERRUPTED
@@ -169,7 +171,7 @@ def _serve(engine: Engine, bound: socket, key: str | None, console: Console) -> 
             click.echo(json_line({"url": url, "models": names}))
             return
         click.echo(url)
-        console.note(_example(url, names, needs_key=key is not None))
+        console.note(_example(url, names, _key_header(key, key_file)))
 
     def end() -> None:
         console.note("ending when the answers under way have ended; Ctrl-C ends them now ...")
@@ -185,12 +187,19 @@ def _url(bound: socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _example(url: str, names: Sequence[str], *, needs_key: bool) -> str:
+def _key_header(key: str | None, key_file: Path | None) -> str:
+    """Return the option of curl that sends the key, without the key itself: "" where none is."""
+    if key is None:
+        return ""
+    value = "$CLOUDFT_SERVE_API_KEY" if key_file is None else f"$(cat {shlex.quote(str(key_file))})"
+    return f' -H "Authorization: Bearer {value}"'
+
+
+def _example(url: str, names: Sequence[str], key_header: str) -> str:
     """Return what is served, and a first request to copy."""
-    key = ' -H "Authorization: Bearer $CLOUDFT_SERVE_API_KEY"' if needs_key else ""
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}]})
     return (
         f"serves {', '.join(names)}; clients use {url}/v1 as their base_url (Ctrl-C ends it)\n"
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\\n"
         f"    -d {shlex.quote(body)}"
     )

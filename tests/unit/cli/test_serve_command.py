@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from cli_commands import make_context
 from click.testing import CliRunner
 
+from cloudft.cli.commands.serve import _example, _key_header
 from cloudft.cli.main import cloudft
 from local_backend.export.runtimes import RUNTIMES
 
@@ -73,3 +75,14 @@ def test_what_can_not_be_served_is_refused_before_anything_is_loaded(
     done = CliRunner().invoke(cloudft, ["serve", "no-such-job", *options])
     shown = done.output if done.exception is None else f"{done.output}{done.exception}"
     assert message in shown and done.exit_code != 0
+
+
+def test_the_request_to_copy_sends_the_key_and_does_not_show_it() -> None:
+    assert _key_header(None, None) == ""
+    assert _key_header("s3cret", None) == ' -H "Authorization: Bearer $CLOUDFT_SERVE_API_KEY"'
+    header = _key_header("s3cret", Path("my keys.txt"))
+    assert header == """ -H "Authorization: Bearer $(cat 'my keys.txt')\""""
+    shown = _example("http://127.0.0.1:1", ["router", "base"], header)
+    _, command = shown.split("\n", 1)
+    words = shlex.split(command)
+    assert json.loads(words[-1])["model"] == "router" and words[0] == "curl"
