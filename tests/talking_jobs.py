@@ -16,8 +16,7 @@ CONTEXT = 4096
 
 def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
     """Train a tiny job of each name, and return the home that they are in."""
-    model = tiny.build_model(folder / "model", context=context)
-    never_end(model)
+    model = build_endless_model(folder / "model", context=context)
     home = folder / "home"
     for name in names:
         path = write_job_file(
@@ -33,6 +32,13 @@ def make_home(folder: Path, *names: str, context: int = CONTEXT) -> Path:
             capture_output=True,
         )
     return home
+
+
+def build_endless_model(folder: Path, context: int = CONTEXT) -> Path:
+    """Build a tiny model whose answers are as long as they may be."""
+    model = tiny.build_model(folder, context=context)
+    never_end(model)
+    return model
 
 
 def never_end(model: Path) -> None:

@@ -271,6 +271,20 @@ class SupportsExport(ABC):
         """Write the tuned model to the new folder `out`; return the proof of equivalence."""
 
 
+class SupportsRuntimeCheck(ABC):
+    """A backend that runs an exported model in another runtime, beside the job's tuned model."""
+
+    @abstractmethod
+    def check_runtime(
+        self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return what `runtime`, in the interpreter `python`, makes of the export in `folder`.
+
+        `request` has `records` (prompt, and text or reply to score) and `maxNewTokens`. Raise
+        TrainerError where the runtime is missing or refuses the model.
+        """
+
+
 class SupportsProbe(ABC):
     """A backend that measures what a job takes by running some of its steps."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cloudft.endpoint import fault_injection
 from cloudft.endpoint.admin import AdminRoutes
 from cloudft.endpoint.call_log import CallLog
-from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.grader_functions import GraderFunctions
 from cloudft.endpoint.openai_api.protocol import OpenAIProtocol
 from cloudft.endpoint.operations import Operation, find_operation, validate_input
@@ -25,6 +25,7 @@ from cloudft.endpoint.protocols.caller_identity import (
     unsigned_protocol,
 )
 from cloudft.endpoint.protocols.messages import (
+    ConnectionDropped,
     HttpResponse,
     OperationCall,
     Parameters,
@@ -36,6 +37,7 @@ from cloudft.endpoint.protocols.service_models import OperationModel
 from cloudft.endpoint.protocols.sigv4 import SignedRequest, verify_signature
 from cloudft.endpoint.protocols.unparsed_errors import serialize_json_error, serialize_xml_error
 from cloudft.endpoint.query_service import QueryService
+from cloudft.endpoint.request_context import begin_request
 from cloudft.endpoint.state import State
 from cloudft.endpoint.wsgi import (
     buffer_body,
@@ -56,6 +58,11 @@ MUTATING_PREFIXES = ("Delete", "Stop", "Tag", "Untag", "Update")
 """Beginnings of operations after which the state is saved. Those that create resources save it."""
 FUNCTION_PATH = re.compile(r"/2015-03-31/functions/[^/]+(/invocations)?")
 """Path of Lambda's operations on one function: GetFunction, DeleteFunction and Invoke."""
+OPENAI_PREFIX = "/openai"
+"""What bedrock-runtime has before the paths of OpenAI's API; bedrock-mantle may have it, too."""
+CHAT_PATHS = ("/openai/v1/chat/completions", "/v1/chat/completions")
+"""Paths of the one operation of OpenAI's API that bedrock-runtime has (Bedrock user guide, "Invoke
+a model with the OpenAI Chat Completions API", then "Inference using Chat Completions API")."""
 MISSING_TOKEN = ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
 UNREADABLE_AUTHORIZATION = ServiceError("InvalidArgument", "Unsupported Authorization Type")
 """What S3 answers to such a header (S3 API reference, "Error responses"): moto fails at some."""
@@ -127,6 +134,7 @@ class App:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a WSGI request, unless a web page of another origin sent it."""
+        begin_request(environ)
         method, path = environ["REQUEST_METHOD"], str(environ["PATH_INFO"])
         headers = request_headers(environ)
         caller = identify_caller(headers, str(environ.get("QUERY_STRING", "")), path)
@@ -176,9 +184,11 @@ class App:
             return send_response(response, start_response)
         if service == "bedrock":
             region = self.options.other_regions.get(caller.region, self.home_region)
-            return send_response(self._serve_bedrock(environ, raw_path, region), start_response)
+            serve = self._serve_openai if raw_path in CHAT_PATHS else self._serve_bedrock
+            return send_response(serve(environ, raw_path, region), start_response)
         if service == self.openai_protocol.service:
-            return send_response(self._serve_openai(environ, raw_path), start_response)
+            region = RegionServices(self.home_region.state, self.options.openai_services)
+            return send_response(self._serve_openai(environ, raw_path, region), start_response)
         return self._serve_other_service(service, environ, start_response)
 
     def _check_signature(self, environ: WSGIEnvironment, raw_path: str) -> None:
@@ -207,7 +217,9 @@ class App:
             return None
         method = environ["REQUEST_METHOD"]
         for rest_json in (self.openai_protocol, *self.rest_json_protocols):
-            if rest_json.has_route(method, raw_path):
+            is_openai = rest_json is self.openai_protocol
+            path = raw_path.removeprefix(OPENAI_PREFIX) if is_openai else raw_path
+            if rest_json.has_route(method, path):
                 return rest_json.serialize_error(MISSING_TOKEN)
         body = buffer_body(environ) if method == "POST" and raw_path == "/" else b""
         protocol = unsigned_protocol(headers, raw_path, body)
@@ -223,10 +235,11 @@ class App:
         """Return an error in the protocol of the service that was called."""
         if service in self.aws_json_protocols:
             return self.aws_json_protocols[service].serialize_error(error)
+        is_chat = service == "bedrock" and environ["PATH_INFO"] in CHAT_PATHS
+        if is_chat or service == self.openai_protocol.service:
+            return self.openai_protocol.serialize_error(error)
         if service == "bedrock":
             return self.rest_json_protocols[0].serialize_error(error)
-        if service == self.openai_protocol.service:
-            return self.openai_protocol.serialize_error(error)
         if "HTTP_X_AMZ_TARGET" in environ:
             return serialize_json_error(error)
         return serialize_xml_error(service, error)
@@ -254,15 +267,16 @@ class App:
 
         return _catch_errors(self.rest_json_protocols[0], respond)
 
-    def _serve_openai(self, environ: WSGIEnvironment, raw_path: str) -> HttpResponse:
+    def _serve_openai(
+        self, environ: WSGIEnvironment, raw_path: str, region: RegionServices
+    ) -> HttpResponse:
         """Answer an operation of Bedrock's OpenAI-compatible API."""
         protocol = self.openai_protocol
-        region = RegionServices(self.home_region.state, self.options.openai_services)
 
         def respond() -> HttpResponse:
             call = protocol.parse_request(
                 environ["REQUEST_METHOD"],
-                raw_path,
+                raw_path.removeprefix(OPENAI_PREFIX),
                 environ["QUERY_STRING"],
                 request_headers(environ),
                 read_body(environ),
@@ -295,10 +309,10 @@ class App:
             return send_response(self._error_response(environ, service, error), start_response)
         response = self._serve_query(service, environ) or self._serve_function(service, environ)
         if response is not None:
-            fault_injection.apply_after(fault)
+            fault_injection.apply_after(fault, {})
             return send_response(response, start_response)
         body = self._serve_from_moto(service, environ, start_response)
-        fault_injection.apply_after(fault)
+        fault_injection.apply_after(fault, {})
         return body
 
     def _serve_query(self, service: str, environ: WSGIEnvironment) -> HttpResponse | None:
@@ -318,8 +332,8 @@ class App:
             fault = self.fault_injector.take_due_fault(call.operation)
             fault_injection.apply_before(fault)
             result = parsed.operation(call.parameters)
+            result = fault_injection.apply_after(fault, result)
             response = implementation.serialize_response(call.operation, result)
-            fault_injection.apply_after(fault)
         except ServiceError as error:
             response = implementation.serialize_error(error)
         except ConnectionDropped:
@@ -384,8 +398,7 @@ class App:
         # Saved before the caller gets its answer: what was acknowledged survives a kill.
         if call.operation.startswith(MUTATING_PREFIXES):
             region.state.save()
-        fault_injection.apply_after(fault)
-        return result
+        return fault_injection.apply_after(fault, result)
 
     def find_operation(self, name: str) -> Operation | None:
         """Return the method that implements an operation; None if it is not offered."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.backends.local.backend import LocalBackend
-from cloudft.backends.local.model_process import ModelProcess
 from cloudft.catalogue import CustomizationApi, find_model, find_weights
 from cloudft.endpoint.app import App, AppOptions, RegionServices
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
@@ -18,11 +17,13 @@ from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.evaluation_jobs import EvaluationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest, ModelRef
 from cloudft.endpoint.bedrock.invocation_logging import InvocationLogging
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.local_inference import LocalInference
 from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
+from cloudft.endpoint.bedrock.runtime_chat import RuntimeChat
 from cloudft.endpoint.clients import ServiceClients
 from cloudft.endpoint.cloudformation.change_sets import ChangeSets
 from cloudft.endpoint.cloudformation.drift import DriftDetection
@@ -39,6 +40,7 @@ from cloudft.endpoint.iam.authorizer import (
     RoleClientFactory,
 )
 from cloudft.endpoint.iam.simulator import PolicySimulator
+from cloudft.endpoint.local_models import LocalModels
 from cloudft.endpoint.moto.moto_app import create_moto_app
 from cloudft.endpoint.moto.replay_log import ReplayLog
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
@@ -56,7 +58,6 @@ from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
 from cloudft.errors import CloudftError
-from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
 DEPLOYMENT_CREATION_S = 1.0
@@ -129,7 +130,7 @@ def build_endpoint(
     # Its jobs are its own; converted weights are shared with all of cloudft, for a conversion takes
     # half a minute.
     backend = LocalBackend(Home(folder, str(Home.from_environ().models)))
-    inference = LocalInference(_process_opener(backend))
+    inference = LocalInference(LocalModels(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     functions = GraderFunctions(options.graders, options.region, folder / "functions")
     parts = _SharedParts(options, backend, inference, s3, clients, faults, warn, functions)
@@ -247,7 +248,7 @@ def _build_bedrock(parts: _SharedParts, state: State, folder: Path) -> _Bedrock:
     batches, evaluations = BatchInference(state, s3, runtime), EvaluationJobs(state, s3, runtime)
     services = (
         *(models, customization, deployments, imports, copies, batches, evaluations, runtime),
-        *(profiles, created, logging, ServiceQuotas(state)),
+        *(profiles, created, logging, ServiceQuotas(state), RuntimeChat(runtime)),
     )
     resumable = (customization, imports, created, copies, batches, evaluations)
     return _Bedrock(state, services, customization, [service.resume for service in resumable])
@@ -338,16 +339,3 @@ def _build_teacher(profiles: InferenceProfiles, inference: LocalInference) -> Te
         return [result.text for result in results]
 
     return answer
-
-
-def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
-    """Return the function that starts the process of a model: a tuned job's or a base model's."""
-
-    def open_process(model: ModelRef) -> ModelProcess:
-        if model.local_job_id is not None:
-            return backend.start_model_process(model.local_job_id)
-        # A base model is opened by a job file that names it; its data is never read.
-        flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
-        return backend.open_base_session(load_spec({}, flags=flags))
-
-    return open_process

@@ -5,23 +5,30 @@
 
 `do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
 (AccessDeniedException), `quota` (ServiceQuotaExceededException), `drop` (perform the operation,
-then close the connection without a response) or `delay` (wait `seconds` first). `skip` lets that
-many calls of the operation pass first; operation `*` is any. `fail` fails
-the next customization job with `message` at a phase: the operation is `validationDetails`,
-`dataProcessingDetails` or `trainingDetails`. With `updateDetails` it fails the next update of a
-deployment or of provisioned throughput; with `spotInterruption` it interrupts SageMaker's next spot
-job.
+then close the connection without a response), `break` (end a stream after its first part with an
+error, `message`) or `delay` (wait `seconds` first). `skip` lets that many calls of the operation
+pass first; operation `*` is any. `fail` fails the next customization job with `message` at a phase:
+the operation is `validationDetails`, `dataProcessingDetails` or `trainingDetails`. With
+`updateDetails` it fails the next update of a deployment or of provisioned throughput; with
+`spotInterruption` it interrupts SageMaker's next spot job.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from cloudft.endpoint.protocols.messages import Json, ServiceError
+from cloudft.endpoint.protocols.messages import (
+    ConnectionDropped,
+    Json,
+    Parameters,
+    Part,
+    ResponseStream,
+    ServiceError,
+)
 
 ERRORS = {
     "throttle": ("ThrottlingException", "Too many requests, please wait before trying again."),
@@ -31,11 +38,7 @@ ERRORS = {
     "quota": ("ServiceQuotaExceededException", "The number of requests exceeds the service quota."),
 }
 """Action -> code and message of the error that it raises before the operation."""
-ACTIONS = {*ERRORS, "drop", "delay", "fail"}
-
-
-class ConnectionDropped(Exception):
-    """The operation was performed; the connection is to be closed without a response."""
+ACTIONS = {*ERRORS, "drop", "break", "delay", "fail"}
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,7 +95,26 @@ def apply_before(fault: Fault | None) -> None:
         raise ServiceError(*ERRORS[fault.do])
 
 
-def apply_after(fault: Fault | None) -> None:
-    """Raise ConnectionDropped, if a fault says so, after the operation was performed."""
+def apply_after(fault: Fault | None, result: Parameters) -> Parameters:
+    """Return the result of an operation that was performed, its streams broken if a fault says so.
+
+    Raises ConnectionDropped, if the fault says that.
+    """
+    streams = {name: value for name, value in result.items() if isinstance(value, ResponseStream)}
     if fault is not None and fault.do == "drop":
+        for stream in streams.values():
+            stream.close()
         raise ConnectionDropped
+    if fault is None or fault.do != "break":
+        return result
+    return {**result, **{name: _broken(s, fault.message) for name, s in streams.items()}}
+
+
+def _broken(stream: ResponseStream[Part], message: str) -> ResponseStream[Part]:
+    """Return a stream that ends with an error after its first part."""
+
+    def parts() -> Iterator[Part]:
+        yield next(stream)
+        raise ServiceError("ModelStreamErrorException", message)
+
+    return ResponseStream(parts(), stream.close)

@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudft.endpoint.fault_injection import ConnectionDropped
 from cloudft.endpoint.options import LOOPBACK_HOSTS, EndpointOptions, new_token
-from cloudft.endpoint.protocols.messages import SERVER_HEADER
+from cloudft.endpoint.protocols.messages import SERVER_HEADER, ConnectionDropped
 from cloudft.errors import UsageError
 from cloudft.storage.atomic_files import as_store_error, try_lock
 
@@ -72,7 +71,7 @@ def serve(
             0,
             endpoint.app,
             threaded=True,
-            request_handler=_request_handler_class(),
+            request_handler=request_handler_class(),
             fd=listener.fileno(),
         )
         server.passthrough_errors = True
@@ -131,7 +130,7 @@ def _terminate_after(pid: int) -> None:
         time.sleep(1)
 
 
-def _request_handler_class() -> type[WSGIRequestHandler]:
+def request_handler_class() -> type[WSGIRequestHandler]:
     # Defined here because moto is imported only by a process that serves.
     from cloudft.endpoint.moto.moto_app import load_request_handler
 
@@ -139,6 +138,8 @@ def _request_handler_class() -> type[WSGIRequestHandler]:
         """HTTP/1.1 with the endpoint's own `Server` header and without a request log."""
 
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        """Each part of a stream is sent when it is made, not with the next one."""
 
         def version_string(self) -> str:
             return SERVER_HEADER

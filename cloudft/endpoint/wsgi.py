@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
+from cloudft.endpoint.request_context import request_id
 from cloudft.web.request_guard import harden_headers
 
 if TYPE_CHECKING:
@@ -91,17 +91,21 @@ def numbered_start_response(start_response: StartResponse, service: str) -> Star
         if not REQUEST_ID_HEADERS & known.keys():
             is_s3 = service in ("", "s3") and "json" not in known.get("content-type", "")
             name = "x-amz-request-id" if is_s3 else "x-amzn-RequestId"
-            headers = [*headers, (name, str(uuid.uuid4()))]
+            headers = [*headers, (name, request_id())]
         return start_response(status, headers, *exc_info)
 
     return start_numbered
 
 
 def send_response(response: HttpResponse, start_response: StartResponse) -> Iterable[bytes]:
-    """Start a response and return its body."""
-    reason = "OK" if response.status < 400 else "Error"
+    """Start a response and return its body: of a stream, what is sent part by part."""
+    status = f"{response.status} {'OK' if response.status < 400 else 'Error'}"
+    if not isinstance(response.body, bytes):
+        # Without a length, the server sends each part as a chunk, as soon as it is there.
+        start_response(status, [*response.headers])
+        return response.body
     length = ("Content-Length", str(len(response.body)))
-    start_response(f"{response.status} {reason}", [*response.headers, length])
+    start_response(status, [*response.headers, length])
     return [response.body]
 
 

@@ -56,12 +56,18 @@ def find_base_model(record: JobRecord, named: str | None = None) -> BaseModel:
         found = BaseModel(_title(name), name if is_hub_id(name) and not _is_path(name) else None)
     else:
         found = _from_catalogue(name, model)
-    return found if named is None else replace(found, hub_id=named, title=named)
+    if named is None:
+        return found
+    license = found.license
+    if license is None and (known := _catalogue_license(named)):
+        license = License(known, "cloudft's catalogue")
+    return replace(found, hub_id=named, title=named, license=license)
 
 
 def _from_catalogue(name: str, model: Model) -> BaseModel:
     hub_id = _hub_id(model.weights)
-    license = License(model.license, "cloudft's catalogue") if model.license else None
+    known = model.license or _catalogue_license(hub_id)
+    license = License(known, "cloudft's catalogue") if known else None
     for folder in model.folders:
         license = license or _license_of_card(folder)
     return BaseModel(
@@ -98,6 +104,14 @@ def _title(name: str) -> str:
     if name.startswith("arn:"):
         return name.partition("/")[2] or "a model of Amazon Bedrock"
     return Path(name).name if _is_path(name) else name
+
+
+def _catalogue_license(hub_id: str | None) -> str | None:
+    """Return the license of the catalogue's model that has this id on the Hub."""
+    for model in catalogue.load_models() if hub_id else ():
+        if any(one.hub_id == hub_id for one in model.weights):
+            return model.license
+    return None
 
 
 def _is_path(name: str) -> bool:

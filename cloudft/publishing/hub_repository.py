@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from cloudft.errors import CloudRefused, CloudUnreachable, ResourceConflict, Usa
 from cloudft.publishing.model_files import ModelFile
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 MANIFEST = "cloudft.json"
 """The file that says which of a repository's files cloudft has pushed, and of which job."""
@@ -46,7 +47,10 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RepositoryState:
-    """What a repository has now. `head` is None where it does not exist, or has no such branch."""
+    """What a repository has now. `head` is None where it does not exist, or has no such branch.
+
+    A branch that does not exist begins with the files of the main branch.
+    """
 
     exists: bool
     is_private: bool = True
@@ -68,8 +72,10 @@ class RepositoryState:
 
     def has(self, files: Sequence[ModelFile]) -> bool:
         """Return whether it has exactly these files, of those that cloudft pushes."""
-        return self.pushed - {MANIFEST} <= {file.name for file in files} and all(
-            file.name in self.files and self.files[file.name].holds(file) for file in files
+        return (
+            self.head is not None
+            and self.pushed <= {file.name for file in files}
+            and all(file.name in self.files and self.files[file.name].holds(file) for file in files)
         )
 
 
@@ -98,15 +104,18 @@ class HubRepository:
                 general = self._api.model_info(self.hub_id)
             except RepositoryNotFoundError:
                 return RepositoryState(exists=False)
+            is_branch = True
             try:
-                info = self._api.model_info(
-                    self.hub_id, revision=self.revision, files_metadata=True
-                )
-            except RevisionNotFoundError:
-                return RepositoryState(exists=True, is_private=bool(general.private))
+                info = self._read_info(self.revision)
+            except RevisionNotFoundError:  # it will begin as the main branch is
+                info, is_branch = self._read_info("main"), False
             files = {one.rfilename: _remote_file(one) for one in info.siblings or ()}
             manifest = self._read_manifest(scratch, str(info.sha)) if MANIFEST in files else None
-        return RepositoryState(True, bool(general.private), info.sha, files, manifest)
+        head = str(info.sha) if is_branch else None
+        return RepositoryState(True, bool(general.private), head, files, manifest)
+
+    def _read_info(self, revision: str) -> ModelInfo:
+        return self._api.model_info(self.hub_id, revision=revision, files_metadata=True)
 
     def _read_manifest(self, scratch: Path, commit: str) -> Mapping[str, Any]:
         path = self._api.hf_hub_download(
@@ -176,7 +185,8 @@ def _open_api() -> HfApi:
             "push needs huggingface_hub, which is not installed",
             fix="pip install 'cloudft[hub]'",
         ) from error
-    disable_progress_bars()
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     return HfApi(library_name="cloudft", library_version=__version__)
 
 

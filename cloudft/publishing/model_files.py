@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -42,19 +42,26 @@ class ModelFile:
 
 
 def list_model_files(
-    folder: Path, private: Sequence[str], data: Mapping[str, str], replaced: Path | None = None
+    folder: Path,
+    private: Sequence[str],
+    data: Mapping[str, str],
+    *,
+    replaced: Path | None = None,
+    without: Collection[str] = (),
 ) -> list[ModelFile]:
     """Return the files of an export with their digests.
 
     `private` are texts that no file may hold: paths of this machine. `data` maps the digest of
     each file of the job's data to its name. What the folder `replaced` has stands for the file of
-    the same name. Raise UsageError that names the first file in the way.
+    the same name; the names in `without` are left out. Raise UsageError that names the first file
+    in the way.
     """
     searched = [text.encode() for text in private]
     files = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() or PurePosixPath(name).parts[0] in IGNORED_NAMES:
+        is_ignored = name in without or PurePosixPath(name).parts[0] in IGNORED_NAMES
+        if path.is_dir() or is_ignored:
             continue
         _check_name(path, name)
         own = replaced / name if replaced is not None else path

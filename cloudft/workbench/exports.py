@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.backends.capabilities import SupportsExport
-from cloudft.backends.export_options import DTYPES, ExportOptions
+from cloudft.backends.export_options import DTYPES, RUNTIME_FORMATS, ExportOptions, choose_export
 from cloudft.errors import CloudftError, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import backend_for
 from cloudft.storage.home import Home
@@ -28,7 +28,7 @@ class Export:
     """One export. It runs until it has a `proof` or an `error`. Times are time.time()."""
 
     folder: Path
-    dtype: str
+    options: ExportOptions
     began_at: float
     ended_at: float | None = None
     proof: Mapping[str, Any] | None = None
@@ -53,22 +53,20 @@ class Exports:
         with self._lock:
             return self._known.get(job_id)
 
-    def start(self, record: JobRecord, folder: str, dtype: str) -> Export:
-        """Start to write a job's merged model to a new folder.
+    def start(self, record: JobRecord, folder: str, dtype: str, runtime: str = "") -> Export:
+        """Start to write a job's tuned model to a new folder, for a runtime if one is named.
 
-        Raise UsageError for a folder or number format that can't be used, JobStateConflict while
-        another export of the job runs.
+        Raise UsageError for a folder, number format or runtime that can't be used, JobStateConflict
+        while another export of the job runs.
         """
-        out = _checked_folder(folder)
-        if dtype not in DTYPES:
-            raise UsageError(f"there is no number format {dtype[:40]}", fix=f"use {DTYPES}.")
+        out, options = _checked_folder(folder), _checked_options(dtype, runtime)
         backend = backend_for(record, self.home)
         if not isinstance(backend, SupportsExport):
             raise UsageError(
                 f"a job on {record.backend} has no weights to export",
                 fix="export a job that was trained on this machine or on SageMaker.",
             )
-        export = Export(out, dtype, time.time())
+        export = Export(out, options, time.time())
         with self._lock:
             known = self._known.get(record.id)
             if known is not None and known.is_running:
@@ -85,13 +83,24 @@ class Exports:
         error = ""
         try:
             job_id = record.backend_job_id or record.id
-            proof = backend.export(job_id, export.folder, ExportOptions(dtype=export.dtype))
+            proof = backend.export(job_id, export.folder, export.options)
         except CloudftError as failure:
             error = " ".join(filter(None, (failure.message, failure.fix)))
         except Exception as failure:  # of any library: the page shows it
             error = repr(failure)
         with self._lock:
             self._known[record.id] = replace(export, proof=proof, error=error, ended_at=time.time())
+
+
+def _checked_options(dtype: str, runtime: str) -> ExportOptions:
+    """Return what a form says. A GGUF file holds its weights in a format of its own."""
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no number format {dtype[:40]}", fix=f"use {DTYPES}.")
+    if runtime and runtime not in RUNTIME_FORMATS:
+        names = ", ".join(RUNTIME_FORMATS)
+        raise UsageError(f"there is no runtime {runtime[:40]}", fix=f"use one of {names}.")
+    has_dtype = not runtime or RUNTIME_FORMATS[runtime][0] != "gguf"
+    return choose_export(runtime or None, None, dtype=dtype if has_dtype else None)
 
 
 def _checked_folder(text: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloudft.backends import DEFAULT_BACKEND, backend_class
 from cloudft.backends.capabilities import SupportsExport
-from cloudft.backends.export_options import DTYPES
+from cloudft.backends.export_options import DTYPES, RUNTIME_FORMATS
 from cloudft.errors import JobStateConflict, UsageError
 from cloudft.jobs import lifecycle
 from cloudft.jobs.lifecycle import backend_for
@@ -35,6 +35,7 @@ class Action:
     is_danger: bool = False
     folder: str = ""
     dtypes: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
 
 
 def describe_action(known: KnownJob, name: str) -> Action:
@@ -56,7 +57,9 @@ def run_action(workbench: Workbench, known: KnownJob, name: str, form: Form) -> 
                 f"{record.id} is {known.status}: it has left no model",
                 fix="wait until it has completed.",
             )
-        workbench.exports.start(record, form.get("folder", ""), form.get("dtype", DTYPES[0]))
+        workbench.exports.start(
+            record, form.get("folder", ""), form.get("dtype", DTYPES[0]), form.get("runtime", "")
+        )
     else:
         raise UsageError(f"there is no action {name[:40]}", fix=f"use one of {ACTIONS}.")
     workbench.jobs.look_at_clouds([record], now=True)
@@ -96,7 +99,8 @@ def _describe_export(known: KnownJob) -> Action:
             fix="export a job that was trained on this machine or on SageMaker.",
         )
     effects = (
-        "The merged model is written to a new folder on this machine, some minutes of work.",
+        "The tuned model is written to a new folder on this machine, some minutes of work.",
+        "What the chosen runtime would read otherwise is refused.",
         "It is loaded again and must answer as the tuned model does; else nothing is written.",
         "The job is not changed.",
     )
@@ -106,6 +110,7 @@ def _describe_export(known: KnownJob) -> Action:
         f"Export {record.id}?",
         effects,
         "Export",
-        folder=str(Path.home() / f"{record.name[:80]}-merged"),
+        folder=str(Path.home() / f"{record.name[:80]}-tuned"),
         dtypes=DTYPES,
+        runtimes=tuple(RUNTIME_FORMATS),
     )

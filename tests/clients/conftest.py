@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,13 @@ CLAUDE = "us.anthropic.claude-3-haiku-20240307-v1:0"
 ROLE = "arn:aws:iam::000000000000:role/any"
 PROMPT = "Where is the parcel?"
 MAX_TOKENS = 8
+TOKEN = "token-of-the-tests"
+ROOM = 800
+"""Tokens for an answer of the random model that keeps a schema, with all white space of JSON."""
 SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
 BUILD_MODEL = "import sys, tiny, pathlib; tiny.build_model(pathlib.Path(sys.argv[1]))"
+BUILD_TOOLS_MODEL = """import sys, chat_templates, tiny, pathlib
+tiny.build_model(pathlib.Path(sys.argv[1]), chat_template=chat_templates.QWEN25, context=1536)"""
 
 # Before the clients are imported: nothing of the caller's account, folders or settings is used.
 for name in list(os.environ):
@@ -65,13 +71,27 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tools_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An endpoint whose stand-in has a chat template with tools. It answers until its limit."""
+    folder = tmp_path_factory.mktemp("tools")
+    command = [CLOUDFT_PYTHON, "-c", BUILD_TOOLS_MODEL, folder / "model"]
+    subprocess.run(command, cwd=TESTS, check=True, capture_output=True)
+    with running_endpoint(folder, folder / "model") as found:
+        yield found
+
+
 @contextlib.contextmanager
 def running_endpoint(folder: Path, model_folder: Path, *more: str) -> Iterator[str]:
     """Run an endpoint; yield its address."""
     errors = folder / "errors"
     options = [part for setting in SETTINGS for part in ("--set", setting)]
     command = [CLOUDFT_PYTHON, "-m", "cloudft", "endpoint", "-q", "--until-pid", str(os.getpid())]
-    own = {"CLOUDFT_HOME": str(folder / "home"), "CLOUDFT_MODEL_CACHE": str(folder / "models")}
+    own = {
+        "CLOUDFT_HOME": str(folder / "home"),
+        "CLOUDFT_MODEL_CACHE": str(folder / "models"),
+        "CLOUDFT_ENDPOINT_TOKEN": TOKEN,
+    }
     with errors.open("w") as stderr:
         process = subprocess.Popen(
             [*command, "--stand-in", model_folder, *options, *more],
@@ -100,6 +120,19 @@ def url(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterato
             {"conn_type": "aws", "login": "any", "password": "any", "extra": connection}
         )
         yield found
+
+
+@pytest.fixture
+def break_streams(url: str) -> Any:
+    """Return a function that makes the next stream of an operation end with an error."""
+
+    def break_next(operation: str) -> None:
+        faults = [{"operation": operation, "do": "break", "message": "It broke."}]
+        request = urllib.request.Request(f"{url}/_cloudft/faults", json.dumps(faults).encode())
+        request.add_header("Authorization", f"Bearer {TOKEN}")
+        urllib.request.urlopen(request).close()
+
+    return break_next
 
 
 @pytest.fixture(scope="session")

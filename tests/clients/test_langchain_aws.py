@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import CLAUDE, MAX_TOKENS, NOVA, PROMPT, REGION, Expected
+from conftest import CLAUDE, MAX_TOKENS, NOVA, PROMPT, REGION, ROOM, Expected
 from langchain_aws import BedrockLLM, ChatBedrock, ChatBedrockConverse
 from pydantic import BaseModel
 
 
-class City(BaseModel):
-    """A city."""
+class Paint(BaseModel):
+    """A paint."""
 
-    name: str
+    color: Literal["red", "green"]
+    is_dark: bool
 
 
-def converse(url: str) -> ChatBedrockConverse:
+def converse(url: str, max_tokens: int = MAX_TOKENS) -> ChatBedrockConverse:
     return ChatBedrockConverse(
-        model=NOVA, endpoint_url=url, region_name=REGION, max_tokens=MAX_TOKENS
+        model=NOVA, endpoint_url=url, region_name=REGION, max_tokens=max_tokens
     )
 
 
-def claude(url: str) -> ChatBedrock:
-    options = {"max_tokens": MAX_TOKENS}
+def claude(url: str, max_tokens: int = MAX_TOKENS) -> ChatBedrock:
+    options = {"max_tokens": max_tokens}
     return ChatBedrock(model_id=CLAUDE, endpoint_url=url, region_name=REGION, model_kwargs=options)
 
 
@@ -47,20 +48,20 @@ def test_a_chat_model_answers_and_streams_with_usage(
     assert len([chunk for chunk in chunks if chunk.text]) > 1
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (converse, "This model doesn't support the toolConfig.toolChoice.tool field"),
-        (claude, "tool_choice.type: this model doesn't support tool. Send auto or none."),
-    ],
-)
-def test_structured_output_is_refused_by_a_stand_in_without_tools(
-    url: str, make: Any, words: str
-) -> None:
+@pytest.mark.parametrize("make", [converse, claude])
+def test_structured_output_is_refused_by_a_stand_in_without_tools(url: str, make: Any) -> None:
     with pytest.raises(ClientError) as caught:
-        make(url).with_structured_output(City).invoke(PROMPT)
+        make(url).with_structured_output(Paint).invoke(PROMPT)
     assert caught.value.response["Error"]["Code"] == "ValidationException"
-    assert words in caught.value.response["Error"]["Message"]
+    assert "This model doesn't support tool use" in caught.value.response["Error"]["Message"]
+
+
+@pytest.mark.parametrize("make", [converse, claude])
+def test_structured_output_is_made_by_a_stand_in_with_tools(tools_url: str, make: Any) -> None:
+    model = make(tools_url, ROOM).with_structured_output(Paint)
+    assert isinstance(model.invoke(PROMPT), Paint)
+    *_, last = model.stream(PROMPT)
+    assert isinstance(last, Paint)
 
 
 def test_chat_bedrock_writes_the_prompt_of_llama_itself(url: str, expected: Expected) -> None:

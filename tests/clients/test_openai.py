@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
-from conftest import PROMPT, ROLE, running_endpoint
+from conftest import MAX_TOKENS, NOVA, PROMPT, ROLE, ROOM, Expected, running_endpoint
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
@@ -99,9 +100,64 @@ def test_what_the_api_lacks_is_refused_in_its_words(client: openai.OpenAI, url: 
         client.fine_tuning.jobs.create(
             model="openai.gpt-oss-20b", training_file="file-any", method=METHOD, suffix="mine"
         )
+    # bedrock-runtime has no operation but one.
     elsewhere = openai.OpenAI(base_url=f"{url}/openai/v1", api_key="any", max_retries=0)
     with pytest.raises(openai.PermissionDeniedError, match="There is no operation of bedrock"):
         elsewhere.models.list()
+
+
+@pytest.fixture
+def runtime_client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/openai/v1", api_key="any", max_retries=0)
+
+
+def test_bedrock_runtime_chats_as_converse_does(
+    runtime_client: openai.OpenAI, expected: Expected
+) -> None:
+    ask = {"model": NOVA, "messages": MESSAGES, "max_tokens": MAX_TOKENS}
+    whole = runtime_client.chat.completions.create(**ask)
+    assert whole.choices[0].message.content == expected.text and whole._request_id
+    chunks = list(
+        runtime_client.chat.completions.create(
+            **ask, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == expected.text and len(pieces) > 3
+    assert chunks[-1].usage == whole.usage and chunks[-1].choices == []
+    assert whole.usage.prompt_tokens == expected.input_tokens
+    with pytest.raises(openai.BadRequestError, match="provided model identifier is invalid"):
+        runtime_client.chat.completions.create(**ask | {"model": "none"})
+
+
+def test_a_stream_that_breaks_is_an_error(
+    runtime_client: openai.OpenAI, break_streams: Any
+) -> None:
+    break_streams("CreateInference")
+    with pytest.raises(openai.APIError, match="It broke"):
+        list(runtime_client.chat.completions.create(model=NOVA, messages=MESSAGES, stream=True))
+
+
+class Paint(BaseModel):
+    """A paint."""
+
+    color: Literal["red", "green"]
+    is_dark: bool
+
+
+def test_tools_and_schemas_are_kept_whole_and_streamed(tools_url: str) -> None:
+    client = openai.OpenAI(base_url=f"{tools_url}/openai/v1", api_key="any", max_retries=0)
+    ask = {"model": NOVA, "messages": MESSAGES, "max_tokens": ROOM}
+    parsed = client.chat.completions.parse(**ask, response_format=Paint)
+    assert isinstance(parsed.choices[0].message.parsed, Paint)
+    tools = [openai.pydantic_function_tool(Paint)]
+    called = client.chat.completions.parse(**ask, tools=tools, tool_choice="required")
+    [call] = called.choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Paint)
+    assert called.choices[0].finish_reason == "tool_calls"
+    with client.chat.completions.stream(**ask, tools=tools, tool_choice="required") as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert message.tool_calls[0].function.parsed_arguments == call.function.parsed_arguments
 
 
 def test_an_imported_model_answers_in_openai_s_objects(boto: Any, model_folder: Path) -> None:

@@ -17,9 +17,10 @@ from unittest.mock import patch
 
 import preloaded
 import pytest
+import tiny
 from cli_commands import COMMAND_PATHS, GROUPS, find_command, make_context
 from endpoint import TOKEN, running_endpoint
-from processes import Cli
+from processes import Cli, JobFile
 
 import cloudft
 from cloudft.catalogue.stated_prices import read_stated_prices
@@ -150,6 +151,13 @@ def test_the_session_of_the_serving_page(tmp_path: Path, home: Path, real_model:
     (tmp_path / "ask.py").write_text(script)
     outputs = run_session(page, "serve-locally", tmp_path, home)
     assert "delivery" in outputs["python3 ask.py"]
+
+
+def test_the_page_on_exports(tmp_path: Path, home: Path, cli: Cli, job_file: JobFile) -> None:
+    path = job_file(name="ticket-router", validation=tiny.pairs(4))
+    assert cli("submit", str(path), "--wait").returncode == 0
+    run_session(HOW_TO / "take-the-model-away.md", "take-away", tmp_path, home)
+    assert (tmp_path / "for-llama" / "model.gguf").is_file()
 
 
 def test_the_tutorial_of_bedrock(tmp_path: Path, home: Path, tiny_model: Path) -> None:

@@ -169,6 +169,26 @@ def test_a_branch_is_made_where_it_is_missing(push: Push, hub: HubStandIn) -> No
     assert "has this model already" in push("--revision", "v2").stdout
 
 
+def test_a_new_branch_of_a_foreign_repository_is_foreign_too(push: Push, hub: HubStandIn) -> None:
+    hub.create(REPO, private=True)
+    hub.commit(REPO, "main", "by hand", {"notes.md": hub._put(b"mine")})
+    done = push("--revision", "v2")
+    assert done.returncode == 2
+    assert "that cloudft did not push" in done.stderr
+    assert "v2" not in hub.repositories[REPO]["branches"]
+
+
+def test_the_card_that_another_tool_wrote_into_the_folder_is_replaced(
+    push: Push, hub: HubStandIn, exported: Path, tmp_path: Path, home: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(exported, other)
+    (other / "README.md").write_text(f"base: {home}")
+    assert push("--from", other).returncode == 0
+    assert "Scores" in hub.files(REPO)["README.md"].decode()
+    assert (other / "README.md").read_text() == f"base: {home}"
+
+
 def test_a_public_push_is_confirmed_and_the_unknown_license_said(
     push: Push, hub: HubStandIn
 ) -> None:
@@ -272,8 +292,23 @@ def test_a_hub_that_is_switched_off_or_away_is_named(
     assert "Traceback" not in done.stderr
 
 
-def test_a_push_exports_the_job_itself(push: Push, hub: HubStandIn, home: Path) -> None:
-    done = push("--format", "merged")
+@pytest.mark.parametrize(
+    ("form", "weights", "library"),
+    [
+        ("adapter", "adapter_model.safetensors", "peft"),
+        ("gguf", "model.gguf", "gguf"),
+        ("merged", "model.safetensors", "transformers"),
+    ],
+)
+def test_a_push_exports_the_job_itself(
+    push: Push, hub: HubStandIn, home: Path, form: str, weights: str, library: str
+) -> None:
+    hub.models["org/base"] = {"license": "mit"}
+    done = push("--format", form, "--base-model", "org/base")
     assert done.returncode == 0, done.stderr
-    assert "model.safetensors" in hub.files(REPO)
+    files = hub.files(REPO)
+    assert weights in files
+    assert f"library_name: {library}\n" in files["README.md"].decode()
+    assert "## Verification" in files["README.md"].decode()
+    assert str(home).encode() not in b"".join(files.values())
     assert not list(home.glob(".push-*"))

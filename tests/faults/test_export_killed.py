@@ -24,7 +24,8 @@ from local_backend.atomic_folders import atomic_folder
 from local_backend.errors import TrainerError
 from local_backend.export import merged
 from local_backend.export.export_model import PROOF, export_model
-from local_backend.export.options import ExportOptions
+from local_backend.export.options import FORMATS, ExportOptions
+from local_backend.export.provenance import file_digests
 from local_backend.job_dir import JobDir
 from local_backend.models.weights import convert_once
 
@@ -66,6 +67,24 @@ def test_after_an_export_killed_anywhere_the_next_one_has_the_result_and_nothing
     else:
         assert export_model(JobDir(job.path), out, ExportOptions())["equalGreedyAnswers"] == 8
     assert [path.name for path in outs.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+@pytest.mark.parametrize("point", [1, 8, 25])
+def test_in_every_format_a_killed_export_leaves_nothing_that_looks_whole(
+    job: TrainerRun, tiny_model: Path, tmp_path: Path, form: str, point: int
+) -> None:
+    outs = tmp_path / "outs"
+    out = outs / "out"
+    options = ExportOptions(form, base=str(tiny_model) if form == "adapter" else None)
+    killed, _ = fork_and_kill(lambda: export_model(JobDir(job.path), out, options), outs, point)
+    assert killed and not out.exists()
+    assert all(".cloudft-" in str(path) for path in outs.rglob("*"))
+    assert export_model(JobDir(job.path), out, options)["format"] == form
+    assert [path.name for path in outs.iterdir()] == ["out"]
+    digests = file_digests(out)
+    del digests[PROOF]
+    assert json.loads((out / PROOF).read_text())["files"] == digests
 
 
 @pytest.mark.parametrize("point", [*range(0, CONVERSION_POINTS, EVERY), CONVERSION_POINTS - 2])

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, get_args
 
 import botocore.session
 import pytest
 
 from cloudft import types
+from cloudft.backends import export_options
+from cloudft.backends.job_section import FormatName, RuntimeName
 from cloudft.backends.local import four_bits as check
 from cloudft.backends.local import job_folder, request
+from cloudft.cli.commands import export
 from cloudft.evaluate.rewards import prompts
 from cloudft.storage import artifacts
 from local_backend import job_dir, settings
+from local_backend.export import options as trainer_export
+from local_backend.export.gguf.precision import QUANTIZATIONS
 from local_backend.grading import shapes
 from local_backend.models import four_bits
 
@@ -53,6 +59,21 @@ def test_a_request_has_the_version_that_the_trainer_reads() -> None:
 def test_the_price_of_four_bits_is_the_trainers() -> None:
     assert check.PRICE == four_bits.PRICE_ON_CPU
     assert check.LEAST_PARAMETERS == four_bits.LEAST_PARAMETERS
+
+
+def test_what_can_be_exported_is_what_the_trainer_writes() -> None:
+    assert export_options.RUNTIME_FORMATS == trainer_export.RUNTIME_FORMATS
+    assert export_options.FORMATS == trainer_export.FORMATS == export.FORMATS
+    assert export_options.DTYPES == trainer_export.DTYPES
+    assert export_options.DEFAULT_QUANTIZATION == trainer_export.DEFAULT_QUANTIZATION
+    assert tuple(trainer_export.RUNTIME_FORMATS) == export.RUNTIMES == get_args(RuntimeName)
+    assert get_args(FormatName) == export.FORMATS
+    ours, trainers = (
+        {field.name: field.default for field in dataclasses.fields(module.ExportOptions)}
+        for module in (export_options, trainer_export)
+    )
+    assert ours == trainers
+    assert {name.lower() for name in QUANTIZATIONS} == set(export.QUANTIZATIONS)
 
 
 def test_a_grader_gets_the_same_metadata_from_the_trainer() -> None:

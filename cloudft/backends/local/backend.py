@@ -28,6 +28,7 @@ from cloudft.backends.capabilities import (
     SupportsLmEval,
     SupportsProbe,
     SupportsResume,
+    SupportsRuntimeCheck,
     SupportsTokenize,
     SupportsWarmStart,
     TokenPreviewSession,
@@ -85,6 +86,7 @@ from cloudft.types import (
 
 PROBE_PREFIX = ".probe-"
 REPLY_CHECK = "local_backend.grading.invoke"
+RUNTIME_CHECK = "local_backend.export.verify"
 GRADER_ROLE = "grader"
 """Key of the grader's file in a plan."""
 EXIT_GRACE_S = 10.0
@@ -96,6 +98,7 @@ class LocalBackend(
     SupportsResume,
     SupportsGenerate,
     SupportsExport,
+    SupportsRuntimeCheck,
     SupportsTokenize,
     SupportsChatTemplate,
     SupportsInference,
@@ -379,6 +382,16 @@ class LocalBackend(
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.run_export(job.path, out, options, self.program_environment(job.path))
+
+    def check_runtime(
+        self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Run an export in another runtime beside the tuned model, in a child process."""
+        job = self._existing_folder(job_id)
+        self._require_artifacts(job, job_id)
+        program = [RUNTIME_CHECK, str(job.path), str(folder), "--for", runtime, "--python", python]
+        [result] = run_trainer_program(program, self.program_environment(job.path), request=request)
+        return result
 
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool

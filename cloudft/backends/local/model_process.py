@@ -256,13 +256,15 @@ def _answer(reply: Mapping[str, Any], index: int) -> Answer:
 
 
 def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, object]]:
-    return [
-        {"text": prompt.text}
-        if prompt.text is not None
-        else {"messages": list(prompt.messages)}
-        | ({"toolConfig": prompt.tool_config} if prompt.tool_config else {})
-        for prompt in prompts
-    ]
+    return [prompt_to_request(prompt) for prompt in prompts]
+
+
+def prompt_to_request(prompt: Prompt) -> dict[str, object]:
+    """Return a prompt as the trainer's programs take it."""
+    if prompt.text is not None:
+        return {"text": prompt.text}
+    tools = {"toolConfig": prompt.tool_config} if prompt.tool_config else {}
+    return {"messages": list(prompt.messages), **tools}
 
 
 def generate_answers(

@@ -14,6 +14,7 @@ from cloudft.backends.capabilities import (
     SupportsExport,
     SupportsGenerate,
     SupportsInference,
+    SupportsRuntimeCheck,
 )
 from cloudft.backends.export_options import ExportOptions
 from cloudft.errors import JobStateConflict
@@ -24,7 +25,11 @@ from cloudft.types import JobState
 
 
 class LocalInferenceMixin(
-    SupportsGenerate, SupportsExport, SupportsInference, SupportsChatTemplate
+    SupportsGenerate,
+    SupportsExport,
+    SupportsRuntimeCheck,
+    SupportsInference,
+    SupportsChatTemplate,
 ):
     """Runs the models of jobs on this machine, once their artifacts are downloaded."""
 
@@ -56,6 +61,14 @@ class LocalInferenceMixin(
         local = self.local_backend
         assert isinstance(local, SupportsExport)
         return local.export(self._downloaded_job(job_id), out, options)
+
+    def check_runtime(
+        self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Run an export in another runtime beside the tuned model."""
+        local = self.local_backend
+        assert isinstance(local, SupportsRuntimeCheck)
+        return local.check_runtime(self._downloaded_job(job_id), folder, runtime, python, request)
 
     def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
         """Return what the template renders, if the tokenizer is on this machine too."""

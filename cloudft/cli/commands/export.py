@@ -13,6 +13,7 @@ from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import TOKENS
+from cloudft.cli.runtime_check import is_export, runtime_check_options, verify_in_runtime
 from cloudft.errors import UsageError
 
 RUNTIMES = ("transformers", "vllm", "llama.cpp", "ollama", "mlx", "onnxruntime", "openvino")
@@ -57,9 +58,17 @@ QUANTIZATIONS = (
     metavar="HUB_ID|FOLDER",
     help="Of an adapter: its base model, as it is named where it will run.",
 )
+@runtime_check_options
 @aws_options
 @console_options
-def export_command(reference: str, out: Path, console: Console, **given: Any) -> int:
+def export_command(
+    reference: str,
+    out: Path,
+    verify: bool,
+    runtime_python: Path | None,
+    console: Console,
+    **given: Any,
+) -> int:
     """Write the tuned model into the new folder DIR, and verify that it is the tuned model.
 
     What was written is loaded again and run on held-out records: the logits must equal the tuned
@@ -67,10 +76,15 @@ def export_command(reference: str, out: Path, console: Console, **given: Any) ->
     and DIR is not written. With --for, what that runtime is known to drop or to read otherwise is
     refused. transformers 4 and 5 read the same model from a merged DIR. The weights of a job with
     sagemaker.serverless are downloaded as SageMaker merged them, whatever --dtype says.
+
+    With --verify, the runtime itself answers held-out records. Prompts and end tokens must be the
+    tuned model's, and, unless the weights are quantized, the answers and log-probabilities. The
+    share of equal answers, the score and the perplexity are shown with 95 % intervals.
     """
     from cloudft.backends.capabilities import SupportsExport
     from cloudft.backends.export_options import choose_export
     from cloudft.catalogue import owned_weights_route
+    from cloudft.evaluate.runtime_proof import describe_proof
 
     options = choose_export(**given)
     record, backend, _ = open_job(reference)
@@ -79,13 +93,24 @@ def export_command(reference: str, out: Path, console: Console, **given: Any) ->
             f"a job on {record.backend} has no weights to export",
             fix=owned_weights_route(str(record.base_model)) or "name the job that was trained.",
         )
+    if verify and is_export(out):
+        console.note(f"{out} is an export already: it is verified as it is ...")
+        checked = verify_in_runtime(record, backend, out, given["runtime"], runtime_python)
+        console.print_result({"path": out, **checked}, describe_proof(checked))
+        return 0
     is_adapter = options.format == "adapter"
     doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
     console.note(f"{doing} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, options)
     for text in warnings(proof):
         console.note(f"warning: {text}")
-    console.print_result({"path": out, **proof}, describe_export(out, proof))
+    text = describe_export(out, proof)
+    if verify:
+        console.note("answering held-out records in the runtime ...")
+        checked = verify_in_runtime(record, backend, out, options.runtime, runtime_python)
+        proof = {**proof, "runtimes": {checked["runtime"]: checked}}
+        text += "\n" + describe_proof(checked)
+    console.print_result({"path": out, **proof}, text)
     return 0
 
 

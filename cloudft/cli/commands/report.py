@@ -76,7 +76,8 @@ def _write_bom(job: Job, path: Path, *, force: bool) -> None:
 
     facts = collect_facts(job)
     artifacts = job.state.artifacts
-    files = hash_folder(Path(artifacts) / MODEL) if artifacts else []
+    folder = Path(artifacts) / MODEL if artifacts else None
+    files = hash_folder(folder) if folder is not None and folder.is_dir() else []
     write_page(path, render_bom(Materials(facts, files)), force=force)
 
 

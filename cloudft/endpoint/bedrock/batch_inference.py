@@ -6,8 +6,10 @@ Source of the file formats: Bedrock user guide, "Format and upload your batch in
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -16,9 +18,10 @@ import orjson
 from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock import invoke_bodies
-from cloudft.endpoint.bedrock.body_checks import JsonObject, parse_json_object
+from cloudft.endpoint.bedrock.body_checks import JsonObject, as_malformed, parse_json_object
 from cloudft.endpoint.bedrock.converse_requests import parse_converse_request
 from cloudft.endpoint.bedrock.converse_responses import converse_output
+from cloudft.endpoint.bedrock.local_inference import BATCH_IN_FLIGHT
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime, ResolvedModel
 from cloudft.endpoint.bedrock.shapes import (
@@ -104,9 +107,11 @@ class BatchInference:
             through_profile = self.runtime.profiles.invoke_requests(task.request["modelId"])
             self.s3.require_allowed(task.request["roleArn"], through_profile)
             for key, content in self._read_inputs(s3, task):
-                lines = [
-                    self._process_record(task, line, total) for line in content.splitlines() if line
-                ]
+                lines = []
+                for is_answered, line in self._process_records(task, content):
+                    lines.append(line)
+                    total["totalRecordCount"] += 1
+                    total["successRecordCount" if is_answered else "errorRecordCount"] += 1
                 name = f"{prefix}{task.id}/{key.rpartition('/')[2]}.out"
                 s3.put_object(Bucket=bucket, Key=name, Body=b"\n".join([*lines, b""]))
             manifest = f"{prefix}{task.id}/manifest.json.out"
@@ -133,29 +138,33 @@ class BatchInference:
         for name in keys:
             yield name, s3.get_object(Bucket=bucket, Key=name)["Body"].read()
 
-    def _process_record(self, task: Task, line: bytes, total: dict[str, int]) -> bytes:
-        """Return a record with its answer, or with its error, and count it in `total`."""
-        total["totalRecordCount"] += 1
+    def _process_records(self, task: Task, content: bytes) -> Iterator[tuple[bool, bytes]]:
+        """Yield what `_process_record` returns for each record of a file, in order."""
+        # A thread for each of so many: the engine answers them in one batch.
+        with ThreadPoolExecutor(BATCH_IN_FLIGHT) as threads:
+            records = filter(None, content.splitlines())
+            yield from threads.map(functools.partial(self._process_record, task), records)
+
+    def _process_record(self, task: Task, line: bytes) -> tuple[bool, bytes]:
+        """Return whether a record has an answer, and it with its answer or its error."""
         record: JsonObject = {}
         try:
             if task.status == "Stopping":
                 raise ServiceError("ValidationException", "The job was stopped")
             record = parse_json_object(line)
             output = self._generate(task, record["modelInput"])
-            total["successRecordCount"] += 1
-            return orjson.dumps({**record, "modelOutput": output})
+            return True, orjson.dumps({**record, "modelOutput": output})
         except (ServiceError, KeyError, TypeError, ValueError, AttributeError) as error:
             # As on Bedrock, a record that can't be answered is an error of that record alone.
-            total["errorRecordCount"] += 1
             failure = {"errorCode": 400, "errorMessage": str(error)}
-            return orjson.dumps({**record, "error": failure})
+            return False, orjson.dumps({**record, "error": failure})
 
     def _generate(self, task: Task, model_input: JsonObject) -> JsonObject:
         model, body_format, raw_text, name = self._resolve_model(task.request["modelId"])
         inference = self.runtime.inference
         if task.request.get("modelInvocationType") == "Converse":
             # Unlike Converse's own requests, a record is validated by parsing it.
-            with invoke_bodies.as_malformed():
+            with as_malformed():
                 request = parse_converse_request(cast(ConverseInput, model_input))
             return converse_output(inference.generate(model, request))
         parsed = invoke_bodies.parse_request(body_format, model_input, raw=raw_text)

@@ -7,6 +7,7 @@ Source of the words: threads about failed calls, run-llama/llama_index 21420 and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -65,6 +66,18 @@ class BodyKeys:
 def malformed(what: str) -> ServiceError:
     """Return the ValidationException for a body that can't be read."""
     return ServiceError("ValidationException", f"Malformed input request: {what}")
+
+
+@contextmanager
+def as_malformed() -> Iterator[None]:
+    """Raise ValidationException for what a parser stumbles over: a body is untyped."""
+    ending = "please reformat your input and try again."
+    try:
+        yield
+    except KeyError as error:
+        raise malformed(f"#: required key [{error.args[0]}] not found, {ending}") from None
+    except (TypeError, ValueError, AttributeError):
+        raise malformed(f"#: a value has another type than it should, {ending}") from None
 
 
 def parse_json_object(body: bytes) -> JsonObject:

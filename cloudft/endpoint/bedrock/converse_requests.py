@@ -10,8 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest, unsupported_block
+from cloudft.endpoint.bedrock.inference_request import (
+    InferenceRequest,
+    ToolUse,
+    block_kinds,
+    unsupported_block,
+)
 from cloudft.endpoint.bedrock.shapes import ConverseInput, InferenceConfig
+from cloudft.endpoint.protocols.json_shapes import load_json
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.inference import Message
 
@@ -39,15 +45,14 @@ def parse_converse_request(request: ConverseInput) -> InferenceRequest:
     members = cast("Mapping[str, Any]", request)
     if members.get("guardrailConfig"):
         raise refuse(NO_GUARDRAIL)
-    if members.get("outputConfig"):
-        raise unsupported_field("outputConfig")
     if members.get("promptVariables"):
         raise refuse("promptVariables needs the ARN of a prompt in modelId: this is a model's.")
     messages = parse_messages(members.get("messages", ()), members.get("system") or ())
     config = cast(InferenceConfig, members.get("inferenceConfig") or {})
     return InferenceRequest(
         messages=messages,
-        tool_config=parse_tool_config(members.get("toolConfig"), messages),
+        tools=parse_tool_config(members.get("toolConfig"), messages),
+        json_schema=_parse_output_config(members.get("outputConfig") or {}),
         inference_config=config,
         top_k=_parse_more_fields(members.get("additionalModelRequestFields") or {}),
     )
@@ -92,29 +97,68 @@ def _first_kind(blocks: Iterable[Block]) -> str:
     return str(next((kind for block in blocks for kind in block if kind != "text"), "empty"))
 
 
-def parse_tool_config(config: Any, messages: Sequence[Message]) -> Mapping[str, Any] | None:
-    """Return Converse's `toolConfig` without its choice. Raises ServiceError.
+def _parse_output_config(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the JSON schema in `outputConfig`; None without one. Raises ServiceError."""
+    if config.get("effort") is not None:
+        raise unsupported_field("outputConfig.effort")
+    text_format = config.get("textFormat")
+    if text_format is None:
+        return None
+    return parse_schema_text(text_format["structure"]["jsonSchema"]["schema"])
 
-    A model here chooses for itself: a choice that forces a call is refused.
+
+def parse_schema_text(text: str) -> Mapping[str, Any]:
+    """Return the JSON schema that a text is. Raises ServiceError."""
+    try:
+        schema = load_json(text.encode())
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise refuse("outputConfig.textFormat.structure.jsonSchema.schema is no JSON object.")
+    return schema
+
+
+def parse_tool_config(config: Any, messages: Sequence[Message]) -> ToolUse:
+    """Return the tools in Converse's `toolConfig`, which calls in the messages need.
+
+    Raises ServiceError.
     """
     if not config:
-        contents = [message["content"] for message in messages]
-        blocks = [b for content in contents if not isinstance(content, str) for b in content]
-        used = {kind for block in blocks for kind in block}
-        if used & {"toolUse", "toolResult"}:
+        if block_kinds(messages) & {"toolUse", "toolResult"}:
             raise refuse(
                 "The toolConfig field must be defined when using toolUse and toolResult content"
                 " blocks."
             )
-        return None
-    for choice in config.get("toolChoice") or {}:
-        if choice != "auto":
-            raise unsupported_field(f"toolConfig.toolChoice.{choice}")
+        return ToolUse()
+    return parse_tools(config)
+
+
+def parse_tools(config: Mapping[str, Any]) -> ToolUse:
+    """Return the tools in Converse's `toolConfig`, and their choice. Raises ServiceError."""
     tools = [tool for tool in config["tools"] if CACHE_POINT not in tool]
     for tool in tools:
         if "toolSpec" not in tool:
             raise unsupported_field(f"toolConfig.tools.{_first_kind([tool])}")
-    return {"tools": tools}
+    specs = [tool["toolSpec"] for tool in tools]
+    names = [spec["name"] for spec in specs]
+    strict = frozenset(spec["name"] for spec in specs if spec.get("strict"))
+    # A chat template knows no strictness.
+    shown = [{"toolSpec": {k: v for k, v in spec.items() if k != "strict"}} for spec in specs]
+    return ToolUse({"tools": shown}, _forced_tools(config.get("toolChoice") or {}, names), strict)
+
+
+def _forced_tools(choice: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the tools of which one must be called; none where the model chooses."""
+    for kind, value in choice.items():
+        if kind == "any":
+            return tuple(names)
+        if kind == "tool":
+            if value["name"] not in names:
+                raise refuse(f"toolConfig.toolChoice.tool.name: there is no tool {value['name']}.")
+            return (value["name"],)
+        if kind != "auto":
+            raise unsupported_field(f"toolConfig.toolChoice.{kind}")
+    return ()
 
 
 TOP_K_NAMES = ("top_k", "topK")

@@ -5,19 +5,18 @@ Nova's own body of InvokeModel has the same members.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orjson
-
-from cloudft.endpoint.bedrock.local_inference import InferenceResult
+from cloudft.endpoint.bedrock.answer_stream import (
+    AnswerPart,
+    AnswerStream,
+    CallInput,
+    CallStart,
+    InferenceResult,
+    ReasoningPart,
+)
 from cloudft.endpoint.protocols.messages import Response
-
-
-def split_into_chunks(text: str) -> Iterator[str]:
-    """Yield the text in the chunks of a stream: a word each, with the space before it."""
-    yield from re.findall(r"\s*\S+|\s+$", text)
 
 
 def converse_usage(result: InferenceResult) -> dict[str, int]:
@@ -55,28 +54,47 @@ def converse_metrics(result: InferenceResult) -> Response:
     return {"latencyMs": result.latency_ms}
 
 
-def converse_stream_events(result: InferenceResult) -> Iterator[tuple[str, Response]]:
-    """Yield the events of ConverseStream, each with its name."""
+def converse_stream_events(answer: AnswerStream) -> Iterator[tuple[str, Response]]:
+    """Yield the events of ConverseStream, each with its name, while the answer is made."""
     yield "messageStart", {"role": "assistant"}
-    for index, block in enumerate(_content_blocks(result)):
+    blocks = BlockNumbers()
+    for part in answer:
+        index, is_new = blocks.place(part)
+        if is_new and index:
+            yield "contentBlockStop", {"contentBlockIndex": index - 1}
         place: Response = {"contentBlockIndex": index}
-        if "toolUse" in block:
-            use = block["toolUse"]
-            start = {"toolUse": {"toolUseId": use["toolUseId"], "name": use["name"]}}
+        if isinstance(part, CallStart):
+            start = {"toolUse": {"toolUseId": part.call_id, "name": part.name}}
             yield "contentBlockStart", {**place, "start": start}
-        for delta in _deltas(block):
-            yield "contentBlockDelta", {**place, "delta": delta}
-        yield "contentBlockStop", place
+        else:
+            yield "contentBlockDelta", {**place, "delta": _delta(part)}
+    # An answer without any part is an empty text.
+    yield "contentBlockStop", {"contentBlockIndex": max(0, blocks.last)}
+    result = answer.result
     yield "messageStop", {"stopReason": result.stop_reason}
-    usage = converse_usage(result)
-    yield "metadata", {"usage": usage, "metrics": converse_metrics(result)}
+    yield "metadata", {"usage": converse_usage(result), "metrics": converse_metrics(result)}
 
 
-def _deltas(block: dict[str, Any]) -> Iterator[Mapping[str, object]]:
-    if "toolUse" in block:
-        yield {"toolUse": {"input": orjson.dumps(block["toolUse"]["input"]).decode()}}
-    elif "reasoningContent" in block:
-        text = block["reasoningContent"]["reasoningText"]["text"]
-        yield from ({"reasoningContent": {"text": chunk}} for chunk in split_into_chunks(text))
-    else:
-        yield from ({"text": chunk} for chunk in split_into_chunks(block["text"]))
+def _delta(part: AnswerPart) -> Mapping[str, object]:
+    if isinstance(part, CallInput):
+        return {"toolUse": {"input": part.text}}
+    if isinstance(part, ReasoningPart):
+        return {"reasoningContent": {"text": part.text}}
+    assert not isinstance(part, CallStart)
+    return {"text": part.text}
+
+
+class BlockNumbers:
+    """Numbers the content blocks that the parts of an answer belong to, from 0."""
+
+    def __init__(self) -> None:
+        self.last = -1
+        self._kind: type[AnswerPart] | None = None
+
+    def place(self, part: AnswerPart) -> tuple[int, bool]:
+        """Return the number of the part's block, and whether the part begins it."""
+        kind = CallInput if isinstance(part, CallStart) else type(part)
+        is_new = isinstance(part, CallStart) or kind is not self._kind
+        self._kind = kind
+        self.last += is_new
+        return self.last, is_new

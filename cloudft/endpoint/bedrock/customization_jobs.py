@@ -14,7 +14,7 @@ from cloudft.aws.s3 import split_s3_uri
 from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.catalogue.quotas import find_quota
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
-from cloudft.endpoint.bedrock.local_inference import ModelRef
+from cloudft.endpoint.bedrock.inference_request import ModelRef
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.shapes import (
     CreateCustomizationJobRequest,

@@ -21,7 +21,7 @@ from cloudft.endpoint.bedrock import evaluation_scores as scores
 from cloudft.endpoint.bedrock.body_checks import JsonObject, parse_json_object
 from cloudft.endpoint.bedrock.converse_requests import refuse
 from cloudft.endpoint.bedrock.evaluation_scores import Judge, Judged
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.bedrock.shapes import (

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cloudft.catalogue.evaluation_metrics import JudgeMetric
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest, ModelRef
+from cloudft.endpoint.bedrock.local_inference import LocalInference
 
 EXPLANATION_TOKENS = 48
 QUESTIONS = {

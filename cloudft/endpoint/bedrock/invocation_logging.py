@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import gzip
 import secrets
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ import orjson
 
 from cloudft.endpoint.bedrock.shapes import LoggingConfigurationRequest
 from cloudft.endpoint.protocols.messages import Parameters, Response, ServiceError
+from cloudft.endpoint.request_context import request_id
 from cloudft.endpoint.state import ACCOUNT, State, now
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class InvocationLogging:
             self.warn(f"an invocation log can't be written: {error}")
 
     def _write(self, call: LoggedCall, s3_config: Mapping[str, str]) -> None:
-        time, request_id = now(), str(uuid.uuid4())
+        time, called_by = now(), request_id()
         folder = f"{self._prefix(s3_config)}{time:%Y/%m/%d/%H}/"
         sides: dict[str, dict[str, object]] = {}
         for side, body, tokens in (
@@ -122,7 +122,7 @@ class InvocationLogging:
             raw = orjson.dumps(body, default=_encode_bytes)
             part: dict[str, object] = {f"{side}ContentType": "application/json"}
             if len(raw) > MAX_BODY_BYTES:
-                key = f"{folder}data/{request_id}_{side}.json.gz"
+                key = f"{folder}data/{called_by}_{side}.json.gz"
                 self._put(s3_config, key, raw)
                 part[f"{side}BodyS3Path"] = f"s3://{s3_config['bucketName']}/{key}"
             else:
@@ -133,7 +133,7 @@ class InvocationLogging:
             "accountId": ACCOUNT,
             "identity": {"arn": CALLER},
             "region": self.state.region,
-            "requestId": request_id,
+            "requestId": called_by,
             "operation": call.operation,
             "modelId": call.model_id,
             **sides,

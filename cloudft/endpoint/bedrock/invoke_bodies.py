@@ -6,16 +6,18 @@ foundation models".
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cloudft.endpoint.bedrock import claude_bodies, imported_bodies
+from cloudft.endpoint.bedrock.answer_stream import AnswerStream, InferenceResult, TextPart
 from cloudft.endpoint.bedrock.body_checks import (
     BodyKeys,
     JsonObject,
+    as_malformed,
     inference_config,
     malformed,
 )
@@ -27,11 +29,11 @@ from cloudft.endpoint.bedrock.converse_requests import (
 from cloudft.endpoint.bedrock.converse_responses import (
     converse_output,
     converse_stream_events,
-    split_into_chunks,
 )
-from cloudft.endpoint.bedrock.imported_bodies import finish_reason
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest, InferenceResult
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest
 from cloudft.endpoint.bedrock.shapes import InferenceConfig
+from cloudft.endpoint.openai_api import chat_answers
+from cloudft.endpoint.openai_api.chat_answers import finish_reason
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import new_id
 
@@ -46,7 +48,7 @@ class BodyFormat:
 
     parse_request: Callable[[JsonObject, bool], InferenceRequest]
     format_response: Callable[[InferenceResult], Response]
-    format_chunks: Callable[[InferenceResult], Iterator[Response]]
+    format_chunks: Callable[[AnswerStream], Iterator[Response]]
 
 
 def body_format_of(base: str, *, imported: bool = False) -> BodyFormat:
@@ -63,18 +65,6 @@ def parse_request(body_format: BodyFormat, body: JsonObject, *, raw: bool) -> In
     """Parse a body; `raw` for a model that continues text. Raises ValidationException."""
     with as_malformed():
         return body_format.parse_request(body, raw)
-
-
-@contextmanager
-def as_malformed() -> Iterator[None]:
-    """Raise ValidationException for what a parser stumbles over: a body is untyped."""
-    ending = "please reformat your input and try again."
-    try:
-        yield
-    except KeyError as error:
-        raise malformed(f"#: required key [{error.args[0]}] not found, {ending}") from None
-    except (TypeError, ValueError, AttributeError):
-        raise malformed(f"#: a value has another type than it should, {ending}") from None
 
 
 def _prompt_request(text: str, raw: bool, config: InferenceConfig) -> InferenceRequest:
@@ -122,17 +112,32 @@ def _format_titan(result: InferenceResult) -> Response:
     return {"inputTextTokenCount": result.input_tokens, "results": [answer]}
 
 
-def _titan_chunks(result: InferenceResult) -> Iterator[Response]:
-    chunks = list(split_into_chunks(result.text)) or [""]
-    for number, chunk in enumerate(chunks):
-        last = number == len(chunks) - 1
-        yield {
-            "outputText": chunk,
-            "index": 0,
-            "totalOutputTextTokenCount": result.output_tokens if last else None,
-            "completionReason": _titan_reason(result) if last else None,
-            "inputTextTokenCount": result.input_tokens if number == 0 else None,
-        }
+def texts(answer: AnswerStream) -> Iterator[str]:
+    """Yield the pieces of an answer's text, for families that know nothing else."""
+    for part in answer:
+        if isinstance(part, TextPart):
+            yield part.text
+
+
+def _titan_chunks(answer: AnswerStream) -> Iterator[Response]:
+    chunk: Response = {
+        "outputText": "",
+        "index": 0,
+        "totalOutputTextTokenCount": None,
+        "completionReason": None,
+        "inputTextTokenCount": None,
+    }
+    number = 0
+    for number, text in enumerate(texts(answer), 1):
+        count = answer.input_tokens if number == 1 else None
+        yield {**chunk, "outputText": text, "inputTextTokenCount": count}
+    result = answer.result
+    yield {
+        **chunk,
+        "totalOutputTextTokenCount": result.output_tokens,
+        "completionReason": _titan_reason(result),
+        "inputTextTokenCount": None if number else result.input_tokens,
+    }
 
 
 NOVA_TOP_K = ("topK", "top_k")
@@ -162,14 +167,14 @@ def _parse_nova(body: JsonObject, raw: bool) -> InferenceRequest:
     messages = parse_messages(body["messages"], body.get("system") or ())
     return InferenceRequest(
         messages=messages,
-        tool_config=parse_tool_config(body.get("toolConfig"), messages),
+        tools=parse_tool_config(body.get("toolConfig"), messages),
         inference_config=inference_config(given, NOVA_PARAMETERS),
         top_k=parse_top_k(next((given[name] for name in NOVA_TOP_K if name in given), None)),
     )
 
 
-def _nova_chunks(result: InferenceResult) -> Iterator[Response]:
-    return ({name: content} for name, content in converse_stream_events(result))
+def _nova_chunks(answer: AnswerStream) -> Iterator[Response]:
+    return ({name: content} for name, content in converse_stream_events(answer))
 
 
 def _parse_llama(body: JsonObject, raw: bool) -> InferenceRequest:
@@ -187,16 +192,22 @@ def _format_llama(result: InferenceResult) -> Response:
     }
 
 
-def _llama_chunks(result: InferenceResult) -> Iterator[Response]:
-    chunks = list(split_into_chunks(result.text)) or [""]
-    for number, chunk in enumerate(chunks):
-        last = number == len(chunks) - 1
+def _llama_chunks(answer: AnswerStream) -> Iterator[Response]:
+    number = 0
+    for number, text in enumerate(texts(answer), 1):
         yield {
-            "generation": chunk,
-            "prompt_token_count": result.input_tokens if number == 0 else None,
-            "generation_token_count": result.output_tokens if last else number + 1,
-            "stop_reason": finish_reason(result) if last else None,
+            "generation": text,
+            "prompt_token_count": answer.input_tokens if number == 1 else None,
+            "generation_token_count": number,
+            "stop_reason": None,
         }
+    result = answer.result
+    yield {
+        "generation": "",
+        "prompt_token_count": None if number else result.input_tokens,
+        "generation_token_count": result.output_tokens,
+        "stop_reason": finish_reason(result),
+    }
 
 
 def _parse_cohere(body: JsonObject, raw: bool) -> InferenceRequest:
@@ -222,10 +233,10 @@ def _format_cohere(result: InferenceResult) -> Response:
     return {"id": new_id(), "generations": [answer]}
 
 
-def _cohere_chunks(result: InferenceResult) -> Iterator[Response]:
-    for chunk in split_into_chunks(result.text):
-        yield {"text": chunk, "is_finished": False}
-    yield {"is_finished": True, "finish_reason": _cohere_reason(result)}
+def _cohere_chunks(answer: AnswerStream) -> Iterator[Response]:
+    for text in texts(answer):
+        yield {"text": text, "is_finished": False}
+    yield {"is_finished": True, "finish_reason": _cohere_reason(answer.result)}
 
 
 BODY_FORMATS = {
@@ -245,8 +256,11 @@ def response_format(body_format: BodyFormat, body: JsonObject) -> BodyFormat:
     """Return the format of the answer: an imported model answers in the format of the request."""
     if body_format is not IMPORTED_FORMAT or not imported_bodies.is_openai(body):
         return body_format
+    with_usage = chat_answers.wants_usage(body)
     if imported_bodies.is_chat(body):
-        answer, chunks = imported_bodies.format_chat, imported_bodies.chat_chunks
+        answer, chunks = chat_answers.format_chat, chat_answers.chat_chunks
     else:
-        answer, chunks = imported_bodies.format_completion, imported_bodies.completion_chunks
-    return BodyFormat(body_format.parse_request, answer, chunks)
+        answer, chunks = chat_answers.format_completion, chat_answers.completion_chunks
+    return BodyFormat(
+        body_format.parse_request, answer, functools.partial(chunks, with_usage=with_usage)
+    )

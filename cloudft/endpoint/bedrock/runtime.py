@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import orjson
 
 from cloudft.catalogue import is_text_only
 from cloudft.endpoint.bedrock import invoke_bodies
+from cloudft.endpoint.bedrock.answer_stream import (
+    AnswerStream,
+    InferenceResult,
+    whole_answer,
+)
 from cloudft.endpoint.bedrock.body_checks import parse_json_object
 from cloudft.endpoint.bedrock.converse_requests import (
     NO_GUARDRAIL,
@@ -25,15 +29,16 @@ from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
+from cloudft.endpoint.bedrock.inference_request import ModelRef
 from cloudft.endpoint.bedrock.invocation_logging import LoggedCall
 from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
-from cloudft.endpoint.bedrock.local_inference import InferenceResult, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.local_inference import LocalInference
 from cloudft.endpoint.bedrock.shapes import (
     ConverseRequest,
     CountTokensRequest,
     InvokeModelRequest,
 )
-from cloudft.endpoint.protocols.messages import HTTP_HEADERS, Response, ServiceError
+from cloudft.endpoint.protocols.messages import HTTP_HEADERS, Response, ResponseStream, ServiceError
 from cloudft.endpoint.state import ACCOUNT, Model, State
 
 INVALID_IDENTIFIER = "The provided model identifier is invalid."
@@ -136,18 +141,28 @@ class BedrockRuntime:
 
     def converse(self, request: ConverseRequest) -> Response:
         """Answer a conversation."""
-        result = self._converse(request)
+        result = whole_answer(self._converse(request))
         response = {**converse_output(result), "metrics": converse_metrics(result)}
         self._log_converse("Converse", request, result, response)
         return response
 
     def converse_stream(self, request: ConverseRequest) -> Response:
         """Answer a conversation as a stream of events."""
-        result = self._converse(request)
-        response = {**converse_output(result), "metrics": converse_metrics(result)}
-        # AWS logs a stream of Converse as one answer.
-        self._log_converse("ConverseStream", request, result, response)
-        return {"stream": converse_stream_events(result)}
+        answer = self._converse(request)
+        answer.wait_for_first()
+        return {"stream": ResponseStream(self._converse_events(request, answer), answer.close)}
+
+    def _converse_events(
+        self, request: ConverseRequest, answer: AnswerStream
+    ) -> Iterator[tuple[str, Response]]:
+        """Yield the events of an answer, which is logged before its last one."""
+        for kind, event in converse_stream_events(answer):
+            if kind == "metadata":
+                result = answer.result
+                # AWS logs a stream of Converse as one answer.
+                response = {**converse_output(result), "metrics": converse_metrics(result)}
+                self._log_converse("ConverseStream", request, result, response)
+            yield kind, event
 
     def _log_converse(
         self, operation: str, request: ConverseRequest, result: InferenceResult, response: Response
@@ -157,33 +172,51 @@ class BedrockRuntime:
         tokens = (result.input_tokens, result.output_tokens)
         self.log(LoggedCall(operation, request["modelId"], metadata, body, response, *tokens))
 
-    def _converse(self, request: ConverseRequest) -> InferenceResult:
+    def _converse(self, request: ConverseRequest) -> AnswerStream:
         resolved = self.resolve_model(request["modelId"])
-        return self.inference.generate(resolved.model, parse_converse_request(request))
+        return self.inference.stream(resolved.model, parse_converse_request(request))
 
     def invoke_model(self, request: InvokeModelRequest) -> Response:
         """Answer in the body format of the model's family."""
-        result, body_format = self._invoke(request)
+        stream, body_format = self._invoke(request)
+        result = whole_answer(stream)
         answer = body_format.format_response(result)
         self._log_invoke("InvokeModel", request, result, answer)
         body = orjson.dumps(answer)
         return {
             "body": body,
             "contentType": "application/json",
-            HTTP_HEADERS: {
-                "X-Amzn-Bedrock-Input-Token-Count": str(result.input_tokens),
-                "X-Amzn-Bedrock-Output-Token-Count": str(result.output_tokens),
-                "X-Amzn-Bedrock-Invocation-Latency": str(result.latency_ms),
-            },
+            HTTP_HEADERS: token_headers(result),
         }
 
     def invoke_model_with_response_stream(self, request: InvokeModelRequest) -> Response:
         """Answer as a stream, in the chunks of the model's family."""
-        result, body_format = self._invoke(request)
-        written = list(_with_metrics(body_format.format_chunks(result), result))
-        self._log_invoke("InvokeModelWithResponseStream", request, result, written)
-        chunks = (("chunk", {"bytes": orjson.dumps(chunk)}) for chunk in written)
-        return {"body": chunks, "contentType": "application/json"}
+        answer, body_format = self._invoke(request)
+        answer.wait_for_first()
+        chunks = self._invoke_chunks(request, answer, body_format)
+        return {
+            "body": ResponseStream(chunks, answer.close),
+            "contentType": "application/json",
+        }
+
+    def _invoke_chunks(
+        self, request: InvokeModelRequest, answer: AnswerStream, body_format: BodyFormat
+    ) -> Iterator[tuple[str, Response]]:
+        """Yield the chunks of an answer, which is logged before its last ones."""
+        written: list[Response] = []
+        last: list[Response] = []
+        chunks = body_format.format_chunks(answer)
+        for chunk in chunks:
+            if answer.has_ended:
+                last = [chunk, *chunks]
+                break
+            written.append(chunk)
+            yield _to_event(chunk)
+        result = answer.result
+        last[-1] |= invocation_metrics(result)
+        operation = "InvokeModelWithResponseStream"
+        self._log_invoke(operation, request, result, [*written, *last])
+        yield from map(_to_event, last)
 
     def _log_invoke(
         self, operation: str, request: InvokeModelRequest, result: InferenceResult, answer: object
@@ -194,7 +227,7 @@ class BedrockRuntime:
         metadata = None if given is None else parse_request_metadata(given)
         self.log(LoggedCall(operation, request["modelId"], metadata, body, answer, *tokens))
 
-    def _invoke(self, request: InvokeModelRequest) -> tuple[InferenceResult, BodyFormat]:
+    def _invoke(self, request: InvokeModelRequest) -> tuple[AnswerStream, BodyFormat]:
         resolved = self.resolve_model(request["modelId"])
         if request.get("guardrailIdentifier"):
             raise refuse(NO_GUARDRAIL)
@@ -202,8 +235,8 @@ class BedrockRuntime:
             parse_request_metadata(request["requestMetadata"])
         body = parse_json_object(request.get("body", b""))
         parsed = invoke_bodies.parse_request(resolved.body_format, body, raw=resolved.raw_text)
-        result = replace(self.inference.generate(resolved.model, parsed), model_id=resolved.name)
-        return result, invoke_bodies.response_format(resolved.body_format, body)
+        answer = self.inference.stream(resolved.model, parsed, resolved.name)
+        return answer, invoke_bodies.response_format(resolved.body_format, body)
 
     def count_tokens(self, request: CountTokensRequest) -> Response:
         """Return the number of tokens, by the stand-in's tokenizer."""
@@ -217,21 +250,31 @@ class BedrockRuntime:
         return {"inputTokens": self.inference.count_tokens(resolved.model, parsed)}
 
 
-def _with_metrics(chunks: Iterable[Response], result: InferenceResult) -> Iterator[Response]:
-    """Yield the chunks; the last one has what AWS measured of the whole invocation.
+def _to_event(chunk: Response) -> tuple[str, Response]:
+    return "chunk", {"bytes": orjson.dumps(chunk)}
+
+
+def token_headers(result: InferenceResult) -> dict[str, str]:
+    """Return the headers of a whole answer with what Bedrock counted and measured."""
+    return {
+        "X-Amzn-Bedrock-Input-Token-Count": str(result.input_tokens),
+        "X-Amzn-Bedrock-Output-Token-Count": str(result.output_tokens),
+        "X-Amzn-Bedrock-Invocation-Latency": str(result.latency_ms),
+    }
+
+
+def invocation_metrics(result: InferenceResult) -> Response:
+    """Return what the last chunk of a stream has of the whole invocation.
 
     Source of the member: the Java example of Anthropic's streams in AWS's code example library.
     """
-    *before, last = chunks
-    yield from before
     metrics = {
         "inputTokenCount": result.input_tokens,
         "outputTokenCount": result.output_tokens,
         "invocationLatency": result.latency_ms,
-        # An answer is complete before its first chunk is sent.
-        "firstByteLatency": result.latency_ms,
+        "firstByteLatency": result.first_ms,
     }
-    yield {**last, "amazon-bedrock-invocationMetrics": metrics}
+    return {"amazon-bedrock-invocationMetrics": metrics}
 
 
 def parse_request_metadata(text: str) -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cloudft.endpoint.bedrock.answer_stream import whole_answer
+from cloudft.endpoint.bedrock.body_checks import as_malformed
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
-from cloudft.endpoint.bedrock.imported_bodies import chat_chunks, format_chat, parse_imported
-from cloudft.endpoint.bedrock.local_inference import LocalInference, ModelRef
+from cloudft.endpoint.bedrock.inference_request import ModelRef
+from cloudft.endpoint.bedrock.local_inference import LocalInference
+from cloudft.endpoint.openai_api.chat_answers import chat_chunks, format_chat, wants_usage
+from cloudft.endpoint.openai_api.chat_requests import parse_chat
 from cloudft.endpoint.openai_api.protocol import CHUNKS
 from cloudft.endpoint.openai_api.records import now_s
-from cloudft.endpoint.protocols.messages import Parameters, Response, ServiceError
+from cloudft.endpoint.protocols.messages import Parameters, Response, ResponseStream, ServiceError
 
 if TYPE_CHECKING:
     from cloudft.endpoint.state import State
@@ -41,16 +44,14 @@ class ChatCompletions:
 
     def create_inference(self, request: Parameters) -> Response:
         """Answer a conversation, whole or as a stream."""
-        body: dict[str, Any] = dict(request)
-        longest = body.pop("max_completion_tokens", None)
-        if longest is not None:
-            body["max_tokens"] = longest
-        parsed = parse_imported(body, raw=False)
-        model = self._resolve(request["model"])
-        result = replace(self.inference.generate(model, parsed), model_id=request["model"])
-        if request.get("stream"):
-            return {CHUNKS: chat_chunks(result)}
-        return format_chat(result)
+        with as_malformed():
+            parsed = parse_chat(request)
+        answer = self.inference.stream(self._resolve(request["model"]), parsed, request["model"])
+        if not request.get("stream"):
+            return format_chat(whole_answer(answer))
+        answer.wait_for_first()
+        chunks = chat_chunks(answer, with_usage=wants_usage(request))
+        return {CHUNKS: ResponseStream(chunks, answer.close)}
 
     def _resolve(self, name: str) -> ModelRef:
         """Return what answers for a model's id. Raises ServiceError (ResourceNotFoundException)."""

@@ -30,6 +30,16 @@ def encode_event(kind: str, content: object) -> bytes:
     return encode_message(headers, orjson.dumps(content))
 
 
+def encode_exception(kind: str, message: str) -> bytes:
+    """Return an error that ends a stream, by the name of the stream's member for it."""
+    headers = {
+        ":exception-type": kind,
+        ":content-type": "application/json",
+        ":message-type": "exception",
+    }
+    return encode_message(headers, orjson.dumps({"message": message}))
+
+
 def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
     """Return one message with these headers and this payload."""
     encoded = b"".join(_encode_header(name, value) for name, value in headers.items())

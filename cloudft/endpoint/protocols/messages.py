@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 SERVER_HEADER = "cloudft-endpoint (not AWS)"
 """Value of the HTTP header `Server` in every response."""
@@ -43,13 +43,43 @@ class ServiceNotOffered(ServiceError):
         super().__init__("UnknownOperationException", message)
 
 
+class ConnectionDropped(Exception):
+    """The connection is to be closed without a response, or without the rest of one."""
+
+
+Part = TypeVar("Part")
+
+
+class ResponseStream(Generic[Part]):
+    """The parts of a response, as they are made. Closing ends what makes them, begun or not.
+
+    A generator alone would not do: one that was never begun runs nothing when it is closed.
+    """
+
+    def __init__(self, parts: Iterator[Part], close: Callable[[], object]) -> None:
+        self._parts = parts
+        self._close = close
+
+    def __iter__(self) -> Iterator[Part]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Part:
+        """Return the next part."""
+        return next(self._parts)
+
+    def close(self) -> None:
+        """End what makes the parts."""
+        self._close()
+
+
 @dataclass(frozen=True)
 class HttpResponse:
-    """An HTTP response, complete before it is sent."""
+    """An HTTP response. The parts of a body that is a stream are sent as they are made."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    body: bytes | ResponseStream[bytes]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ smithy.io, "AWS restJson1 protocol".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -26,10 +26,12 @@ from cloudft.endpoint.protocols.json_shapes import (
 )
 from cloudft.endpoint.protocols.messages import (
     HTTP_HEADERS,
+    ConnectionDropped,
     HttpResponse,
     Json,
     OperationCall,
     Parameters,
+    ResponseStream,
     ServiceError,
 )
 from cloudft.endpoint.protocols.service_models import OperationModel, ServiceModel, Shape
@@ -190,7 +192,7 @@ def _parse_query_value(shape: Shape, values: list[str]) -> object:
 
 
 def _serialize_event_stream(shape: Shape, result: Mapping[str, Any], status: int) -> HttpResponse:
-    """Return a response whose body is a stream of events, complete before it is sent."""
+    """Return a response whose body is a stream of events, each sent when it is there."""
     name, stream = next(
         (name, member)
         for name, member in shape.members.items()
@@ -199,12 +201,30 @@ def _serialize_event_stream(shape: Shape, result: Mapping[str, Any], status: int
     # The events are the body; the other members of the result are headers.
     headers = _header_members(shape, {k: v for k, v in result.items() if k != name})
     kept = tuple(header for header in headers if header[0].lower() != "content-type")
-    events = [
-        event_stream.encode_event(kind, serialize_value(stream.members[kind], content))
-        for kind, content in result[name]
-    ]
     content_type = ("Content-Type", event_stream.CONTENT_TYPE)
-    return HttpResponse(status, (*kept, content_type), b"".join(events))
+    events: ResponseStream[tuple[str, Parameters]] = result[name]
+    body = ResponseStream(_encode_events(stream, events), events.close)
+    return HttpResponse(status, (*kept, content_type), body)
+
+
+def _encode_events(stream: Shape, events: Iterable[tuple[str, Parameters]]) -> Iterator[bytes]:
+    """Yield each event as a message. An error becomes the last one: the status has been sent."""
+    try:
+        for kind, content in events:
+            yield event_stream.encode_event(kind, serialize_value(stream.members[kind], content))
+    except ServiceError as error:
+        yield event_stream.encode_exception(_exception_member(stream, error.code), error.message)
+    except ConnectionDropped:
+        raise
+    except Exception as error:
+        message = f"unexpected {type(error).__name__}: this is a fault of cloudft"
+        yield event_stream.encode_exception("internalServerException", message)
+
+
+def _exception_member(stream: Shape, code: str) -> str:
+    """Return the member of a stream for an error; the model's failure for one that it has not."""
+    member = code[:1].lower() + code[1:]
+    return member if member in stream.members else "modelStreamErrorException"
 
 
 def _header_members(shape: Shape, result: Parameters) -> tuple[tuple[str, str], ...]:

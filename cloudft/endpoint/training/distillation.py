@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import orjson
 
 from cloudft.data.staging.stage import stage_data
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest
 from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest, InferenceConfig
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages

@@ -48,9 +48,9 @@ def write_special_tokens(
         notes += (
             [f"llama.cpp uses one chat template; not {', '.join(left_out)}."] if left_out else []
         )
-        template = template["default"]
-    if template:
-        writer.add_chat_template(template)
+    chosen = chosen_template(tokenizer)
+    if chosen:
+        writer.add_chat_template(chosen)
     return notes
 
 
@@ -76,23 +76,35 @@ def render_example(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.apply_chat_template(messages, **options))
 
 
-def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None) -> None:
-    """Write how answers are sampled unless a request says otherwise.
+def chosen_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the chat template that renders prompts without tools."""
+    template: Any = tokenizer.chat_template
+    found: str | None = template["default"] if isinstance(template, dict) else template
+    return found
 
-    Every setting is written: where one is missing, llama.cpp takes a default of its own
-    (temperature 0.8, top_k 40, top_p 0.95, min_p 0.05), which is not transformers'.
+
+def choose_sampling(generation: GenerationConfig | None) -> dict[str, float]:
+    """Return how answers are sampled unless a request says otherwise, by llama.cpp's names.
+
+    Every setting is there: where one is missing, llama.cpp takes a default of its own (temperature
+    0.8, top_k 40, top_p 0.95, min_p 0.05), which is not transformers'.
     """
     penalty = getattr(generation, "repetition_penalty", None)
-    if penalty:
-        writer.add_sampling_penalty_repeat(float(penalty))
-        writer.add_sampling_penalty_last_n(WHOLE_CONTEXT)
+    chosen = {"penalty_repeat": float(penalty or 1.0)}
     if not getattr(generation, "do_sample", False):
-        writer.add_sampling_temp(0.0)
-        return
-    chosen = {
-        name: getattr(generation, name, None) for name in ("temperature", "top_k", "top_p", "min_p")
-    }
-    writer.add_sampling_temp(float(1.0 if chosen["temperature"] is None else chosen["temperature"]))
-    writer.add_sampling_top_k(int(50 if chosen["top_k"] is None else chosen["top_k"]))
-    writer.add_sampling_top_p(float(1.0 if chosen["top_p"] is None else chosen["top_p"]))
-    writer.add_sampling_min_p(float(chosen["min_p"] or 0.0))
+        return chosen | {"temp": 0.0}
+    defaults = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
+    for name, default in defaults.items():
+        value = getattr(generation, name, None)
+        chosen[name.removesuffix("erature")] = default if value is None else value
+    return chosen
+
+
+def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None) -> None:
+    """Write how answers are sampled."""
+    sampling = choose_sampling(generation)
+    for name, value in sampling.items():
+        add = getattr(writer, f"add_sampling_{name}")
+        add(int(value) if name == "top_k" else float(value))
+    if sampling["penalty_repeat"] != 1:
+        writer.add_sampling_penalty_last_n(WHOLE_CONTEXT)

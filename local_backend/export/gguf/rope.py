@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 Rope = dict[str, Any]
+TURNS = (32.0, 1.0)
+"""Turns within the original length between which YaRN interpolates: the betas of the paper, and of
+llama.cpp whatever a file says.
+"""
 
 
 def write_rope(
@@ -26,25 +30,112 @@ def write_rope(
     """
     rope, local = split_by_layer_type(config)
     kind = str(rope.get("rope_type", "default"))
+    rotated = float(rope.get("partial_rotary_factor") or 1.0)
     if kind not in family.rope_types:
-        raise TrainerError(
-            f"llama.cpp's {family.architecture!r} does not apply rope scaling of type {kind!r}.",
-            fix=OTHER_RUNTIME,
-        )
-    dimensions = int(head_size(config) * float(rope.get("partial_rotary_factor") or 1.0))
+        raise _refusal(family, f"rope scaling of type {kind!r}")
+    if rotated != 1 and not family.rotates_parts:
+        raise _refusal(family, f"partial_rotary_factor {rotated:g}")
+    dimensions = int(head_size(config) * rotated)
     writer.add_rope_dimension_count(dimensions)
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     if local is not None:
+        if local.get("rope_type", "default") != "default":
+            raise _refusal(family, "rope scaling of layers with a window")
         writer.add_rope_freq_base_swa(float(local["rope_theta"]))
     if kind == "linear":
         _write_scaling(writer, "linear", rope)
-    elif kind == "yarn":
-        _write_yarn(writer, rope, config)
-    elif kind == "llama3":
-        return [make_constant("rope_freqs.weight", llama3_divisors(rope, dimensions))]
+    elif kind in ("yarn", "llama3"):
+        return _write_computed(writer, config, family, rope, dimensions)
     elif kind == "longrope":
         return _write_longrope(writer, rope, config)
     return []
+
+
+def describe_rope(config: PreTrainedConfig, family: GgufFamily) -> list[str]:
+    """Return what llama.cpp does otherwise with positions that it takes all the same."""
+    rope, _ = split_by_layer_type(config)
+    kind = rope.get("rope_type")
+    if kind == "yarn" and family.rounds_yarn and rope.get("truncate") is False:
+        return ["llama.cpp rounds the bounds of yarn, which the model does not: answers differ."]
+    return []
+
+
+def _refusal(family: GgufFamily, what: str) -> TrainerError:
+    return TrainerError(
+        f"llama.cpp's {family.architecture!r} does not apply {what}.", fix=OTHER_RUNTIME
+    )
+
+
+def _write_computed(
+    writer: GGUFWriter,
+    config: PreTrainedConfig,
+    family: GgufFamily,
+    rope: Rope,
+    dimensions: int,
+) -> list[PlannedTensor]:
+    """Write the frequencies that transformers computes.
+
+    By llama.cpp's YaRN where that computes the same; else by what divides each frequency, a tensor
+    that some architectures read.
+    """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind = str(rope["rope_type"])
+    layers = {"layer_type": "full_attention"} if "full_attention" in config.rope_parameters else {}
+    frequencies, attention = ROPE_INIT_FUNCTIONS[kind](config, "cpu", **layers)
+    exact = [float(frequency) for frequency in frequencies]
+    if kind == "yarn":
+        factor = _stretch(rope, config)
+        theirs = yarn_frequencies(rope, config, dimensions)
+        same = all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(theirs, exact, strict=True))
+        if same or (family.rounds_yarn and _turns(rope) == TURNS):
+            _write_scaling(writer, "yarn", rope | {"factor": factor})
+            writer.add_rope_scaling_orig_ctx_len(_original_length(rope, config))
+            # llama.cpp multiplies this by the factor of the paper.
+            writer.add_rope_scaling_attn_factors(attention / (1 + 0.1 * math.log(factor)))
+            return []
+    if "llama3" not in family.rope_types:
+        raise _refusal(family, f"these settings of rope scaling {kind!r}")
+    if attention != 1:
+        writer.add_rope_scaling_attn_factors(float(attention))
+    base = float(rope["rope_theta"])
+    divisors = [base ** (-2 * at / dimensions) / value for at, value in enumerate(exact)]
+    return [make_constant("rope_freqs.weight", divisors)]
+
+
+def _turns(rope: Rope) -> tuple[float, float]:
+    return float(rope.get("beta_fast") or TURNS[0]), float(rope.get("beta_slow") or TURNS[1])
+
+
+def _stretch(rope: Rope, config: PreTrainedConfig) -> float:
+    named = rope.get("factor")
+    return float(named or config.max_position_embeddings / _original_length(rope, config))
+
+
+def _original_length(rope: Rope, config: PreTrainedConfig) -> int:
+    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
+
+
+def yarn_frequencies(rope: Rope, config: PreTrainedConfig, dimensions: int) -> list[float]:
+    """Return the frequencies of llama.cpp's YaRN.
+
+    Of 32 turns and more within the original length, as they are; of one turn and less, divided;
+    interpolated between the two dimensions at which that is, rounded outward. The betas of a file
+    are not read (measured).
+    """
+    base, factor = float(rope["rope_theta"]), _stretch(rope, config)
+    length = _original_length(rope, config)
+    bounds = [
+        dimensions * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in TURNS
+    ]
+    low = max(0, math.floor(bounds[0]))
+    high = min(dimensions - 1, math.ceil(bounds[1]))
+    frequencies = []
+    for at in range(dimensions // 2):
+        divided = min(1.0, max(0.0, (at - low) / max(0.001, high - low)))
+        frequencies.append(base ** (-2 * at / dimensions) * (1 - divided + divided / factor))
+    return frequencies
 
 
 def split_by_layer_type(config: PreTrainedConfig) -> tuple[Rope, Rope | None]:
@@ -56,40 +147,11 @@ def split_by_layer_type(config: PreTrainedConfig) -> tuple[Rope, Rope | None]:
     return full, dict(local) if local else None
 
 
-def llama3_divisors(rope: Rope, dimensions: int) -> list[float]:
-    """Return what divides each frequency (Llama 3.1): 1 for short waves, `factor` for long ones.
-
-    Between the two it is interpolated, linearly in the inverse of the wavelength.
-    """
-    original = float(rope["original_max_position_embeddings"])
-    factor = float(rope["factor"])
-    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-    divisors = []
-    for at in range(0, dimensions, 2):
-        turns = original / (2 * math.pi * float(rope["rope_theta"]) ** (at / dimensions))
-        if turns < low:
-            divisors.append(factor)
-        elif turns > high:
-            divisors.append(1.0)
-        else:
-            share = (turns - low) / (high - low)
-            divisors.append(1 / ((1 - share) / factor + share))
-    return divisors
-
-
 def _write_scaling(writer: GGUFWriter, kind: str, rope: Rope) -> None:
     from gguf import RopeScalingType
 
     writer.add_rope_scaling_type(RopeScalingType(kind))
     writer.add_rope_scaling_factor(float(rope["factor"]))
-
-
-def _write_yarn(writer: GGUFWriter, rope: Rope, config: PreTrainedConfig) -> None:
-    _write_scaling(writer, "yarn", rope)
-    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    writer.add_rope_scaling_orig_ctx_len(int(original))
-    writer.add_rope_scaling_yarn_beta_fast(float(rope.get("beta_fast") or 32))
-    writer.add_rope_scaling_yarn_beta_slow(float(rope.get("beta_slow") or 1))
 
 
 def _write_longrope(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from local_backend.errors import TrainerError
@@ -35,42 +35,60 @@ def write_settings(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFam
         value = getattr(config, setting, None)
         if value is not None:
             writer.add_float32(f"{family.architecture}.{key}", float(value))
-    limit = write_windows(writer, config, family)
-    context = int(config.max_position_embeddings)
-    if limit is not None and limit < context:
+    write_windows(writer, config, family)
+    context, reason = right_context(config, family)
+    if reason:
         notes.append(
-            f"llama.cpp knows no sliding window for {config.model_type}: the file says"
-            f" {limit} tokens of context, not {context}. Beyond that its answers are not the"
-            " tuned model's."
+            f"the file says {context} tokens of context, not {config.max_position_embeddings}:"
+            f" {reason}, so longer texts would get other answers than the tuned model's."
         )
-        context = limit
     writer.add_context_length(context)
     return notes
 
 
 def check_settings(config: PreTrainedConfig, family: GgufFamily) -> None:
     """Raise TrainerError naming every setting that llama.cpp can't compute."""
-    faults = []
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
-    if activation not in family.activations:
-        faults.append(f"the activation {activation!r}")
-    for setting, right in family.must_be.items():
-        value = getattr(config, setting, right)
-        if value != right:
-            faults.append(f"{setting} {value!r}")
-    if family.windows_need_layers not in (None, config.num_hidden_layers):
-        faults += ["sliding windows"] * any(windowed_layers(config))
-    every = family.positions_but_every
-    if every is not None:
-        layers = int(config.num_hidden_layers)
-        if list(config.no_rope_layers) != [int((at + 1) % every != 0) for at in range(layers)]:
-            faults.append(f"no_rope_layers {config.no_rope_layers}")
+    faults = [*_find_other_settings(config, family), *_find_other_shapes(config, family)]
     if faults:
         raise TrainerError(
             f"llama.cpp's {family.architecture!r} does not compute what this model does:"
             f" {', '.join(faults)}.",
             fix=OTHER_RUNTIME,
         )
+
+
+def _find_other_settings(config: PreTrainedConfig, family: GgufFamily) -> Iterator[str]:
+    activation = getattr(config, "hidden_activation", None) or config.hidden_act
+    if activation not in family.activations:
+        yield f"the activation {activation!r}"
+    for setting, right in family.must_be.items():
+        value = getattr(config, setting, right)
+        if value != right:
+            yield f"{setting} {value!r}"
+    for name in sorted(family.must_have):
+        if not getattr(config, name, None):
+            yield f"no {name}"
+
+
+def _find_other_shapes(config: PreTrainedConfig, family: GgufFamily) -> Iterator[str]:
+    heads, layers = int(config.num_attention_heads), int(config.num_hidden_layers)
+    if heads * head_size(config) != config.hidden_size and not family.takes_any_head_size:
+        yield f"heads of {head_size(config)} dimensions"
+    grouped = int(getattr(config, "num_key_value_heads", None) or heads)
+    if grouped != heads and not family.takes_grouped_heads:
+        yield f"num_key_value_heads {grouped}"
+    windowed = windowed_layers(config)
+    if family.windows_need_layers not in (None, layers) and getattr(config, "sliding_window", None):
+        yield f"sliding windows in a model of {layers} layers"
+    if family.windows == "period" and any(windowed) and _find_period(windowed) is None:
+        yield f"layer_types {config.layer_types}"
+    if family.needs_windows and not any(windowed):
+        yield "layers without a window alone"
+    every = family.positions_but_every
+    if every is not None:
+        expected = [int((at + 1) % every != 0) for at in range(layers)]
+        if list(config.no_rope_layers) != expected:
+            yield f"no_rope_layers {config.no_rope_layers}"
 
 
 def head_size(config: PreTrainedConfig) -> int:
@@ -107,26 +125,33 @@ def _first(config: PreTrainedConfig, *names: str) -> Any:
     return next(getattr(config, name) for name in names if getattr(config, name, None) is not None)
 
 
-def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> int | None:
-    """Write which layers have a sliding window.
+def right_context(config: PreTrainedConfig, family: GgufFamily) -> tuple[int, str]:
+    """Return the number of tokens up to which llama.cpp computes what the model does, and why.
 
-    Return the number of tokens up to which llama.cpp's answers are right, None for all.
+    The reason is empty where that is all of its context.
     """
+    context, windowed = int(config.max_position_embeddings), windowed_layers(config)
+    limit, reason = context, ""
+    if any(windowed) and family.windows is None:
+        limit = int(config.sliding_window)
+        reason = f"llama.cpp knows no sliding window for {config.model_type}"
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "longrope" and rope["original_max_position_embeddings"] < limit:
+        limit = int(rope["original_max_position_embeddings"])
+        reason = "llama.cpp takes one set of rope factors for all texts"
+    return (limit, reason) if limit < context else (context, "")
+
+
+def write_windows(writer: GGUFWriter, config: PreTrainedConfig, family: GgufFamily) -> None:
+    """Write which layers have a sliding window."""
     windowed = windowed_layers(config)
-    if not any(windowed):
-        return None
-    window = int(config.sliding_window)
-    if family.windows is None:
-        return window
-    writer.add_sliding_window(window)
-    if family.windows == "list":
+    if family.windows == "list" and any(windowed):
+        writer.add_sliding_window(int(config.sliding_window))
         writer.add_sliding_window_pattern(windowed)
-        return None
     period = _find_period(windowed)
-    if period is None:
-        return window
-    writer.add_sliding_window_pattern(period)
-    return None
+    if family.windows == "period" and any(windowed) and period is not None:
+        writer.add_sliding_window(int(config.sliding_window))
+        writer.add_sliding_window_pattern(period)
 
 
 def windowed_layers(config: PreTrainedConfig) -> list[bool]:
@@ -144,7 +169,7 @@ def windowed_layers(config: PreTrainedConfig) -> list[bool]:
 
 def _find_period(windowed: Sequence[bool]) -> int | None:
     """Return n if just the last of every n layers has no window; None for another pattern."""
-    for period in range(2, len(windowed) + 1):
+    for period in range(2, len(windowed) + 2):
         if all(has == ((at + 1) % period != 0) for at, has in enumerate(windowed)):
             return period
     return None

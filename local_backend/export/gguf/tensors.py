@@ -135,8 +135,14 @@ def _add(checkpoint: Checkpoint, name: str, offset: float) -> np.ndarray:
 
 
 def query_factor(config: PreTrainedConfig) -> float:
-    """Return what queries are multiplied by, beyond what llama.cpp divides their scores by."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    """Return what queries are multiplied by, beyond what llama.cpp divides their scores by.
+
+    It knows the two models of 27 billion weights by their number of layers.
+    """
+    width = config.hidden_size / config.num_attention_heads
+    head = getattr(config, "head_dim", None) or width
+    if config.num_hidden_layers == {"gemma2": 46, "gemma3_text": 62}.get(config.model_type):
+        head = width
     return float(math.sqrt(head / config.query_pre_attn_scalar))
 
 

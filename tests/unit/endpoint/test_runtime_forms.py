@@ -21,15 +21,13 @@ from processes import wait_until
 
 from cloudft import catalogue
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.endpoint.bedrock.converse_responses import converse_output, converse_stream_events
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.inference_profiles import InferenceProfiles
-from cloudft.endpoint.bedrock.local_inference import _to_result
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import Model, ModelDeployment, State
-from cloudft.inference import Answer, GenerationConfig, Prompt
+from cloudft.inference import GenerationConfig, Prompt
 from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
@@ -58,7 +56,7 @@ PIXEL = {"format": "png", "source": {"bytes": b"x"}}
 def endpoint(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Return an endpoint whose Nova Pro has a chat template with tools."""
     folder = tmp_path_factory.mktemp("stand-ins")
-    tiny.build_model(folder / "tools", chat_template=chat_templates.QWEN25, context=384)
+    tiny.build_model(folder / "tools", chat_template=chat_templates.QWEN25, context=1536)
     (folder / "models.yaml").write_text(yaml.safe_dump({NOVA_PRO: str(folder / "tools")}))
     options = ("--stand-in", tiny_model, "--models", folder / "models.yaml")
     with running_endpoint("--clock", "fast", *options) as made:
@@ -178,18 +176,6 @@ NO_IMAGE = "This model doesn't support the image content block that you provided
     [
         # langchain-ai/langchain-aws, issue 447
         ({"toolConfig": TOOLS}, "This model doesn't support tool use."),
-        # "This model doesn't support the outputConfig field", as Nova answers
-        (
-            {
-                "outputConfig": {
-                    "textFormat": {
-                        "type": "json_schema",
-                        "structure": {"jsonSchema": {"schema": "{}"}},
-                    }
-                }
-            },
-            "This model doesn't support the outputConfig field. Remove outputConfig and try again.",
-        ),
         (
             {"guardrailConfig": {"guardrailIdentifier": "abc", "guardrailVersion": "1"}},
             "The guardrail identifier or version provided in the request does not exist.",
@@ -287,27 +273,67 @@ def test_a_template_with_tools_gets_them_by_every_body(runtime: Any) -> None:
     assert answer["usage"]["inputTokens"] > bare["usage"]["inputTokens"] + 50
     body = {"messages": CHAT, "inferenceConfig": SHORT, "toolConfig": TOOLS}
     assert invoke(runtime, NOVA_PRO, body)["usage"] == answer["usage"]
-    forced = {**TOOLS, "toolChoice": {"any": {}}}
-    # strands-agents/harness-sdk, issue 1241
-    _, message = refusal(runtime.converse, modelId=NOVA_PRO, messages=CHAT, toolConfig=forced)
-    assert message == (
-        "This model doesn't support the toolConfig.toolChoice.any field. Remove"
-        " toolConfig.toolChoice.any and try again."
-    )
 
 
-def test_a_call_is_a_block_of_the_answer_whole_and_streamed() -> None:
-    call = {"name": "find", "arguments": {"city": "Oslo"}}
-    answer = Answer(0, "base", f"Let me see.\n{json.dumps(call)}", 9, "stop", "Hm.", [call], 5)
-    result = _to_result(answer, ())
-    message: Any = converse_output(result)
-    thought, text, use = message["output"]["message"]["content"]
-    assert thought == {"reasoningContent": {"reasoningText": {"text": "Hm."}}}
-    assert (text, message["stopReason"]) == ({"text": "Let me see."}, "tool_use")
-    assert use["toolUse"]["name"] == "find" and use["toolUse"]["input"] == {"city": "Oslo"}
-    events: list[Any] = [event for name, event in converse_stream_events(result)]
-    parts = [e["delta"]["toolUse"]["input"] for e in events if "toolUse" in e.get("delta", {})]
-    assert json.loads("".join(parts)) == {"city": "Oslo"}
+COLORS = {
+    "type": "object",
+    "properties": {"color": {"enum": ["red", "green"]}, "dark": {"type": "boolean"}},
+    "required": ["color", "dark"],
+    "additionalProperties": False,
+}
+ROOM = {"maxTokens": 800}
+"""Enough for an answer that keeps COLORS, with all the white space that JSON may have."""
+PAINT = {"toolSpec": {"name": "paint", "inputSchema": {"json": COLORS}}}
+
+
+def is_color(value: Any) -> bool:
+    return value.keys() == {"color", "dark"} and value["color"] in ("red", "green")
+
+
+@pytest.mark.parametrize("choice", [{"any": {}}, {"tool": {"name": "paint"}}])
+def test_a_tool_is_called_where_it_has_to_be(runtime: Any, choice: Any) -> None:
+    config = {"tools": [PAINT], "toolChoice": choice}
+    limits = {"inferenceConfig": ROOM}
+    request = {"modelId": NOVA_PRO, "messages": CHAT, "toolConfig": config, **limits}
+    answer = runtime.converse(**request)
+    assert answer["stopReason"] == "tool_use"
+    [block] = answer["output"]["message"]["content"]
+    assert block["toolUse"]["name"] == "paint" and is_color(block["toolUse"]["input"])
+    events = list(runtime.converse_stream(**request)["stream"])
+    deltas = [e["contentBlockDelta"]["delta"] for e in events if "contentBlockDelta" in e]
+    written = "".join(delta["toolUse"]["input"] for delta in deltas)
+    assert json.loads(written) == block["toolUse"]["input"]
+    wrong = config | {"toolChoice": {"tool": {"name": "find"}}}
+    _, message = refusal(runtime.converse, **request | {"toolConfig": wrong})
+    assert message == "toolConfig.toolChoice.tool.name: there is no tool find."
+
+
+def test_an_answer_keeps_a_json_schema_by_every_body(
+    endpoint: Endpoint, runtime: Any, imported: str
+) -> None:
+    structure = {"jsonSchema": {"schema": json.dumps(COLORS), "name": "color"}}
+    output = {"textFormat": {"type": "json_schema", "structure": structure}}
+    request = {"messages": CHAT, "outputConfig": output, "inferenceConfig": ROOM}
+    whole = runtime.converse(modelId=NOVA_PRO, **request)
+    text = whole["output"]["message"]["content"][0]["text"]
+    assert whole["stopReason"] == "end_turn" and is_color(json.loads(text))
+    stream = runtime.converse_stream(modelId=NOVA_PRO, **request)["stream"]
+    deltas = [e["contentBlockDelta"]["delta"]["text"] for e in stream if "contentBlockDelta" in e]
+    assert "".join(deltas) == text
+    body = CLAUDE_BODY | {"max_tokens": 800}
+    body["output_config"] = {"format": {"type": "json_schema", "schema": COLORS}}
+    assert is_color(json.loads(invoke(runtime, CLAUDE, body)["content"][0]["text"]))
+    given = {"type": "json_schema", "json_schema": {"name": "color", "schema": COLORS}}
+    chat = {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "response_format": given,
+        "max_tokens": 800,
+    }
+    message = invoke(runtime, imported, chat)["choices"][0]["message"]
+    assert is_color(json.loads(message["content"]))
+    nonsense = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"schema": "["}}}}
+    _, words = refusal(runtime.converse, modelId=NOVA, messages=CHAT, outputConfig=nonsense)
+    assert "is no JSON object" in words
 
 
 def test_claudes_answer_has_every_member_of_anthropics_message(runtime: Any) -> None:

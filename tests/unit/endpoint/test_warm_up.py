@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudft.endpoint.bedrock.local_inference import InferenceRequest, ModelRef
+from cloudft.endpoint.bedrock.inference_request import InferenceRequest, ModelRef
 from cloudft.endpoint.build import build_endpoint
 from cloudft.endpoint.options import EndpointOptions
 from cloudft.endpoint.training.trainers import LocalTrainer
@@ -25,10 +25,10 @@ def test_the_stand_in_is_loaded_before_the_first_request(
     endpoint = build_endpoint(options, "http://127.0.0.1:9", tmp_path / "endpoint", print)
     try:
         endpoint.warm_up(notes.append)
-        [(_, [process])] = endpoint.inference._warm.values()
+        [engine] = endpoint.inference.engines.kept
         answer = endpoint.inference.generate(ModelRef(None, str(tiny_model), "base"), REQUEST)
         assert answer.output_tokens and answer.latency_ms
-        assert [kept for _, kept in endpoint.inference._warm.values()] == [[process]]
+        assert endpoint.inference.engines.kept == [engine]
         trainer = endpoint.customization.trainer
         assert isinstance(trainer, LocalTrainer)
         assert trainer.backend.home.models == tmp_path / "cache"
@@ -43,4 +43,4 @@ def test_a_stand_in_that_is_not_here_is_not_loaded(tmp_path: Path) -> None:
     endpoint = build_endpoint(options, "http://127.0.0.1:9", tmp_path / "endpoint", print)
     endpoint.warm_up(notes.append)
     endpoint.close()
-    assert notes == [] and not endpoint.inference._warm
+    assert notes == [] and not endpoint.inference.engines.kept

@@ -369,6 +369,20 @@ def test_an_export_shows_its_state(
     workbench.exports.start(record, str(tmp_path / "out"), "float16")
 
 
+def test_an_export_is_for_a_runtime_of_the_form(
+    workbench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_local_job(workbench.home, "router-0000000a")
+    backend = FakeExport(PROOF)
+    monkeypatch.setattr(exports, "backend_for", lambda _record, _home: backend)
+    started = workbench.exports.start(record, str(tmp_path / "out"), "float16", "ollama")
+    assert (started.options.format, started.options.runtime) == ("gguf", "ollama")
+    assert "for ollama" in get(workbench, f"/jobs/{record.id}")[1]
+    backend.may_end.set()
+    with pytest.raises(exports.UsageError, match="no runtime lmstudio"):
+        workbench.exports.start(record, str(tmp_path / "other"), "float16", "lmstudio")
+
+
 @pytest.mark.parametrize("folder", ["", "  ", "/", "/no/such/parent/x", "relative", "~nobody-x/y"])
 def test_an_export_needs_a_new_folder(workbench: Workbench, folder: str) -> None:
     record = make_local_job(workbench.home, "router-0000000a")

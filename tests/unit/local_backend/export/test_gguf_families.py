@@ -52,7 +52,41 @@ def test_context_of_a_file_ends_with_a_window_that_llama_cpp_does_not_know(
     worst, _ = largest_difference(model, prompts, run)
     assert worst < GELU_TOLERANCE
     assert summary["contextLength"] == 8
-    assert "the file says 8 tokens of context, not 128" in summary["notes"][0]
+    assert summary["notes"][0].startswith(
+        "the file says 8 tokens of context, not 128: llama.cpp knows no"
+    )
+
+
+@pytest.mark.parametrize("model_type", WRITTEN)
+def test_fewer_heads_of_keys_and_another_head_size(tmp_path: Path, model_type: str) -> None:
+    family = GGUF_FAMILIES[model_type]
+    changes: dict[str, object] = dict(WIDE_WINDOW) if model_type in KNOW_NO_WINDOW else {}
+    if family.takes_grouped_heads:
+        changes["num_key_value_heads"] = 2
+    if family.takes_any_head_size:
+        changes["head_dim"] = 16
+    model = build_merged(model_type, tmp_path / "m", **changes)
+    _, prompts, run = write_and_run(tmp_path / "m", lengths=[9])
+    assert largest_difference(model, prompts, run)[0] < GELU_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kinds"), [("gemma2", [SLIDING, FULL] * 23), ("gemma3_text", [SLIDING] * 62)]
+)
+def test_gemma_of_27_billion_weights_divides_by_another_root(
+    tmp_path: Path, model_type: str, kinds: list[str]
+) -> None:
+    model = build_merged(
+        model_type,
+        tmp_path / "m",
+        num_hidden_layers=len(kinds),
+        layer_types=kinds,
+        head_dim=16,
+        query_pre_attn_scalar=9,
+        sliding_window=128,
+    )
+    _, prompts, run = write_and_run(tmp_path / "m", lengths=[9], new_tokens=2)
+    assert largest_difference(model, prompts, run)[0] < 0.05  # 46 and 62 tables of GELU
 
 
 @pytest.mark.parametrize(
@@ -63,6 +97,9 @@ def test_context_of_a_file_ends_with_a_window_that_llama_cpp_does_not_know(
         ("gemma2", [SLIDING, FULL]),
         ("gemma3_text", [SLIDING, SLIDING, SLIDING, FULL]),
         ("gpt_oss", [FULL, SLIDING, SLIDING]),
+        ("gemma3_text", [FULL, FULL]),
+        ("gemma3_text", [SLIDING, SLIDING]),
+        ("olmo3", [FULL, FULL]),
         ("olmo3", [SLIDING, FULL]),
     ],
 )
@@ -87,6 +124,13 @@ def test_windows_are_where_the_model_has_them(
     ("model_type", "changes", "named"),
     [
         ("cohere", {"use_qk_norm": True}, "use_qk_norm True"),
+        ("cohere2", {"layer_types": [FULL] * 4}, "layers without a window alone"),
+        ("exaone4", {"sliding_window": 8}, "sliding windows"),
+        ("gpt_oss", {"layer_types": [FULL, FULL]}, "layers without a window alone"),
+        ("gemma2", {"layer_types": [FULL, SLIDING]}, "layer_types"),
+        ("gemma2", {"attn_logit_softcapping": None}, "no attn_logit_softcapping"),
+        ("olmo2", {"head_dim": 16}, "heads of 16 dimensions"),
+        ("olmoe", {"num_key_value_heads": 2}, "num_key_value_heads 2"),
         ("exaone4", {"layer_types": [SLIDING, FULL], "sliding_window": 8}, "sliding windows"),
         ("llama", {"hidden_act": "gelu"}, "the activation 'gelu'"),
         ("olmoe", {"norm_topk_prob": True}, "norm_topk_prob True"),
