@@ -5,10 +5,10 @@
 
 The base model of the example `intents` is served on this machine by the server of `cloudft serve`,
 and by llama.cpp's (xllamacpp, `pip install 'cloudft[llama-cpp]'`) from a GGUF of the same weights
-in the same format. Each client sends a chat completion as soon as its last one has ended, greedy and
-streamed; every answer has the same number of tokens at most. Rounds alternate between the servers.
-The bars: 16 clients get at least 4 times the tokens a second of one, p99 of the first token is under
-twice that of the single client, and at least as many tokens a second as llama.cpp.
+in the same format. Each client sends a chat completion as soon as its last one has ended, greedy
+and streamed; every answer has the same number of tokens at most. Rounds alternate between the
+servers. The bars: 16 clients get at least 4 times the tokens a second of one, p99 of the first
+token is under twice that of the single client, and at least as many tokens a second as llama.cpp.
 """
 
 from __future__ import annotations

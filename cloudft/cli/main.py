@@ -52,11 +52,11 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Use": {
         "serve": "Serve tuned models on this machine by OpenAI's API.",
+        "export": "Write the tuned model for the runtime that will run it.",
+        "push": "Publish a tuned model on the Hugging Face Hub.",
     },
     "Cloud": {
         "download": "Copy a finished job's artifacts into a folder.",
-        "export": "Write the tuned model as one folder of merged weights.",
-        "push": "Publish a tuned model on the Hugging Face Hub.",
         "import": "Import a tuned open-weight model into Bedrock.",
         "copy": "Copy a custom model to another Region.",
         "share": "Share a custom model with another account.",

@@ -255,7 +255,8 @@ def evaluate_job(
 def _leave_out_unknown(scores: EvaluationScores, engine: EngineSummary) -> None:
     """Leave out the metrics that need what servers don't return, or count otherwise."""
     omitted = scores.setdefault("omitted", [])
-    reason = f"{engine['name']} returns no log-probabilities of given texts"
+    name = "the server" if engine["name"] == "openai" else engine["name"]
+    reason = f"{name} returns no log-probabilities of given texts"
     omitted.append({"metric": "referenceLoss", "reason": reason})
     if "base" not in engine["variants"] and "answerTokens" in scores["base"]:
         for figures in (scores["base"], scores["tuned"], scores["delta"]):

@@ -272,12 +272,15 @@ def _verification(proof: Mapping[str, Any]) -> list[str]:
     """Return how the export was compared with the tuned model."""
     if "maxLogitDifference" not in proof:
         return []
+    what = f"The published weights ({proof['dtype']}) were loaded again and"
+    if proof.get("quantization"):
+        what = f"The GGUF file ({proof['quantization']}) was written from merged weights that were"
     return [
         "## Verification",
         "",
-        f"The published weights ({proof['dtype']}) were loaded again and compared with the model"
-        f" that was trained: logits differ by at most {proof['maxLogitDifference']:.2g}, and"
-        f" {proof['equalGreedyAnswers']} of {proof['records']} greedy answers are equal.",
+        f"{what} compared with the model that was trained: logits differ by at most"
+        f" {proof['maxLogitDifference']:.2g}, and {proof['equalGreedyAnswers']} of"
+        f" {proof['records']} greedy answers are equal.",
     ]
 
 

@@ -22,7 +22,9 @@ CARD = "README.md"
 WEIGHTS = (".safetensors", ".gguf")
 ADAPTER_CONFIG, BASE_KEY = "adapter_config.json", "base_model_name_or_path"
 PROOF = "export.json"
-"""The comparison of the export with the tuned model (local_backend/export/proof.py)."""
+"""The comparison of the export with the tuned model, and what it was made from."""
+NOT_PUSHED = (CARD, MANIFEST, PROOF)
+"""The card has the proof's figures, without the paths of this machine that the file has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def prepare_model(
         replaced.mkdir()
         if (folder / ADAPTER_CONFIG).is_file():
             _write_adapter_config(folder / ADAPTER_CONFIG, facts, replaced)
-    files = list_model_files(folder, private, data, replaced=replaced, without=(CARD, MANIFEST))
+    files = list_model_files(folder, private, data, replaced=replaced, without=NOT_PUSHED)
     if not any(file.name.endswith(WEIGHTS) for file in files):
         raise UsageError(
             f"{folder} has no weights",
@@ -80,16 +82,20 @@ def find_format(folder: Path) -> str:
     return GGUF if any(folder.glob("*.gguf")) else MERGED
 
 
-def _write_adapter_config(path: Path, facts: ModelFacts, folder: Path) -> None:
-    """Write an adapter's configuration that names its base by the id on the Hub."""
-    config = _read_json(path)
-    base = str(config.get(BASE_KEY) or "")
+def check_adapter_base(facts: ModelFacts) -> None:
+    """Raise UsageError for an adapter whose base nobody else could load."""
     if facts.base.hub_id is None:
         raise UsageError(
-            f"the adapter's base model is {Path(base).name or 'unknown'}, which has no known id on"
-            " the Hub: nobody else could load it",
+            f"the adapter's base model is {facts.base.title}, which has no known id on the Hub:"
+            " nobody else could load it",
             fix="name its id: --base-model ORG/NAME, or push the merged model: --format merged",
         )
+
+
+def _write_adapter_config(path: Path, facts: ModelFacts, folder: Path) -> None:
+    """Write an adapter's configuration that names its base by the id on the Hub."""
+    check_adapter_base(facts)
+    config = _read_json(path)
     content = {**config, BASE_KEY: facts.base.hub_id}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudft.backends.export_options import ExportOptions
+from cloudft.backends.export_options import ExportOptions, choose_export
 from cloudft.errors import UsageError
 from cloudft.inference import InferenceSession
 from cloudft.runtimes.launch import (
@@ -29,11 +29,8 @@ from cloudft.storage.store import JobRecord
 
 OPENAI = "openai"
 SCRATCH_PREFIX = ".engine-"
-EXPORTS = {
-    VLLM: ExportOptions(runtime="vllm"),
-    LLAMA_CPP: ExportOptions(format="gguf", runtime="llama.cpp"),
-}
-"""Engine -> how the job's model is exported for it: unrounded."""
+EXPORTS = {VLLM: choose_export("vllm", None), LLAMA_CPP: choose_export("llama.cpp", None)}
+"""Engine -> how the job's model is exported for it: as `cloudft export --for` does."""
 BLOCK = 1 << 20
 
 Exporter = Callable[[Path, ExportOptions], object]

@@ -17,6 +17,7 @@ import pytest
 import tiny
 from openai_stand_in import OpenAIStandIn, Reply, completion, error
 from processes import Cli, find_processes, wait_until
+from served_jobs import running_server
 
 from cloudft.runtimes.launch import started_server
 from local_backend.export.gguf import write_gguf
@@ -81,6 +82,34 @@ def test_llama_cpp_is_started_judged_by_the_same_scorer_and_stopped(
     assert report.returncode == 0
     page = (job_home.parent / "page.html").read_text()
     assert "answered for by llama.cpp" in page
+
+
+def test_llama_cpp_is_started_on_an_export_of_the_job_which_is_removed(
+    cli: Cli, job_home: Path
+) -> None:
+    done = cli("evaluate", "-", "--engine", "llama.cpp", "--quick", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["engine"]["model"].endswith(".gguf")
+    assert found["tuned"]["accuracy"] == 1.0
+    assert list(job_home.glob(".engine-*")) == []
+
+
+def test_cloudft_serve_answers_as_the_jobs_own_backend(
+    cli: Cli, evaluated_home: Path, job_home: Path
+) -> None:
+    own = json.loads(cli("evaluate", "-", "--quick", "--output", "json").stdout)
+    with running_server(evaluated_home, "-", "--dtype", "float32") as server:
+        done = cli("evaluate", "-", "--quick", "--engine", f"openai:{server.url}/v1")
+        assert done.returncode == 0, done.stderr
+        assert f"answered for by {evaluated_job.NAME} at {server.url}" in done.stdout
+    [newest] = sorted(job_home.glob("jobs/*/evaluations/*.json"))[-1:]
+    found = json.loads(newest.read_text())
+    [oldest, *_] = sorted(job_home.glob("jobs/*/evaluations/*.json"))
+    before = json.loads(oldest.read_text())
+    texts = [[one["tuned"]["text"] for one in each["records"]] for each in (before, found)]
+    assert texts[0] == texts[1]
+    assert found["tuned"]["accuracy"] == own["tuned"]["accuracy"]
 
 
 def test_a_runtime_ends_with_an_evaluation_that_is_killed(job_home: Path, gguf: Path) -> None:

@@ -292,8 +292,23 @@ def test_a_hub_that_is_switched_off_or_away_is_named(
     assert "Traceback" not in done.stderr
 
 
-def test_a_push_exports_the_job_itself(push: Push, hub: HubStandIn, home: Path) -> None:
-    done = push("--format", "merged")
+@pytest.mark.parametrize(
+    ("form", "weights", "library"),
+    [
+        ("adapter", "adapter_model.safetensors", "peft"),
+        ("gguf", "model.gguf", "gguf"),
+        ("merged", "model.safetensors", "transformers"),
+    ],
+)
+def test_a_push_exports_the_job_itself(
+    push: Push, hub: HubStandIn, home: Path, form: str, weights: str, library: str
+) -> None:
+    hub.models["org/base"] = {"license": "mit"}
+    done = push("--format", form, "--base-model", "org/base")
     assert done.returncode == 0, done.stderr
-    assert "model.safetensors" in hub.files(REPO)
+    files = hub.files(REPO)
+    assert weights in files
+    assert f"library_name: {library}\n" in files["README.md"].decode()
+    assert "## Verification" in files["README.md"].decode()
+    assert str(home).encode() not in b"".join(files.values())
     assert not list(home.glob(".push-*"))

@@ -51,7 +51,7 @@ SCRATCH_PREFIX = ".push-"
 @click.option(
     "--from",
     "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Push this exported folder instead.",
 )
@@ -126,24 +126,29 @@ class Export:
         from cloudft.publishing.model_files import private_texts
         from cloudft.publishing.push import prepare_model
 
-        folder = self.folder or self._export(scratch / "model")
+        folder = self.folder or self._export(facts, scratch / "model")
         home = Home.from_environ()
         base = str(self.record.base_model)
         private = private_texts(home.path, home.path.resolve(), base, Path.cwd(), *self._data())
         return prepare_model(facts, folder, hub_id, private, scratch)
 
-    def _export(self, out: Path) -> Path:
+    def _export(self, facts: ModelFacts, out: Path) -> Path:
         from cloudft.backends.capabilities import SupportsExport
-        from cloudft.backends.export_options import ExportOptions
+        from cloudft.backends.export_options import choose_export
+        from cloudft.publishing.model_card import ADAPTER
+        from cloudft.publishing.push import check_adapter_base
 
         if not isinstance(self.backend, SupportsExport):
             raise UsageError(
                 f"a job on {self.record.backend} has no weights to push",
                 fix="name the job whose weights are yours: one on local or sagemaker.",
             )
+        if self.format == ADAPTER:
+            check_adapter_base(facts)
         self.console.note(f"exporting {self.record.id} and comparing it with the tuned model ...")
         job_id = self.record.backend_job_id or self.record.id
-        self.backend.export(job_id, out, ExportOptions(format=self.format))
+        base = facts.base.hub_id if self.format == ADAPTER else None
+        self.backend.export(job_id, out, choose_export(None, self.format, base=base))
         return out
 
     def _data(self) -> Iterator[str]:

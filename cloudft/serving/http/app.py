@@ -24,7 +24,7 @@ from cloudft.serving.http.chat_request import make_chat_request, parse_chat
 from cloudft.serving.http.chat_response import ChatStream, WholeChat
 from cloudft.serving.http.completion_request import make_completion_request, parse_completion
 from cloudft.serving.http.completion_response import CompletionStream, WholeCompletion
-from cloudft.serving.http.errors import ApiError, engine_ended, model_not_found
+from cloudft.serving.http.errors import ApiError, engine_failed, model_not_found
 from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
 from cloudft.serving.http.objects import tuned_first
@@ -114,7 +114,7 @@ async def _call_engine(call: Callable[[], Value]) -> Value:
     try:
         return await run_in_threadpool(call)
     except CloudftError as error:
-        raise engine_ended(error) from error
+        raise engine_failed(error) from error
 
 
 async def _read_body(request: Request) -> bytes:

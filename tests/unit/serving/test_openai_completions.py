@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from scripted_engine import Script, ScriptedEngine, serving
 
-from cloudft.errors import TrainerError
+from cloudft.errors import EngineFailed
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("prometheus_client")
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +184,10 @@ def test_an_unexpected_exception_is_500_and_its_text_in_no_log(
 
 
 def test_an_engine_that_has_ended_is_503(client: Any, url: str, engine: Any) -> None:
-    engine.failure = TrainerError("the models' process exited: killed", fix="start it again.")
+    engine.failure = EngineFailed("the models' process exited: killed", fix="start it again.")
     with pytest.raises(openai.InternalServerError, match="exited: killed") as caught:
         client.completions.create(model="router", prompt="x")
-    assert (caught.value.status_code, caught.value.code) == (503, "engine_ended")
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_failed")
     assert get(f"{url}/health")[0] == get(f"{url}/metrics")[0] == 503
 
 
