@@ -125,6 +125,7 @@ def test_what_a_completion_can_not_do_is_refused(
 def test_models_are_listed_and_found(client: Any) -> None:
     assert [model.id for model in client.models.list()] == ["router", "base"]
     assert client.models.retrieve("router").root == "router-abc123"
+    assert client.models.retrieve("router-abc123").id == "router", "a job's id names its model too"
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("other")
     assert caught.value.code == "model_not_found"
