@@ -65,6 +65,13 @@ ROPES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 32,
     },
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "yarn-betas": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+    },
     "dynamic": {"rope_type": "dynamic", "factor": 4.0},
 }
 LAYERS = {"gemma3_text": 6, "cohere2": 4, "olmo3": 4, "exaone4": 4}

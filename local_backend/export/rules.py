@@ -184,7 +184,12 @@ def run_command(options: ExportOptions, files: ModelFiles) -> str | None:
     commands = RUNTIMES[options.runtime].commands
     rank = int((files.adapter or {}).get("r", 0))
     largest = next((allowed for allowed in VLLM_RANKS if allowed >= rank), rank)
-    values = {"base": shlex.quote(str(options.base or "BASE")), "rank": str(largest)}
+    values = {
+        "base": shlex.quote(str(options.base or "BASE")),
+        "rank": str(largest),
+        # By itself vLLM computes float32 folders in half precision.
+        "dtype": options.dtype,
+    }
     text = commands.get(options.format)
     return text.format(**values) if text else None
 

@@ -56,6 +56,9 @@ MLX_WINDOWLESS = frozenset({"gemma2", "mistral", "phi3", "qwen2", "qwen3", "star
 """Families whose windows mlx-lm does not know."""
 MLX_PLAIN_ROPES = frozenset({"cohere2", "gemma2", "starcoder2"})
 """Families whose scaled ropes mlx-lm does not know."""
+ONNX_LLAMAS = frozenset({"llama", "smollm3"})
+"""Families that onnxruntime-genai's builder converts as Llama, whose rope it reads itself."""
+ONNX_OTHERS = frozenset({"granite", "mistral", "phi3", "qwen2", "qwen3"})
 
 
 def _drops(features: Iterable[str], families: frozenset[str] = frozenset()) -> tuple[Reading, ...]:
@@ -78,9 +81,9 @@ RUNTIMES: dict[str, Runtime] = {
             Reading("rank-above-512", "refuses", formats=ADAPTER),
         ),
         {
-            "merged": "vllm serve DIR",
-            "adapter": "vllm serve {base} --tokenizer DIR --enable-lora --max-lora-rank {rank}"
-            " --lora-modules tuned=DIR",
+            "merged": "vllm serve DIR --dtype {dtype}",
+            "adapter": "vllm serve {base} --dtype {dtype} --tokenizer DIR --enable-lora"
+            " --max-lora-rank {rank} --lora-modules tuned=DIR",
         },
     ),
     "llama.cpp": Runtime(
@@ -108,23 +111,29 @@ RUNTIMES: dict[str, Runtime] = {
         {"mlx": "mlx_lm.server --model DIR"},
         measured=frozenset(
             {
-                *("cohere2", "gemma2", "gemma3_text", "granite", "llama", "mistral", "olmo2"),
-                *("olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
+                *("cohere", "cohere2", "ernie4_5", "gemma2", "gemma3_text", "granite", "llama"),
+                *("mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
             }
         ),
-        unknown=frozenset({"exaone4", "gpt_oss", "ministral"}),
+        unknown=frozenset({"arcee", "exaone4", "gpt_oss", "ministral"}),
     ),
     "onnxruntime": Runtime(
         "onnxruntime-genai",
         "0.18.0",
-        _drops(("rope-linear", "rope-yarn")),
+        (
+            *_drops(("rope-linear", "rope-yarn"), ONNX_LLAMAS),
+            Reading("rope-llama3", "refuses", ONNX_OTHERS),
+        ),
         {
             "merged": "python -m onnxruntime_genai.models.builder -m DIR -i DIR -o DIR-onnx"
             " -p fp32 -e cpu -c DIR-cache"
         },
         measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
         unknown=frozenset(
-            {"cohere2", "exaone4", "gemma3_text", "ministral", "olmo2", "olmo3", "starcoder2"}
+            {
+                *("arcee", "cohere", "cohere2", "exaone4", "gemma3_text", "ministral", "olmo2"),
+                *("olmo3", "starcoder2"),
+            }
         ),
     ),
     "openvino": Runtime(
@@ -134,6 +143,12 @@ RUNTIMES: dict[str, Runtime] = {
             "merged": "optimum-cli export openvino --model DIR"
             " --task text-generation-with-past DIR-openvino"
         },
-        measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
+        measured=frozenset(
+            {
+                *("cohere2", "gpt_oss", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2"),
+                *("qwen3", "smollm3", "starcoder2"),
+            }
+        ),
+        unknown=frozenset({"gemma2", "gemma3_text", "ministral", "olmo3"}),
     ),
 }

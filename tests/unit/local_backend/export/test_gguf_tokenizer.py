@@ -69,6 +69,27 @@ def with_all_merges(inner: Any) -> Any:
     return Tokenizer.from_str(json.dumps(content))
 
 
+@pytest.mark.parametrize(
+    ("kind", "template", "added"),
+    [
+        ("byte-level", "<s>" + tiny.CHATML, False),
+        ("llama3", "<s>" + tiny.CHATML, True),
+        ("llama3", tiny.CHATML, False),
+        ("llama3", "{{ bos_token }}" + tiny.CHATML, True),
+    ],
+)
+def test_first_token_is_there_once(
+    tmp_path: Path, kind: str, template: str, *, added: bool
+) -> None:
+    tokenizer = save_model(tmp_path / "m", tokenizer_kinds.KINDS[kind](), template)
+    write_gguf(tmp_path / "m", tmp_path / "m.gguf", "f16")
+    run = run_llama_cpp(tmp_path / "m.gguf", chats=[CHAT], complete_chats=True)
+    prompt = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    ours = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    assert run["prompt_lengths"] == [len(ours)]
+    assert run["rendered"] == [prompt.removeprefix("<s>") if added else prompt]
+
+
 def assert_same_tokens(folder: Path, tokenizer: Any, texts: list[str]) -> str:
     """Assert that llama.cpp gives the tokens and the prompt. Return the pre-tokenizer's name."""
     summary = write_gguf(folder, folder.with_suffix(".gguf"), "f16")
