@@ -24,6 +24,7 @@ OPTIONAL_PACKAGES = {
     "sagemaker": "sagemaker",
     "optuna": "sweep",
     "starlette": "ui",
+    "llguidance": "serve",
 }
 """Optional package -> the extra that installs it; None for a required one."""
 MIN_FREE_DISK = 2 * 2**30

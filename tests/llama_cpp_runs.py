@@ -22,13 +22,15 @@ class LlamaCppRun(TypedDict):
     """What llama.cpp answered."""
 
     answers: list[list[int]]
-    """The greedy tokens after each prompt; an end token is not among them."""
+    """The greedy tokens after each prompt, with the end token of an answer that ended."""
     log_probabilities: list[list[list[float]]]
     """For each prompt and each of its new tokens, those of the whole vocabulary by id."""
     stops: list[str]
     """Why each answer ended: `eos`, `word` or `limit`."""
     tokens: list[list[int]]
     """The tokens of each text, special tokens in it recognized."""
+    prompt_lengths: list[int]
+    """The tokens of each chat's prompt, if chats are completed too."""
     rendered: list[str]
     """Each chat as the file's template renders it."""
     properties: dict[str, Any]
@@ -45,6 +47,7 @@ def run_llama_cpp(
     new_tokens: int = 8,
     texts: Sequence[str] = (),
     chats: Sequence[Any] = (),
+    complete_chats: bool = False,
     vocabulary: int = 0,
     request: dict[str, Any] | None = None,
 ) -> LlamaCppRun:
@@ -58,6 +61,7 @@ def run_llama_cpp(
         "new_tokens": new_tokens,
         "texts": list(texts),
         "chats": list(chats),
+        "complete_chats": complete_chats,
         "vocabulary": vocabulary,
         "request": {"temperature": 0, "samplers": ["temperature"]} if request is None else request,
     }
@@ -117,6 +121,10 @@ def main() -> None:
     ]
     run["rendered"] = [
         send("/apply-template", {"messages": chat})["prompt"] for chat in order["chats"]
+    ]
+    run["prompt_lengths"] = [
+        send("/v1/chat/completions", {"messages": chat, "max_tokens": 1})["usage"]["prompt_tokens"]
+        for chat in (order["chats"] if order["complete_chats"] else [])
     ]
     run["properties"] = send("/props")
     sys.stdout.write("\nRUN " + json.dumps(run))

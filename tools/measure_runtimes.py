@@ -65,6 +65,13 @@ ROPES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 32,
     },
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "yarn-betas": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+    },
     "dynamic": {"rope_type": "dynamic", "factor": 4.0},
 }
 LAYERS = {"gemma3_text": 6, "cohere2": 4, "olmo3": 4, "exaone4": 4}
@@ -121,7 +128,7 @@ def score(model: Any, ids: list[int]) -> torch.Tensor:
 
 def score_in_runtime(python: str, runtime: str, folder: Path, ids: list[int]) -> list[float] | str:
     """Return the runtime's log-probabilities, or its error."""
-    request = json.dumps({"do": "score", "ids": ids})
+    request = json.dumps({"do": "score", "ids": ids, "start": 1})
     command = [python, str(PROGRAM), runtime, str(folder)]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     replies = [json.loads(line) for line in done.stdout.splitlines()]

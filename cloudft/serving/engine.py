@@ -115,7 +115,8 @@ class EngineStats:
     cached_tokens: int = 0
     """Tokens whose keys and values are in memory now."""
     resident_bytes: int | None = None
-    extra: Mapping[str, float] = field(default_factory=dict)
+    shared_tokens: int = 0
+    """Tokens of prompts that began as another one, and were not computed."""
 
 
 class Engine(ABC):

@@ -209,10 +209,6 @@ class EngineProcess(Engine):
         stats = self._call({"stats": True})["stats"]
         with self._lock:
             open_now = len(self._open)
-        known = {
-            *("running", "waiting", "promptTokens", "generatedTokens", "steps"),
-            *("cachedTokens", "residentBytes"),
-        }
         return EngineStats(
             running=stats["running"],
             waiting=max(stats["waiting"], open_now - stats["running"]),
@@ -221,7 +217,7 @@ class EngineProcess(Engine):
             steps=stats["steps"],
             cached_tokens=stats["cachedTokens"],
             resident_bytes=stats["residentBytes"],
-            extra={key: float(value) for key, value in stats.items() if key not in known},
+            shared_tokens=stats["sharedTokens"],
         )
 
     def close(self) -> None:

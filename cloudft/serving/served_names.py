@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from cloudft.storage.store import JobRecord
+from cloudft.serving.engine_process import ServedJob
 
 
-def name_models(records: Sequence[JobRecord]) -> tuple[dict[str, str], str]:
-    """Return the name of each job's tuned model by the job's id, and the name of their base.
+def name_models(jobs: Sequence[ServedJob], names: Sequence[str]) -> list[ServedJob]:
+    """Return jobs whose tuned models are called by the names of their jobs, in the same order.
 
-    A job is called by its name, or by its id where another model has that name. The base is called
-    as in the job file; by the last part of its path where it is a folder.
+    A job is called by its id where another model has its name. The base of all is called as the
+    job file has it; by the last part of its path where it is a folder.
     """
-    base = records[0].base_model
-    if Path(base).is_absolute():
+    base = jobs[0].base
+    if base is not None and Path(base).is_absolute():
         base = Path(base).name
-    counts = Counter([base, *(record.name for record in records)])
-    names = {r.id: r.name if counts[r.name] == 1 else r.id for r in records}
-    return names, base
+    counts = Counter([base, *names])
+    return [
+        replace(job, name=name if counts[name] == 1 else job.job_id, base=base)
+        for job, name in zip(jobs, names, strict=True)
+    ]

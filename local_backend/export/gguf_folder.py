@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from local_backend.export.gguf import GgufSummary
 
 GGUF_FILE = "model.gguf"
+MODELFILE = "Modelfile"
 MERGED = ".merged"
 
 
@@ -35,13 +36,15 @@ def write_gguf_folder(tuned: TunedModel, folder: Path, options: ExportOptions) -
 
     Raise TrainerError.
     """
-    from local_backend.export.gguf import write_gguf
+    from local_backend.export.gguf import write_gguf, write_modelfile
 
     # The name of the folder becomes the model's in the file.
     merged = folder / MERGED / model_name(tuned)
     merged.mkdir(parents=True)
     proof = write_merged(tuned, merged, replace(options, format="merged", dtype="float32"))
     summary = write_gguf(merged, folder / GGUF_FILE, options.quantization)
+    if options.runtime == "ollama":
+        (folder / MODELFILE).write_text(write_modelfile(merged, GGUF_FILE), encoding="utf-8")
     shutil.rmtree(folder / MERGED)
     return {**proof, "format": "gguf", "quantization": options.quantization, "gguf": summary}
 

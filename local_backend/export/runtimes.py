@@ -2,8 +2,9 @@
 
 `python tools/measure_runtimes.py` measures it: tiny models with one such setting, written as an
 export writes them, scored by the runtime and by transformers. What llama.cpp and Ollama read is in
-`gguf/families.py`, since it follows from how the GGUF file is written. A family that is not in
-`Runtime.measured` may be right or wrong: nobody looked.
+`gguf/families.py`, since it follows from how the GGUF file is written. Families without such
+settings are also in `runtime_results.json` (`make test-runtimes`). A family that is in neither may
+be right or wrong: nobody looked.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Runtime:
     measured: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
     """Families that the runtime refuses."""
+    engine: str | None = None
+    """The runtime's name in `runtime_results.json`, which knows further families."""
     source: str = f"tools/measure_runtimes.py, {MEASURED_ON}"
 
 
@@ -56,6 +59,9 @@ MLX_WINDOWLESS = frozenset({"gemma2", "mistral", "phi3", "qwen2", "qwen3", "star
 """Families whose windows mlx-lm does not know."""
 MLX_PLAIN_ROPES = frozenset({"cohere2", "gemma2", "starcoder2"})
 """Families whose scaled ropes mlx-lm does not know."""
+ONNX_LLAMAS = frozenset({"llama", "smollm3"})
+"""Families that onnxruntime-genai's builder converts as Llama, whose rope it reads itself."""
+ONNX_OTHERS = frozenset({"granite", "mistral", "phi3", "qwen2", "qwen3"})
 
 
 def _drops(features: Iterable[str], families: frozenset[str] = frozenset()) -> tuple[Reading, ...]:
@@ -78,22 +84,25 @@ RUNTIMES: dict[str, Runtime] = {
             Reading("rank-above-512", "refuses", formats=ADAPTER),
         ),
         {
-            "merged": "vllm serve DIR",
-            "adapter": "vllm serve {base} --tokenizer DIR --enable-lora --max-lora-rank {rank}"
-            " --lora-modules tuned=DIR",
+            "merged": "vllm serve DIR --dtype {dtype}",
+            "adapter": "vllm serve {base} --dtype {dtype} --tokenizer DIR --enable-lora"
+            " --max-lora-rank {rank} --lora-modules tuned=DIR",
         },
+        engine="vllm",
     ),
     "llama.cpp": Runtime(
         "llama.cpp",
         "xllamacpp 2026.10.11549",
         commands={"gguf": "llama-server -m DIR/model.gguf"},
         source="gguf/families.py",
+        engine="llama_cpp",
     ),
     "ollama": Runtime(
         "Ollama",
         "xllamacpp 2026.10.11549",
         commands={"gguf": "ollama create tuned -f DIR/Modelfile"},
         source="gguf/families.py",
+        engine="llama_cpp",
     ),
     "mlx": Runtime(
         "mlx-lm",
@@ -101,6 +110,7 @@ RUNTIMES: dict[str, Runtime] = {
         (
             *_drops(("sliding-window",), MLX_WINDOWLESS),
             *_drops(SCALED, MLX_PLAIN_ROPES),
+            *_drops(("rope-longrope",)),
             Reading("sampling", "default"),
             Reading("repetition-penalty", "default"),
             Reading("other-penalties", "default"),
@@ -108,24 +118,35 @@ RUNTIMES: dict[str, Runtime] = {
         {"mlx": "mlx_lm.server --model DIR"},
         measured=frozenset(
             {
-                *("cohere2", "gemma2", "gemma3_text", "granite", "llama", "mistral", "olmo2"),
-                *("olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
+                *("cohere", "cohere2", "ernie4_5", "gemma2", "gemma3_text", "granite", "llama"),
+                *("mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
             }
         ),
-        unknown=frozenset({"exaone4", "gpt_oss", "ministral"}),
+        unknown=frozenset({"arcee", "exaone4", "gpt_oss", "ministral"}),
+        engine="mlx_lm",
     ),
     "onnxruntime": Runtime(
         "onnxruntime-genai",
         "0.18.0",
-        _drops(("rope-linear", "rope-yarn")),
+        (
+            *_drops(("rope-linear", "rope-yarn"), ONNX_LLAMAS),
+            *_drops(("rope-longrope",)),
+            Reading("rope-llama3", "refuses", ONNX_OTHERS),
+            Reading("rope-yarn", "refuses", ONNX_OTHERS),
+            Reading("sliding-window", "refuses", frozenset({"mistral", "phi3"})),
+        ),
         {
             "merged": "python -m onnxruntime_genai.models.builder -m DIR -i DIR -o DIR-onnx"
             " -p fp32 -e cpu -c DIR-cache"
         },
         measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
         unknown=frozenset(
-            {"cohere2", "exaone4", "gemma3_text", "ministral", "olmo2", "olmo3", "starcoder2"}
+            {
+                *("arcee", "cohere", "cohere2", "exaone4", "gemma3_text", "ministral", "olmo2"),
+                *("olmo3", "starcoder2"),
+            }
         ),
+        engine="onnxruntime_genai",
     ),
     "openvino": Runtime(
         "OpenVINO",
@@ -134,6 +155,13 @@ RUNTIMES: dict[str, Runtime] = {
             "merged": "optimum-cli export openvino --model DIR"
             " --task text-generation-with-past DIR-openvino"
         },
-        measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
+        measured=frozenset(
+            {
+                *("cohere2", "gpt_oss", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2"),
+                *("qwen3", "smollm3", "starcoder2"),
+            }
+        ),
+        unknown=frozenset({"gemma2", "gemma3_text", "ministral", "olmo3"}),
+        engine="openvino",
     ),
 }

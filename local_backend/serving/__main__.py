@@ -28,7 +28,6 @@ from local_backend.settings import read_settings
 
 ROWS = 32
 """Answers made at once, if the request to open names no number."""
-IDLE_S = 60.0
 
 
 class LineReader(threading.Thread):

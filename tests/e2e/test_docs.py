@@ -150,7 +150,7 @@ def test_the_session_of_the_serving_page(tmp_path: Path, home: Path, real_model:
     [script] = blocks(page, "python")
     (tmp_path / "ask.py").write_text(script)
     outputs = run_session(page, "serve-locally", tmp_path, home)
-    assert "delivery" in outputs["python3 ask.py"]
+    assert outputs["python3 ask.py"].startswith("shipping\n")
 
 
 def test_the_page_on_exports(tmp_path: Path, home: Path, cli: Cli, job_file: JobFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -82,7 +83,7 @@ def test_answers_are_those_of_generate(client: Any, trained_home: Path, cli: Cli
         prompt = str(question(city)["content"])
         done = cli(
             *("generate", ROUTER, "--prompt", prompt, "--max-new-tokens", "40"),
-            env={"CLOUDFT_HOME": str(trained_home)},
+            env=os.environ | {"CLOUDFT_HOME": str(trained_home)},
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.rstrip("\n") == answer(client, ROUTER, city).rstrip("\n")
@@ -244,7 +245,7 @@ def test_the_server_ends_with_an_error_when_its_models_process_dies(trained_home
 
 
 def test_a_key_is_needed_beyond_this_machine(trained_home: Path, cli: Cli, tmp_path: Path) -> None:
-    environ = {"CLOUDFT_HOME": str(trained_home)}
+    environ = os.environ | {"CLOUDFT_HOME": str(trained_home)}
     refused = cli("serve", ROUTER, "--host", "0.0.0.0", "--port", "0", env=environ)
     assert refused.returncode == 2 and "--api-key-file" in refused.stderr
     key = tmp_path / "key.txt"
@@ -255,6 +256,18 @@ def test_a_key_is_needed_beyond_this_machine(trained_home: Path, cli: Cli, tmp_p
             assert answer(client, ROUTER)
         with connect(server) as client, pytest.raises(openai.AuthenticationError):
             client.models.list()
+
+
+def test_the_export_for_vllm_has_all_that_a_server_reads(
+    trained_home: Path, cli: Cli, tmp_path: Path
+) -> None:
+    environ = os.environ | {"CLOUDFT_HOME": str(trained_home)}
+    done = cli("export", ROUTER, "served", "--for", "vllm", env=environ, timeout=300)
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in (tmp_path / "served").iterdir()}
+    assert files >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    config = json.loads((tmp_path / "served" / "tokenizer_config.json").read_text())
+    assert "chat_template.jinja" in files or config["chat_template"]
 
 
 def test_several_threads_may_wait_for_one_answer_each_while_one_streams(client: Any) -> None:

@@ -51,7 +51,7 @@ SCRATCH_PREFIX = ".push-"
 @click.option(
     "--from",
     "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Push this exported folder instead.",
 )

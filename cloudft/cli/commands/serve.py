@@ -32,10 +32,7 @@ WAITING = click.IntRange(0, 100_000)
     epilog="\b\nExamples:\n  cloudft serve ticket-router\n"
     "  cloudft serve ticket-router summarizer --port 0 --output json\n"
     "  cloudft serve - --host 0.0.0.0 --api-key-file key.txt\n"
-    "  curl http://127.0.0.1:8000/v1/models\n\n"
-    "\b\nFor load beyond one process, vLLM serves the export:\n"
-    "  cloudft export ticket-router served --for vllm\n"
-    "  vllm serve served --served-model-name ticket-router",
+    "  curl http://127.0.0.1:8000/v1/models",
 )
 @click.argument(
     "references", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_job
@@ -95,7 +92,12 @@ def serve_command(
     (for Prometheus) are there. Ctrl-C ends the server when the answers under way have ended; a
     second one ends it at once. With --output json the first line on standard output is one object,
     printed when the models are loaded.
-    """
+
+    \b
+    For load beyond one process, vLLM serves the export:
+      cloudft export ticket-router served --for vllm
+      vllm serve served --served-model-name ticket-router
+    """  # noqa: D301  (\b is click's mark of lines that are not wrapped)
     from cloudft.serving.api_key import read_api_key, require_key_for
     from cloudft.serving.http.server import SERVER, require_extra
     from cloudft.web.listening_socket import bind_socket
@@ -107,7 +109,7 @@ def serve_command(
     with bind_socket(host, port, SERVER) as bound:
         engine = _open_engine(records, max_batch, max_waiting, dtype, console)
         try:
-            return _serve(engine, bound, key, console)
+            return _serve(engine, bound, key, api_key_file, console)
         finally:
             engine.close()
 
@@ -142,17 +144,16 @@ def _open_engine(
     from cloudft.storage.home import Home
 
     backend = LocalBackend(Home.from_environ())
-    names, base = name_models(records)
-    jobs = [
-        describe_local_job(backend, record.id, name=names[record.id], base=base)
-        for record in records
-    ]
+    described = [describe_local_job(backend, record.id) for record in records]
+    jobs = name_models(described, [record.name for record in records])
     environment = backend.program_environment(jobs[0].folder)
-    with note_after_delay(console, f"loading {base} for {len(jobs)} job(s) ..."):
+    with note_after_delay(console, f"loading {jobs[0].base} for {len(jobs)} job(s) ..."):
         return open_engine(jobs, environment, dtype=dtype, rows=max_batch, max_waiting=max_waiting)
 
 
-def _serve(engine: Engine, bound: socket, key: str | None, console: Console) -> int:
+def _serve(
+    engine: Engine, bound: socket, key: str | None, key_file: Path | None, console: Console
+) -> int:
     """Serve until Ctrl-C. Return 0 where every answer has ended, 130 where they were cut off."""
     from cloudft.cli import startup
     from cloudft.cli.errors import EXIT_INTERRUPTED
@@ -170,7 +171,7 @@ def _serve(engine: Engine, bound: socket, key: str | None, console: Console) -> 
             click.echo(json_line({"url": url, "models": names}))
             return
         click.echo(url)
-        console.note(_example(url, names, needs_key=key is not None))
+        console.note(_example(url, names, _key_header(key, key_file)))
 
     def end() -> None:
         console.note("ending when the answers under way have ended; Ctrl-C ends them now ...")
@@ -186,12 +187,19 @@ def _url(bound: socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _example(url: str, names: Sequence[str], *, needs_key: bool) -> str:
+def _key_header(key: str | None, key_file: Path | None) -> str:
+    """Return the option of curl that sends the key, without the key itself: "" where none is."""
+    if key is None:
+        return ""
+    value = "$CLOUDFT_SERVE_API_KEY" if key_file is None else f"$(cat {shlex.quote(str(key_file))})"
+    return f' -H "Authorization: Bearer {value}"'
+
+
+def _example(url: str, names: Sequence[str], key_header: str) -> str:
     """Return what is served, and a first request to copy."""
-    key = ' -H "Authorization: Bearer $CLOUDFT_SERVE_API_KEY"' if needs_key else ""
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}]})
     return (
         f"serves {', '.join(names)}; clients use {url}/v1 as their base_url (Ctrl-C ends it)\n"
-        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\\n"
         f"    -d {shlex.quote(body)}"
     )

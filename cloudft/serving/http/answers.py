@@ -17,7 +17,7 @@ from cloudft.serving.engine import (
     EngineModel,
     EngineRequest,
 )
-from cloudft.serving.http.errors import ApiError, engine_ended, from_engine
+from cloudft.serving.http.errors import ApiError, from_engine
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,6 @@ class AnswerRun:
             yield batch
 
     def _api_error(self, error: CloudftError) -> ApiError:
-        if not self._engine.is_alive:
-            return engine_ended(error)
         return from_engine(error, self._model.context, self._prompt)
 
     def cancel(self) -> None:

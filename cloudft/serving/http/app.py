@@ -24,10 +24,10 @@ from cloudft.serving.http.chat_request import make_chat_request, parse_chat
 from cloudft.serving.http.chat_response import ChatStream, WholeChat
 from cloudft.serving.http.completion_request import make_completion_request, parse_completion
 from cloudft.serving.http.completion_response import CompletionStream, WholeCompletion
-from cloudft.serving.http.errors import ApiError, engine_ended, model_not_found
+from cloudft.serving.http.errors import ApiError, engine_failed, model_not_found
 from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
-from cloudft.serving.http.objects import tuned_first
+from cloudft.serving.http.objects import BASE, tuned_first
 from cloudft.serving.http.responses import StreamResponse, WholeResponse
 
 if TYPE_CHECKING:
@@ -71,12 +71,17 @@ class OpenAIServer:
         return WholeResponse(run, self.metrics, WholeCompletion(wanted))
 
     def _find_model(self, request: Request, name: str) -> EngineModel:
-        """Return the model that a request names. Raise ApiError."""
+        """Return the model that a request names, a tuned one also by its job's id.
+
+        Raise ApiError.
+        """
         models = {model.name: model for model in self.engine.models}
-        if name not in models:
+        by_id = {model.job_id: model for model in self.engine.models if model.variant != BASE}
+        model = models.get(name) or by_id.get(name)
+        if model is None:
             raise model_not_found(name, list(models))
-        exchange_of(request.scope).model = name
-        return models[name]
+        exchange_of(request.scope).model = model.name
+        return model
 
     async def list_models(self, request: Request) -> Response:
         """Return the models that requests can name."""
@@ -114,7 +119,7 @@ async def _call_engine(call: Callable[[], Value]) -> Value:
     try:
         return await run_in_threadpool(call)
     except CloudftError as error:
-        raise engine_ended(error) from error
+        raise engine_failed(error) from error
 
 
 async def _read_body(request: Request) -> bytes:

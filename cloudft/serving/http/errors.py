@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 from starlette.responses import Response
 
-from cloudft.errors import CloudftError, EngineBusy
+from cloudft.errors import CloudftError, EngineBusy, EngineFailed
 
 RETRY_AFTER_S = 1
 """Seconds after which a client may try again when too many requests wait."""
@@ -68,9 +68,9 @@ def internal_error() -> ApiError:
     return ApiError(500, message, "server_error", code="internal_error")
 
 
-def engine_ended(error: CloudftError) -> ApiError:
-    """Return the error of a server whose models have ended. Clients try again, at the next one."""
-    return ApiError(503, _with_fix(error), "server_error", code="engine_ended")
+def engine_failed(error: CloudftError) -> ApiError:
+    """Return the error of a request that is not at fault. Clients try such a request again."""
+    return ApiError(503, _with_fix(error), "server_error", code="engine_failed")
 
 
 def _with_fix(error: CloudftError) -> str:
@@ -90,6 +90,8 @@ def from_engine(error: CloudftError, context: int, prompt: str) -> ApiError:
         return ApiError(
             429, message, "rate_limit_error", code="rate_limit_exceeded", headers=headers
         )
+    if isinstance(error, EngineFailed):
+        return engine_failed(error)
     if "the model's context" in error.message:
         limit = f"This model's maximum context length is {context} tokens"
         message = f"{limit}: the prompt is too long. {message}"

@@ -128,10 +128,12 @@ class _EngineCollector(Collector):
             yield GaugeMetricFamily(name, text, value)
         counters = {
             "cloudft_prompt_tokens": ("Tokens of prompts.", stats.prompt_tokens),
+            "cloudft_shared_prompt_tokens": (
+                "Tokens of prompts that began as another one, and were not computed.",
+                stats.shared_tokens,
+            ),
             "cloudft_generation_tokens": ("Tokens of answers.", stats.generated_tokens),
             "cloudft_engine_steps": ("Steps of the batch.", stats.steps),
         }
         for name, (text, value) in counters.items():
             yield CounterMetricFamily(name, text, value)
-        for name, extra in sorted(stats.extra.items()):
-            yield GaugeMetricFamily(f"cloudft_engine_{name}", "A figure of the engine.", extra)

@@ -44,7 +44,7 @@ def serve_engine(
 
     `on_ready` is called when the socket listens, `on_end` with the first signal. A second signal
     ends the answers at once: return False then, else True. Raise UsageError for a taken port,
-    TrainerError where the engine has ended by itself.
+    EngineFailed where the engine has ended by itself.
     """
     import uvicorn
 

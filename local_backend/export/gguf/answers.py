@@ -58,15 +58,14 @@ def starts_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether llama.cpp shall put the first token before a prompt.
 
     It does so for prompts from a chat template too, unless the template has written it. A model
-    that was tuned on a template without that token would get one that it never saw.
+    that was tuned on a template without that token would get one that it never saw; and where the
+    tokenizer itself adds none, text without a template gets none.
     """
     bos = tokenizer.bos_token
-    if bos is None:
-        return False
-    if tokenizer.chat_template:
-        return render_example(tokenizer).startswith(bos)
     ids: list[int] = tokenizer("a")["input_ids"]
-    return ids[:1] == [tokenizer.bos_token_id]
+    if bos is None or ids[:1] != [tokenizer.bos_token_id]:
+        return False
+    return not tokenizer.chat_template or render_example(tokenizer).startswith(bos)
 
 
 def render_example(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from local_backend.data.chat_template import find_stop_tokens
 from local_backend.data.template_date import writes_date
-from local_backend.export.gguf.answers import WHOLE_CONTEXT, choose_sampling, chosen_template
+from local_backend.export.gguf.answers import (
+    WHOLE_CONTEXT,
+    choose_sampling,
+    chosen_template,
+    starts_with_bos,
+)
 from local_backend.export.gguf.families import GGUF_FAMILIES
 from local_backend.export.gguf.file import read_config, read_generation_config
 from local_backend.export.gguf.settings import right_context
@@ -64,14 +69,16 @@ def _template_lines(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         yield NO_TEMPLATE.rstrip()
         return
     render = partial(_render, tokenizer, chosen)
-    turns = find_turns(render, tokenizer.bos_token)
+    # Ollama puts the first token before a prompt if the GGUF file says so.
+    bos = tokenizer.bos_token if starts_with_bos(tokenizer) else None
+    turns = find_turns(render, bos)
     template = make_go_template(turns) if turns else None
     if turns is None or template is None:
         yield NO_TEMPLATE.rstrip()
         return
     if (START, SYSTEM) not in turns:
         yield "# The model's template takes no system message: one that is sent is left out."
-    if not keeps_blanks(render, turns, tokenizer.bos_token):
+    if not keeps_blanks(render, turns, bos):
         yield "# The model's template removes blanks around a message, this one keeps them."
     yield f'TEMPLATE """{template}"""'
 

@@ -13,6 +13,7 @@ from cloudft.errors import TrainerError
 from cloudft.serving.engine import EngineRequest
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("prometheus_client")
 
 ASK: dict[str, Any] = {"model": "router", "messages": [{"role": "user", "content": "Where is it?"}]}
 WEATHER = {

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from scripted_engine import Script, ScriptedEngine, serving
 
-from cloudft.errors import TrainerError
+from cloudft.errors import EngineFailed
 
 openai = pytest.importorskip("openai")
+pytest.importorskip("prometheus_client")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,7 @@ def test_what_a_completion_can_not_do_is_refused(
 def test_models_are_listed_and_found(client: Any) -> None:
     assert [model.id for model in client.models.list()] == ["router", "base"]
     assert client.models.retrieve("router").root == "router-abc123"
+    assert client.models.retrieve("router-abc123").id == "router", "a job's id names its model too"
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("other")
     assert caught.value.code == "model_not_found"
@@ -183,10 +185,10 @@ def test_an_unexpected_exception_is_500_and_its_text_in_no_log(
 
 
 def test_an_engine_that_has_ended_is_503(client: Any, url: str, engine: Any) -> None:
-    engine.failure = TrainerError("the models' process exited: killed", fix="start it again.")
+    engine.failure = EngineFailed("the models' process exited: killed", fix="start it again.")
     with pytest.raises(openai.InternalServerError, match="exited: killed") as caught:
         client.completions.create(model="router", prompt="x")
-    assert (caught.value.status_code, caught.value.code) == (503, "engine_ended")
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_failed")
     assert get(f"{url}/health")[0] == get(f"{url}/metrics")[0] == 503
 
 

@@ -156,6 +156,15 @@ def test_a_gguf_file_is_made_of_the_proven_model_and_is_alone_in_its_folder(
     assert fields["tokenizer.chat_template"].contents()
 
 
+def test_ollama_gets_a_modelfile_beside_the_gguf_file(tuned: TrainerRun, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    proof = export_model(JobDir(tuned.path), out, ExportOptions("gguf", "ollama"))
+    assert sorted(path.name for path in out.iterdir()) == ["Modelfile", PROOF, "model.gguf"]
+    assert "FROM ./model.gguf" in (out / "Modelfile").read_text()
+    assert proof["run"] == "ollama create tuned -f DIR/Modelfile"
+    assert proof["files"].keys() == {"Modelfile", "model.gguf"}
+
+
 def test_a_model_that_can_not_be_a_gguf_file_is_refused_before_it_is_loaded(
     tuned: TrainerRun, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
