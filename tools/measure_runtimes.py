@@ -128,7 +128,7 @@ def score(model: Any, ids: list[int]) -> torch.Tensor:
 
 def score_in_runtime(python: str, runtime: str, folder: Path, ids: list[int]) -> list[float] | str:
     """Return the runtime's log-probabilities, or its error."""
-    request = json.dumps({"do": "score", "ids": ids})
+    request = json.dumps({"do": "score", "ids": ids, "start": 1})
     command = [python, str(PROGRAM), runtime, str(folder)]
     done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
     replies = [json.loads(line) for line in done.stdout.splitlines()]

@@ -12,6 +12,7 @@ from typing import Any
 from local_backend.errors import TrainerError
 from local_backend.export.features import ModelFiles, find_features, rope_types
 from local_backend.export.options import RUNTIME_FORMATS, ExportOptions
+from local_backend.export.runtime_results import Cell, load_cells
 from local_backend.export.runtimes import RUNTIMES, VLLM_RANKS
 
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
@@ -81,14 +82,35 @@ def find_differences(files: ModelFiles, runtime: str, form: str) -> list[Differe
         and (not reading.families or files.family in reading.families)
         and (not reading.formats or form in reading.formats)
     ]
-    if files.family in table.unknown:
+    if files.family in refused_families(runtime):
         differences.append(Difference(runtime, FAMILY, f"the family {files.family}", "refuses"))
     return differences
 
 
 def is_measured(files: ModelFiles, runtime: str) -> bool:
-    """Return whether the runtime's answers for a model's family were compared."""
-    return files.family in RUNTIMES[runtime].measured
+    """Return whether the runtime's answers for a model's family were compared, and right."""
+    return files.family in right_families(runtime)
+
+
+def right_families(runtime: str) -> frozenset[str]:
+    """Return the families whose answers in a runtime were those of transformers."""
+    cells = _cells_of(runtime)
+    return RUNTIMES[runtime].measured | {
+        case for case, cell in cells.items() if cell.result in ("right", "close")
+    }
+
+
+def refused_families(runtime: str) -> frozenset[str]:
+    """Return the families that a runtime does not run."""
+    cells = _cells_of(runtime)
+    refused = {case for case, cell in cells.items() if cell.by == RUNTIMES[runtime].engine}
+    return RUNTIMES[runtime].unknown | (refused - RUNTIMES[runtime].measured)
+
+
+def _cells_of(runtime: str) -> dict[str, Cell]:
+    """Return what was measured of each family; cases with special settings are named otherwise."""
+    engine = RUNTIMES[runtime].engine
+    return {case: cells[engine] for case, cells in load_cells().items() if engine in cells}
 
 
 def limit_context(
@@ -137,7 +159,7 @@ def check_export(
         )
     notes = [Note(f"{one.describe()}.", "set it in requests.") for one in differences]
     table = RUNTIMES[options.runtime]
-    if table.measured and not is_measured(files, options.runtime):
+    if right_families(options.runtime) and not is_measured(files, options.runtime):
         name = f"{table.title} {table.version}"
         text = f"no model of the family {files.family} was compared in {name}."
         notes.append(Note(text, "compare its answers before you rely on them."))

@@ -46,11 +46,6 @@ def load_cells() -> dict[str, dict[str, Cell]]:
     }
 
 
-def find_cell(case: str, runtime: str) -> Cell:
-    """Return one cell. Raise KeyError where it was not measured."""
-    return load_cells()[case][runtime]
-
-
 def load_runtimes() -> dict[str, dict[str, Any]]:
     """Return date and versions of the measurement by runtime."""
     runtimes: dict[str, dict[str, Any]] = _read()["runtimes"]

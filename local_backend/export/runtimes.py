@@ -2,8 +2,9 @@
 
 `python tools/measure_runtimes.py` measures it: tiny models with one such setting, written as an
 export writes them, scored by the runtime and by transformers. What llama.cpp and Ollama read is in
-`gguf/families.py`, since it follows from how the GGUF file is written. A family that is not in
-`Runtime.measured` may be right or wrong: nobody looked.
+`gguf/families.py`, since it follows from how the GGUF file is written. Families without such
+settings are also in `runtime_results.json` (`make test-runtimes`). A family that is in neither may
+be right or wrong: nobody looked.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class Runtime:
     measured: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
     """Families that the runtime refuses."""
+    engine: str | None = None
+    """The runtime's name in `runtime_results.json`, which knows further families."""
     source: str = f"tools/measure_runtimes.py, {MEASURED_ON}"
 
 
@@ -85,18 +88,21 @@ RUNTIMES: dict[str, Runtime] = {
             "adapter": "vllm serve {base} --dtype {dtype} --tokenizer DIR --enable-lora"
             " --max-lora-rank {rank} --lora-modules tuned=DIR",
         },
+        engine="vllm",
     ),
     "llama.cpp": Runtime(
         "llama.cpp",
         "xllamacpp 2026.10.11549",
         commands={"gguf": "llama-server -m DIR/model.gguf"},
         source="gguf/families.py",
+        engine="llama_cpp",
     ),
     "ollama": Runtime(
         "Ollama",
         "xllamacpp 2026.10.11549",
         commands={"gguf": "ollama create tuned -f DIR/Modelfile"},
         source="gguf/families.py",
+        engine="llama_cpp",
     ),
     "mlx": Runtime(
         "mlx-lm",
@@ -104,6 +110,7 @@ RUNTIMES: dict[str, Runtime] = {
         (
             *_drops(("sliding-window",), MLX_WINDOWLESS),
             *_drops(SCALED, MLX_PLAIN_ROPES),
+            *_drops(("rope-longrope",)),
             Reading("sampling", "default"),
             Reading("repetition-penalty", "default"),
             Reading("other-penalties", "default"),
@@ -116,13 +123,17 @@ RUNTIMES: dict[str, Runtime] = {
             }
         ),
         unknown=frozenset({"arcee", "exaone4", "gpt_oss", "ministral"}),
+        engine="mlx_lm",
     ),
     "onnxruntime": Runtime(
         "onnxruntime-genai",
         "0.18.0",
         (
             *_drops(("rope-linear", "rope-yarn"), ONNX_LLAMAS),
+            *_drops(("rope-longrope",)),
             Reading("rope-llama3", "refuses", ONNX_OTHERS),
+            Reading("rope-yarn", "refuses", ONNX_OTHERS),
+            Reading("sliding-window", "refuses", frozenset({"mistral", "phi3"})),
         ),
         {
             "merged": "python -m onnxruntime_genai.models.builder -m DIR -i DIR -o DIR-onnx"
@@ -135,6 +146,7 @@ RUNTIMES: dict[str, Runtime] = {
                 *("olmo3", "starcoder2"),
             }
         ),
+        engine="onnxruntime_genai",
     ),
     "openvino": Runtime(
         "OpenVINO",
@@ -150,5 +162,6 @@ RUNTIMES: dict[str, Runtime] = {
             }
         ),
         unknown=frozenset({"gemma2", "gemma3_text", "ministral", "olmo3"}),
+        engine="openvino",
     ),
 }

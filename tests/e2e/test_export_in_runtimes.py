@@ -83,3 +83,18 @@ def test_a_runtime_that_is_not_there_is_named_with_the_way_to_it(
     assert done.returncode == 1
     assert "openvino ended with status 3: no log" in done.stderr
     assert "runtimes" not in json.loads((out / "export.json").read_text())
+
+
+@pytest.mark.parametrize(("quantization", "tolerance"), [("f32", 2e-3), ("q8_0", None)])
+def test_a_gguf_file_is_verified_in_llama_cpp(
+    cli: Cli, job: str, tmp_path: Path, quantization: str, tolerance: float | None
+) -> None:
+    pytest.importorskip("xllamacpp")
+    words = ("--for", "llama.cpp", "--quantize", quantization, "--verify", "--output", "json")
+    done = cli("export", job, tmp_path / "out", *words)
+    assert done.returncode == 0, done.stderr
+    proof = json.loads(done.stdout)["runtimes"]["llama.cpp"]
+    assert proof["tolerance"] == tolerance and proof["difference"] is None
+    assert proof["perplexity"]["ratio"]["value"] == pytest.approx(1, abs=0.2)
+    figures = (proof["equalAnswers"], proof["score"]["theirs"], proof["score"]["difference"])
+    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures)

@@ -23,6 +23,8 @@ def test_a_model_answers_as_recorded(
     cell = measure(exported(case), runtime, python)
     if os.environ.get("RECORD_RUNTIMES"):
         record_cell(case, runtime, cell)
-    recorded = runtime_results.find_cell(case, runtime)
+    recorded = runtime_results.load_cells().get(case, {}).get(runtime)
+    if recorded is None:
+        pytest.skip(f"not recorded yet, and is: {cell}")
     # The numbers in the details differ between machines.
     assert (cell["result"], cell.get("layer")) == (recorded.result, recorded.layer), cell

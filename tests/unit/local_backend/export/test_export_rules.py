@@ -15,6 +15,8 @@ from local_backend.export.rules import (
     find_differences,
     limit_context,
     read_otherwise,
+    refused_families,
+    right_families,
     run_command,
 )
 
@@ -47,6 +49,14 @@ def test_the_table_names_features_and_formats_that_there_are() -> None:
             assert reading.formats <= set(RUNTIME_FORMATS[name]) <= set(FORMATS)
         assert not runtime.measured & runtime.unknown
         assert runtime.version and runtime.source
+
+
+def test_no_family_that_was_wrong_or_refused_is_called_right() -> None:
+    for name in runtimes.RUNTIMES:
+        assert not right_families(name) & refused_families(name)
+    assert "llama" in right_families("mlx") and "arcee" in refused_families("mlx")
+    with pytest.raises(TrainerError, match="does not run the family arcee"):
+        check_export(ModelFiles({"model_type": "arcee"}), options("mlx"))
 
 
 def test_a_dropped_window_is_refused_and_the_shorter_context_is_taken() -> None:
