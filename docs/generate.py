@@ -31,6 +31,7 @@ from cloudft.data.formats.registry import all_formats
 from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.sections import job_model
 from local_backend.export import runtime_results
+from local_backend.export.gguf.families import GGUF_FAMILIES
 
 DOCS = Path(__file__).resolve().parent
 HELP_OPTIONS = ["-h", "--help"]
@@ -461,6 +462,28 @@ def render_runtimes() -> str:
     )
 
 
+def render_gguf_families() -> str:
+    """Return how each family is written as GGUF."""
+    windows = {
+        "list": "any layers",
+        "period": "all but the last of every n layers",
+        None: "none: the file's context ends with the window",
+    }
+    rows = [
+        (
+            f"`{name}`",
+            f"`{family.architecture}`",
+            windows[family.windows]
+            + (f", {n} layers only" if (n := family.windows_need_layers) else ""),
+            ", ".join(sorted(family.rope_types - {"default"})),
+            ", ".join(f"`{part}`" for part in sorted(family.biases)),
+        )
+        for name, family in GGUF_FAMILIES.items()
+    ]
+    header = ("family", "llama.cpp's architecture", "sliding windows", "rope scaling", "biases")
+    return render_table(header, rows)
+
+
 def _describe_cell(cell: runtime_results.Cell | None) -> str:
     if cell is None:
         return ""
@@ -476,6 +499,7 @@ def _escape_markup(text: str) -> str:
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": render_command_index,
+    "gguf-families": render_gguf_families,
     "job-file-fields": render_job_file_fields,
     "errors": render_errors,
     "python-api": render_python_api,

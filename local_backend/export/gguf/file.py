@@ -29,7 +29,7 @@ from local_backend.export.gguf.tensors import (
     PlannedTensor,
     plan_tensors,
 )
-from local_backend.export.gguf.vocabulary import write_vocabulary
+from local_backend.export.gguf.vocabulary import name_model, write_vocabulary
 from local_backend.models.load_tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _fill(
     notes += write_special_tokens(writer, tokenizer, generation)
     write_sampling(writer, generation)
     writer.add_type("model")
-    writer.add_name(folder.name)
+    writer.add_name(name_model(folder.name, tokenizer))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     file_type = "ALL_F32" if kind.name == "F32" else f"MOSTLY_{kind.name}"
     writer.add_file_type(gguf.LlamaFileType[file_type])

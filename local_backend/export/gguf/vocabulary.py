@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Kinds of tokens, by gguf's TokenType."""
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+_KEEP_BLANKS_IN_PHI3 = {"<unk>", "<s>", "<|endoftext|>"}
 SPACE = "▁"
 """What a tokenizer of SentencePiece's kind has for a blank."""
 
@@ -79,6 +80,24 @@ def write_vocabulary(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, row
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.kinds)
     return name
+
+
+def name_model(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a file's name for its model, by which llama.cpp knows that blanks are taken.
+
+    No GGUF file says of a token that it takes the blanks after it. In a model named `phi-3` or
+    `phi3`, all special tokens do but three, and it has to have those. Raise TrainerError for
+    another choice of tokens.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    texts, stripping = {t.content for t in added}, {t.content for t in added if t.rstrip}
+    as_phi3 = stripping == texts - _KEEP_BLANKS_IN_PHI3 and {"</s>", *_KEEP_BLANKS_IN_PHI3} <= texts
+    if any(token.lstrip for token in added) or (stripping and not as_phi3):
+        raise TrainerError(
+            "Special tokens of the tokenizer take the blanks around them, but not in llama.cpp.",
+            fix=OTHER_RUNTIME,
+        )
+    return f"phi-3 {name}" if stripping else re.sub(r"(?i)phi-?3", "Phi_3", name)
 
 
 def _write_byte_level(

@@ -246,6 +246,19 @@ def test_a_stream_is_logged_by_the_id_of_its_request(served: Served, runtime: An
     assert not records
 
 
+def test_a_schema_that_can_t_be_kept_is_refused_by_its_keyword(runtime: Any) -> None:
+    schema = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
+    structure = {"jsonSchema": {"schema": json.dumps(schema)}}
+    output = {"textFormat": {"type": "json_schema", "structure": structure}}
+    for call in (runtime.converse, runtime.converse_stream):
+        with pytest.raises(ClientError) as caught:
+            call(modelId=NOVA, messages=CHAT, outputConfig=output)
+        error = caught.value.response["Error"]
+        assert error["Code"] == "ValidationException"
+        assert error["Message"].startswith("The model returned the following errors:")
+        assert "not" in error["Message"]
+
+
 def test_a_prompt_that_is_too_long_is_refused_in_bedrock_s_words(runtime: Any) -> None:
     long = [{"role": "user", "content": [{"text": "Where is it? " * 4000}]}]
     for call in (runtime.converse, runtime.converse_stream):

@@ -165,6 +165,28 @@ def test_other_tokenizers_are_refused(tmp_path: Path, kind: str, named: str) -> 
         write_gguf(tmp_path / "m", tmp_path / "m.gguf", "f16")
 
 
+def make_stripping(keep: set[str]) -> Any:
+    """Return a tokenizer whose special tokens take the blanks after them, but for some."""
+    from tokenizers import Tokenizer
+
+    inner = tokenizer_kinds.build_llama3()
+    inner.add_special_tokens(["<|endoftext|>"])
+    content = json.loads(inner.to_str())
+    for token in content["added_tokens"]:
+        token["rstrip"] = token["content"] not in keep
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def test_blanks_after_special_tokens_are_taken_as_in_phi3(tmp_path: Path) -> None:
+    tokenizer = save_model(tmp_path / "m", make_stripping({"<unk>", "<s>", "<|endoftext|>"}))
+    assert_same_tokens(tmp_path / "m", tokenizer, [*SPECIAL_FIRST, "<|im_start|>a<|im_end|> \n b"])
+    plain = save_model(tmp_path / "Phi-3-tuned", tokenizer_kinds.build_llama3())
+    assert_same_tokens(tmp_path / "Phi-3-tuned", plain, SPECIAL_FIRST)
+    save_model(tmp_path / "other", make_stripping({"<s>", "</s>"}))
+    with pytest.raises(TrainerError, match="take the blanks around them"):
+        write_gguf(tmp_path / "other", tmp_path / "other.gguf", "f16")
+
+
 def test_unknown_pre_tokenizer_is_refused_not_guessed(tmp_path: Path) -> None:
     from tokenizers import Regex, decoders, pre_tokenizers
 
