@@ -16,8 +16,8 @@ PACKAGE = "local_backend"
 ARCHIVE = "source.tar.gz"
 REQUIREMENTS, QLORA_REQUIREMENTS = "requirements.txt", "requirements-qlora.txt"
 """The lists of what a container installs: always, and for QLoRA. They lie beside this file."""
-SOURCES = frozenset({".py", ".cpp"})
-"""Suffixes of the trainer's files: its modules, and the kernels that it compiles."""
+SOURCES = frozenset({".py", ".cpp", ".json"})
+"""Suffixes of the trainer's files: its modules, the kernels that it compiles, and tables."""
 ENTRY_MODULE = f"{PACKAGE}.sagemaker"
 
 
