@@ -493,8 +493,8 @@ def _describe_cell(cell: runtime_results.Cell | None) -> str:
 
 
 def _escape_markup(text: str) -> str:
-    """Return a message with nothing that Markdown would take for markup."""
-    return re.sub(r"([<>*_\[\]`])", r"\\\1", text)
+    """Return a message with nothing that Markdown takes for markup but commands in backticks."""
+    return re.sub(r"(`[^`]+`)|([<>*_\[\]`])", lambda found: found[1] or f"\\{found[2]}", text)
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
