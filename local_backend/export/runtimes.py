@@ -88,6 +88,7 @@ RUNTIMES: dict[str, Runtime] = {
             "adapter": "vllm serve {base} --dtype {dtype} --tokenizer DIR --enable-lora"
             " --max-lora-rank {rank} --lora-modules tuned=DIR",
         },
+        measured=frozenset({"llama", "mistral"}),
         engine="vllm",
     ),
     "llama.cpp": Runtime(

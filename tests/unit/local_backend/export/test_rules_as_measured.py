@@ -28,7 +28,7 @@ CASES = sorted(
     for case, cells in load_cells().items()
     for engine, cell in cells.items()
     if engine in ENGINES and (case, engine) not in ROUNDED
-    if (cell.result == "wrong" or (cell.result == "right" and "," in case))
+    if cell.result == "wrong" or (cell.result == "right" and "," in case)
 )
 
 
