@@ -105,10 +105,16 @@ def open_engine_session(
             found,
             title=files[0].name if choice.engine == LLAMA_CPP else "exported model",
             place=f"{choice.engine}, sha256 {hash_files(files)}",
-            version=version,
+            version=_name_version(version, found.version),
         )
         started = stack.pop_all()
     return RuntimeSession(choice.engine, {"tuned": model}, open_rest, started.close)
+
+
+def _name_version(program: str, stated: str | None) -> str:
+    """Return name and version of a program; the version that it states, if it is known by that."""
+    has_version = any(character.isdigit() for character in program)
+    return program if has_version or stated is None else f"{program} {stated}"
 
 
 def _open_server(

@@ -66,8 +66,6 @@ class GgufFamily:
     experts: str | None = None
     """How the folder holds routed experts: `each` in tensors of its own, or all in one tensor,
     in the layout of `gpt_oss` or `granitemoe`."""
-    why_not: str | None = None
-    """Why models of the family are not written at all."""
 
 
 _QKV_BIASES = frozenset({"attn_q", "attn_k", "attn_v"})

@@ -100,10 +100,11 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
 def find_gguf_family(model_type: str) -> GgufFamily:
     """Return how a family is written. Raise TrainerError for one that is not."""
     family = GGUF_FAMILIES.get(model_type)
-    if family is None or family.why_not:
-        reason = family.why_not if family else "it is none that is compared with llama.cpp"
+    if family is None:
         raise TrainerError(
-            f"Models of family {model_type!r} are not written as GGUF: {reason}.", fix=OTHER_RUNTIME
+            f"Models of family {model_type!r} are not written as GGUF: only those of"
+            f" {', '.join(GGUF_FAMILIES)} are compared with llama.cpp.",
+            fix=OTHER_RUNTIME,
         )
     return family
 

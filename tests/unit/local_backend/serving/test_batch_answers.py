@@ -18,6 +18,7 @@ from local_backend.inference.model_variants import ModelVariants
 from local_backend.job_dir import JobDir
 from local_backend.serving.batch import Batch, RunningAnswer
 from local_backend.serving.models import load_models
+from local_backend.serving.plain_decoder import PlainDecoder
 from local_backend.serving.requests import ServedJob
 from local_backend.settings import read_settings
 
@@ -219,3 +220,31 @@ def test_jobs_of_different_bases_are_refused(jobs: list[ServedJob], tmp_path: Pa
     third: ServedJob = {"folder": str(folder), "jobId": "three", "name": None, "base": "third"}
     with pytest.raises(TrainerError, match="one and three were tuned from different base models"):
         load_models({"jobs": [*jobs, third], "dtype": "float32"})
+
+
+def test_a_model_that_the_batch_can_not_compute_answers_by_its_own_generate(tmp_path: Path) -> None:
+    model = tiny.build_model(tmp_path / "model")
+    # generate applies it, and no product of the batch does.
+    settings = json.loads((model / "generation_config.json").read_text(encoding="utf-8"))
+    (model / "generation_config.json").write_text(
+        json.dumps({**settings, "repetition_penalty": 3.0})
+    )
+    folder = tiny.write_job_dir(tmp_path / "job", model, {"train": tiny.pairs(4)})
+    job: ServedJob = {"folder": str(folder), "jobId": "job", "name": None, "base": "base"}
+    batch = Batch(load_models({"jobs": [job], "dtype": "float32"}), 3)
+    assert isinstance(batch.models["base"].decoder, PlainDecoder)
+    answers = Answers(batch)
+    for prompt in PROMPTS[:5]:
+        answers.submit("base", prompt)
+        batch.step()
+    canceled = answers.submit("base", {"text": "In"}, maxNewTokens=200)
+    for _ in range(3):
+        batch.step()
+    canceled.is_canceled = True
+    *ends, last = answers.run()
+    run = TrainerRun(folder, "")
+    # One by one, because padding counts as repeated in a row of a batch.
+    expected = [generated(run, "base", [prompt])[0]["text"] for prompt in PROMPTS[:5]]
+    assert [end["text"] for end in ends] == expected
+    assert last["finishReason"] == "canceled"
+    assert batch.stats()["cachedTokens"] == 0
