@@ -152,6 +152,7 @@ RUNTIMES: dict[str, Runtime] = {
     "openvino": Runtime(
         "OpenVINO",
         "2026.4.1",
+        _drops(("rope-longrope",)),
         commands={
             "merged": "optimum-cli export openvino --model DIR"
             " --task text-generation-with-past DIR-openvino"
