@@ -52,8 +52,6 @@ class GgufFamily:
     rope_types: frozenset[str] = frozenset({"default", "linear", "yarn"})
     rotates_parts: bool = False
     """Heads may have dimensions without positions (`partial_rotary_factor`)."""
-    rounds_yarn: bool = False
-    """YaRN is written although llama.cpp rounds the bounds of its interpolation."""
     activations: frozenset[str] = SILU
     biases: frozenset[str] = frozenset()
     """Tensors of a block (llama.cpp's names) that may have a bias."""
@@ -126,7 +124,6 @@ _BY_MODEL_TYPE = {
     "gpt_oss": GgufFamily(
         "gpt-oss",
         takes_any_head_size=True,
-        rounds_yarn=True,
         copies_head=True,
         windows="list",
         needs_windows=True,

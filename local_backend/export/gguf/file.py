@@ -20,7 +20,7 @@ from local_backend.export.gguf.precision import (
     quantize,
     stored_size,
 )
-from local_backend.export.gguf.rope import describe_rope, write_rope
+from local_backend.export.gguf.rope import write_rope
 from local_backend.export.gguf.settings import write_settings
 from local_backend.export.gguf.tensors import (
     EMBEDDING,
@@ -138,7 +138,6 @@ def _fill(
     planned = plan_tensors(Checkpoint(folder), config, family)
     notes = write_settings(writer, config, family)
     planned += write_rope(writer, config, family)
-    notes += describe_rope(config, family)
     pre_tokenizer = write_vocabulary(writer, tokenizer, int(config.vocab_size))
     notes += write_special_tokens(writer, tokenizer, generation)
     write_sampling(writer, generation)

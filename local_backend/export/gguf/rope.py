@@ -51,15 +51,6 @@ def write_rope(
     return []
 
 
-def describe_rope(config: PreTrainedConfig, family: GgufFamily) -> list[str]:
-    """Return what llama.cpp does otherwise with positions that it takes all the same."""
-    rope, _ = split_by_layer_type(config)
-    kind = rope.get("rope_type")
-    if kind == "yarn" and family.rounds_yarn and rope.get("truncate") is False:
-        return ["llama.cpp rounds the bounds of yarn, which the model does not: answers differ."]
-    return []
-
-
 def _refusal(family: GgufFamily, what: str) -> TrainerError:
     return TrainerError(
         f"llama.cpp's {family.architecture!r} does not apply {what}.", fix=OTHER_RUNTIME
@@ -88,23 +79,21 @@ def _write_computed(
         factor = _stretch(rope, config)
         theirs = yarn_frequencies(rope, config, dimensions)
         same = all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(theirs, exact, strict=True))
-        if same or (family.rounds_yarn and _turns(rope) == TURNS):
+        if same:
             _write_scaling(writer, "yarn", rope | {"factor": factor})
             writer.add_rope_scaling_orig_ctx_len(_original_length(rope, config))
             # llama.cpp multiplies this by the factor of the paper.
             writer.add_rope_scaling_attn_factors(attention / (1 + 0.1 * math.log(factor)))
             return []
     if "llama3" not in family.rope_types:
-        raise _refusal(family, f"these settings of rope scaling {kind!r}")
+        which = "a range of yarn that is not rounded (truncate: false)"
+        rounds = kind == "yarn" and rope.get("truncate") is False
+        raise _refusal(family, which if rounds else f"these settings of rope scaling {kind!r}")
     if attention != 1:
         writer.add_rope_scaling_attn_factors(float(attention))
     base = float(rope["rope_theta"])
     divisors = [base ** (-2 * at / dimensions) / value for at, value in enumerate(exact)]
     return [make_constant("rope_freqs.weight", divisors)]
-
-
-def _turns(rope: Rope) -> tuple[float, float]:
-    return float(rope.get("beta_fast") or TURNS[0]), float(rope.get("beta_slow") or TURNS[1])
 
 
 def _stretch(rope: Rope, config: PreTrainedConfig) -> float:

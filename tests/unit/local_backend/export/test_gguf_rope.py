@@ -87,6 +87,10 @@ def test_part_of_a_head_without_positions(tmp_path: Path, model_type: str) -> No
         ("qwen3", rope("llama3"), "type 'llama3'"),
         ("qwen3", rope("yarn-betas") | {"head_dim": 16}, "these settings of rope scaling 'yarn'"),
         ("gpt_oss", rope("yarn-betas") | {"head_dim": 16}, "these settings of rope scaling 'yarn'"),
+        (
+            *("gpt_oss", rope("yarn", truncate=False) | {"head_dim": 64}),
+            "a range of yarn that is not rounded (truncate: false)",
+        ),
     ],
 )
 def test_positions_that_llama_cpp_does_not_compute_are_refused(
@@ -96,14 +100,6 @@ def test_positions_that_llama_cpp_does_not_compute_are_refused(
     with pytest.raises(TrainerError, match="does not apply") as refused:
         write_gguf(tmp_path / "m", tmp_path / "m.gguf", "f32")
     assert named in refused.value.message
-
-
-def test_yarn_of_gpt_oss_is_rounded_and_the_summary_says_so(tmp_path: Path) -> None:
-    build_merged("gpt_oss", tmp_path / "m", **rope("yarn", truncate=False))
-    summary = write_gguf(tmp_path / "m", tmp_path / "m.gguf", "f32")
-    assert summary["notes"] == [
-        "llama.cpp rounds the bounds of yarn, which the model does not: answers differ."
-    ]
 
 
 def test_longrope_is_right_up_to_the_original_length(tmp_path: Path) -> None:
