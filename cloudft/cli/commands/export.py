@@ -135,6 +135,11 @@ def describe_export(out: Path, proof: Mapping[str, Any]) -> str:
         f" (allowed {proof['tolerance']:g}), equal greedy answers on"
         f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records",
     ]
+    if proof.get("quantization") not in (None, "f32"):
+        lines.append(
+            f"the weights are written as {proof['quantization']} after that proof:"
+            " --verify measures what it changes"
+        )
     if proof.get("run"):
         lines.append(f"run it: {proof['run'].replace('DIR', shlex.quote(str(out)))}")
     return "\n".join(lines)
