@@ -47,9 +47,16 @@ class BaseModel:
     job: str | None = None
 
 
-def find_base_model(record: JobRecord, named: str | None = None) -> BaseModel:
-    """Return the base model of a job. `named` is its hub id, where people name it."""
-    name = str(record.base_model)
+def find_base_model(
+    record: JobRecord, trained: str | None = None, named: str | None = None
+) -> BaseModel:
+    """Return the base model of a job.
+
+    `trained` are the weights that were trained on this machine, where the job file names a model
+    of Bedrock: what others get comes from those. `named` is the base's hub id, where people name
+    it.
+    """
+    name = trained or str(record.base_model)
     try:
         model = catalogue.find_model(name)
     except UnknownModel:  # its folder is gone, or it is of another version of the catalogue

@@ -143,7 +143,8 @@ def collect_facts(job: Job, base_id: str | None = None) -> ModelFacts:
         )
     summary = state.summary
     evaluation = _load_evaluation(job)
-    base = replace(find_base_model(record, base_id), sha256=_base_digest(evaluation))
+    base = find_base_model(record, summary.get("model"), base_id)
+    base = replace(base, sha256=_base_digest(evaluation))
     return ModelFacts(
         job_id=record.id,
         name=record.name,
