@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from local_backend.packed.attention import AttentionKind, softmax_with_sinks
+from local_backend.packed import AttentionKind, softmax_with_sinks
 from local_backend.serving.key_values import Block, Place
 
 

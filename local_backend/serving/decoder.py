@@ -15,13 +15,16 @@ import torch
 from torch import nn
 
 from local_backend.models.load_model import LoadedModel
-from local_backend.packed.attention import apply_rotary
-from local_backend.packed.block import PackedBlock
-from local_backend.packed.families import ModelFamily, find_family
-from local_backend.packed.layers import AttentionLayer
-from local_backend.packed.model import PackedModel
-from local_backend.packed.projections import FusedProjection
-from local_backend.packed.support import unsupported_reason
+from local_backend.packed import (
+    AttentionLayer,
+    FusedProjection,
+    ModelFamily,
+    PackedBlock,
+    PackedModel,
+    apply_rotary,
+    find_family,
+    unsupported_reason,
+)
 from local_backend.serving.adapter_set import NO_ADAPTER, AdapterSet
 from local_backend.serving.attention import (
     PromptPart,

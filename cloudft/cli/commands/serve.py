@@ -96,7 +96,7 @@ def serve_command(
     \b
     For load beyond one process, vLLM serves the export:
       cloudft export ticket-router served --for vllm
-      vllm serve served --served-model-name ticket-router
+      vllm serve served --dtype float32 --served-model-name ticket-router
     """  # noqa: D301  (\b is click's mark of lines that are not wrapped)
     from cloudft.serving.api_key import read_api_key, require_key_for
     from cloudft.serving.http.server import SERVER, require_extra
