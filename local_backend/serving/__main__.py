@@ -8,6 +8,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,11 @@ class EngineProgram:
                 )
         except TrainerError as error:
             self.reply({"id": number, "error": error.message, "fix": error.fix})
+        except Exception as error:  # whatever it is, other requests go on
+            traceback.print_exc()
+            failure = f"The request could not be prepared: {type(error).__name__}"
+            fix = "send it without what is unusual in it: a schema, tools, nested values."
+            self.reply({"id": number, "error": failure, "fix": fix, "isOwnFault": True})
 
     def _submit(self, number: str, line: EngineLine) -> None:
         def reply(values: Values) -> None:
@@ -122,4 +128,10 @@ def main() -> int:
 
 if __name__ == "__main__":
     allow_lean_imports()
-    exit_now(main())
+    try:
+        status = main()
+    except Exception:
+        # Python's own end would wait for the thread that reads, and print that instead of this.
+        traceback.print_exc()
+        status = 1
+    exit_now(status)

@@ -289,9 +289,8 @@ class Batch:
         for answer, token, row in zip(answers, tokens, logits, strict=True):
             try:
                 reason = answer.take_token(token, row)
-            except TrainerError as error:
-                self._leave(answer)
-                answer.fail(error)
+            except Exception as error:  # whatever it is, other requests go on
+                self._fail_all([answer], error)
                 continue
             if reason is not None:
                 self._leave(answer)

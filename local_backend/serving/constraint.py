@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from local_backend.errors import TrainerError
+from local_backend.serving.deep_calls import call_with_stack
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 WHITE_SPACE = r"[ \n\r\t]{0,24}"
 """White space between the parts of JSON, as json.dumps writes it with and without `indent`. With no
 limit, a weak model may write nothing else to the end."""
+STACK_BYTES = 256 << 20
+"""Stack in which a schema is compiled: llguidance 1.9.1 calls itself while it reads one, and the
+end of a stack is the end of the process. Memory is taken as it is used."""
 INSTALL = "`pip install 'cloudft[serve]'` installs it."
 
 
@@ -42,13 +46,21 @@ class SchemaTokenizer:
                 "An answer is constrained to a JSON schema by llguidance, which is not installed.",
                 fix=INSTALL,
             ) from error
-        grammar = LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides={"whitespace_pattern": WHITE_SPACE, "lenient": False}
-        )
-        is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-        if is_error or messages:
-            raise _schema_error(" ".join(messages), schema)
-        matcher = LLMatcher(self._tokenizer(), grammar, log_level=0)
+        tokenizer = self._tokenizer()
+
+        def compile_schema() -> LLMatcher:
+            grammar = LLMatcher.grammar_from_json_schema(
+                json.dumps(schema), overrides={"whitespace_pattern": WHITE_SPACE, "lenient": False}
+            )
+            is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+            if is_error or messages:
+                raise _schema_error(" ".join(messages), schema)
+            return LLMatcher(tokenizer, grammar, log_level=0)
+
+        try:
+            matcher = call_with_stack(compile_schema, STACK_BYTES)
+        except ValueError as error:  # a number or a nesting that its JSON reader does not take
+            raise _schema_error(str(error), schema) from error
         if matcher.is_error():
             raise _schema_error(matcher.get_error(), schema)
         return JsonConstraint(matcher, self._vocabulary)
@@ -101,7 +113,7 @@ class JsonConstraint:
 
 def _schema_error(message: str, schema: Mapping[str, Any]) -> TrainerError:
     """Return the error of a schema that can't be kept whole, which names the keyword."""
-    line = _first_line(message)
+    line = _reason(message)
     quoted = re.findall(r'"([^"]+)"|`([^`]+)`|\'([^\']+)\'', line)
     names = [name for group in quoted for name in group if name and _has_key(schema, name)]
     fix = (
@@ -110,6 +122,20 @@ def _schema_error(message: str, schema: Mapping[str, Any]) -> TrainerError:
         else "leave what it names out of the schema."
     )
     return TrainerError(f"The JSON schema can't be kept: {line}", fix=fix)
+
+
+def _reason(message: str) -> str:
+    """Return what is wrong with a schema, in one line.
+
+    Of a regular expression llguidance shows the place first and says what is wrong in the end.
+    """
+    line = _first_line(message)
+    if line.startswith("oneOf"):
+        return "its 'oneOf' has alternatives that may hold at the same time; 'anyOf' can be kept"
+    if line.startswith("regex parse error"):
+        reason = message.strip().splitlines()[-1].removeprefix("error: ")
+        return f"regular expression of a 'pattern': {reason}"
+    return line
 
 
 def _first_line(text: str) -> str:

@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -36,6 +39,7 @@ from cloudft.storage.home import Home
 
 TALK = EngineRequest("base", Prompt(text="In"), LocalGenerationConfig(max_new_tokens=4000))
 SHORT = EngineRequest("base", Prompt(text="In"), LocalGenerationConfig(max_new_tokens=4))
+JsonObject = dict[str, Any]
 Open = Callable[..., EngineProcess]
 
 
@@ -141,6 +145,35 @@ def test_a_request_that_can_not_be_answered_fails_alone(open_it: Open) -> None:
         engine.count_tokens("base", Prompt(text=""))
     *_, end = stream_events(engine, SHORT)
     assert isinstance(end, EngineEnd) and end.answer.tokens == 4
+
+
+HOSTILE_SCHEMAS: dict[str, JsonObject] = {
+    "nested": reduce(lambda inner, _: {"type": "array", "items": inner}, range(300), {}),
+    "number": {"type": "integer", "maximum": 10**400},
+    "pattern": {"type": "string", "pattern": "("},
+    "surrogate": {"const": "\ud800"},
+}
+"""Schemas that llguidance's reader refuses, some of them by an exception of Python's."""
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE_SCHEMAS))
+def test_no_schema_ends_the_process(open_it: Open, name: str) -> None:
+    engine = open_it()
+    hostile = replace(SHORT, json_schema=HOSTILE_SCHEMAS[name])
+    end = end_of(submit(engine, hostile))
+    assert isinstance(end, EngineFailure)
+    assert "The JSON schema can't be kept: " in str(end.error)
+    *_, last = stream_events(engine, SHORT)
+    assert isinstance(last, EngineEnd)
+
+
+def test_what_no_check_foresaw_fails_alone(open_it: Open) -> None:
+    engine = open_it()
+    odd: Any = [{"role": "user", "content": {"not": "a text"}}]
+    failure = end_of(submit(engine, replace(SHORT, prompt=Prompt(odd))))
+    assert isinstance(failure, EngineFailure)
+    *_, end = stream_events(engine, SHORT)
+    assert isinstance(end, EngineEnd)
 
 
 def test_a_full_queue_is_refused_and_canceled_answers_end(open_it: Open) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = frozenset({"/health"})
 """Paths that need no key: a load balancer has none."""
+MAX_FRAMES = 30
+"""Frames of an error in the log, the innermost ones."""
 LOG = logging.getLogger("cloudft.serve")
 
 
@@ -108,7 +110,7 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
         except Exception as error:
             exchange.was_canceled = False
-            where = "".join(traceback.format_tb(error.__traceback__))
+            where = "".join(traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES))
             LOG.error("request %s failed\n%s%s", exchange.request_id, where, type(error).__name__)
             if exchange.status:  # the response has begun, and can only be cut off
                 raise

@@ -180,7 +180,8 @@ def _with_own_definitions(schema: JsonObject, prefix: str, definitions: JsonObje
     """Return a schema whose `$defs` are in `definitions`, under names that begin with `prefix`."""
     kept = {key: value for key, value in schema.items() if key not in ("$defs", "definitions")}
     for group in ("$defs", "definitions"):
-        for name, definition in (schema.get(group) or {}).items():
+        found = schema.get(group)
+        for name, definition in found.items() if isinstance(found, dict) else ():
             definitions[prefix + name] = _rename_refs(definition, prefix)
     renamed: JsonObject = _rename_refs(kept, prefix)
     return renamed
