@@ -47,7 +47,10 @@ def choose_tokens(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int
 
 def _draw(logits: torch.Tensor, row: RowSampling) -> int:
     """Return the first token whose cumulative probability reaches the row's next number."""
-    scaled = logits / row.temperature
+    # The best token has 0: no temperature, however low, makes an infinite number of that. The
+    # smallest that float32 has stands for those below it, which would divide by 0.
+    lowest = torch.finfo(torch.float32).tiny
+    scaled = (logits.float() - logits.max()) / max(row.temperature, lowest)
     if row.top_k or row.top_p < 1:
         values, tokens = _keep_top(scaled, row)
     else:

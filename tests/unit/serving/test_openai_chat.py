@@ -410,3 +410,20 @@ def test_a_full_queue_is_429_and_clients_try_again(client: Any, engine: Any) -> 
         client.chat.completions.create(**ASK, n=2)
     retried = client.with_options(max_retries=1).chat.completions.create(**ASK)
     assert retried.choices[0].message.content == "Hello there."
+
+
+def test_a_tool_nested_beyond_what_is_walked_through_is_the_bodys_fault(client: Any) -> None:
+    parameters: dict[str, Any] = {"type": "string"}
+    for _ in range(700):
+        parameters = {"type": "array", "items": parameters}
+    tool = {"type": "function", "function": {"name": "deep", "parameters": parameters}}
+    with pytest.raises(openai.BadRequestError, match="nested too deeply"):
+        client.chat.completions.create(**ASK, tools=[tool], tool_choice="required")
+
+
+def test_definitions_of_a_tool_that_are_no_object_reach_the_engine_as_they_are(
+    engine: ScriptedEngine, client: Any
+) -> None:
+    tool = {"type": "function", "function": {"name": "odd", "parameters": {"$defs": [1]}}}
+    client.chat.completions.create(**ASK, tools=[tool], tool_choice="required")
+    assert engine.requests[-1].json_schema is not None
