@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "cloudft.json"
 """The file that says which of a repository's files cloudft has pushed, and of which job."""
+HUB_NAME = re.compile(r"[A-Za-z0-9_](?:(?:[A-Za-z0-9_-]|\.(?!\.)){0,94}[A-Za-z0-9_])?")
+"""An owner or a repository, by the rules of huggingface_hub's `validate_repo_id`."""
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 UNTOUCHED = frozenset({".gitattributes"})
 """What the Hub itself puts into a new repository."""
@@ -76,6 +79,17 @@ class RepositoryState:
             self.head is not None
             and self.pushed <= {file.name for file in files}
             and all(file.name in self.files and self.files[file.name].holds(file) for file in files)
+        )
+
+
+def require_hub_id(hub_id: str) -> None:
+    """Raise UsageError for what the Hub takes for no repository's name, before anything is done."""
+    parts = hub_id.split("/")
+    is_id = len(parts) <= 2 and all(map(HUB_NAME.fullmatch, parts)) and "--" not in parts[-1]
+    if not is_id:
+        raise UsageError(
+            f"{hub_id[:200]!r} is no name of a repository on the Hub",
+            fix="write ORG/NAME with letters, digits and single - . _ between them.",
         )
 
 

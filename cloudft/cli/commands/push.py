@@ -89,9 +89,10 @@ def push_command(
     """
     from cloudft.jobs import lifecycle
     from cloudft.publishing.facts import collect_facts
-    from cloudft.publishing.hub_repository import HubRepository
+    from cloudft.publishing.hub_repository import HubRepository, require_hub_id
     from cloudft.publishing.push import check_target, with_license
 
+    require_hub_id(hub_id)
     record, backend, _ = open_job(reference)
     facts = collect_facts(lifecycle.refresh(record, backend), base_model)
     exporting = Export(record, backend, format, folder, console)
