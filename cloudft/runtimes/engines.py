@@ -128,7 +128,7 @@ def _open_server(
         "tuned": find_served_model(server, choice.model, (record.id, record.name))
     }
     if choice.base_model is not None:
-        served["base"] = find_served_model(server, choice.base_model)
+        served["base"] = find_served_model(server, choice.base_model, option="--engine-base")
         _check_different(served)
     return RuntimeSession(OPENAI, served, open_rest)
 

@@ -56,14 +56,19 @@ class ServedModel:
 
 
 def find_served_model(
-    server: OpenAIServer, name: str | None, expected: Sequence[str] = ()
+    server: OpenAIServer,
+    name: str | None,
+    expected: Sequence[str] = (),
+    *,
+    option: str = "--engine-model",
 ) -> ServedModel:
     """Return the model called `name`; without one, the only model or one of the `expected` names.
 
-    Raise UsageError for a name that the server does not list: some answer with another model.
+    Raise UsageError for a name that the server does not list: some answer with another model. Its
+    remedy is the `option` that has the name.
     """
     listed = _list_models(server)
-    chosen = _choose(server, name, listed, expected)
+    chosen = _choose(server, name, listed, expected, option)
     digest = sample_digest(server, chosen)
     return ServedModel(server, chosen, chosen, server.url, read_version(server), digest)
 
@@ -84,6 +89,7 @@ def _choose(
     name: str | None,
     listed: Sequence[Mapping[str, Any]],
     expected: Sequence[str],
+    option: str,
 ) -> str:
     ids = [str(one["id"]) for one in listed]
     aliases = [alias for one in listed for alias in one.get("aliases") or ()]
@@ -99,7 +105,7 @@ def _choose(
             return found
     shown = ", ".join(ids[:MAX_NAMES_SHOWN]) or "none"
     what = f"{server.url} has no model {name!r}" if name else f"{server.url} has several models"
-    raise UsageError(f"{what}: it lists {shown}", fix="name one that it lists: --engine-model NAME")
+    raise UsageError(f"{what}: it lists {shown}", fix=f"name one that it lists: {option} NAME")
 
 
 def read_version(server: OpenAIServer) -> str | None:

@@ -113,6 +113,9 @@ def test_a_model_that_the_server_does_not_list_is_refused() -> None:
         server = OpenAIServer(stand_in.url)
         with pytest.raises(UsageError, match="no model 'tuned': it lists other, router:latest"):
             find_served_model(server, "tuned")
+        with pytest.raises(UsageError) as missing_base:
+            find_served_model(server, "base", option="--engine-base")
+        assert missing_base.value.fix == "name one that it lists: --engine-base NAME"
         with pytest.raises(UsageError, match="several models"):
             find_served_model(server, None)
         assert find_served_model(server, "router").name == "router"
