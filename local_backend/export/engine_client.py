@@ -54,7 +54,7 @@ class EngineProcess:
 
         Raise EngineRefused if it can't be loaded.
         """
-        self.runtime = runtime
+        self.runtime, self._python = runtime, python
         command = [python, str(PROGRAM), runtime, str(model)]
         # The runtime's own packages, not those that this process was started with.
         environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
@@ -117,7 +117,13 @@ class EngineProcess:
             self._reader.join()
             log = " | ".join(self._log) or "no log"
             raise EngineRefused(f"{self.runtime} ended with status {status}: {log}")
-        reply: dict[str, Any] = json.loads(line)
+        try:
+            reply: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise TrainerError(
+                f"{self._python} answers as no interpreter of Python: {line.strip()[:200]}",
+                fix="name the interpreter of an environment that has the runtime.",
+            ) from error
         if "error" in reply:
             raise self._refusal(reply["error"])
         return reply

@@ -91,7 +91,7 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
                 "versions": library_versions(),
             }
             write_json(temporary / PROOF, record)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise exists_error(out) from error
     return record
 
@@ -119,4 +119,9 @@ def check_options(job_dir: JobDir, options: ExportOptions) -> tuple[ModelFiles, 
 
 def exists_error(out: Path) -> TrainerError:
     """Return the error for an OUT that exists, or has appeared meanwhile. It is not touched."""
+    if not os.path.lexists(out):  # of what it would be in, something is no folder
+        return TrainerError(
+            f"{out} can't be made: one of the folders above it is a file.",
+            fix="name a folder that does not exist, in one that does.",
+        )
     return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")

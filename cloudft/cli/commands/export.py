@@ -86,6 +86,8 @@ def export_command(
     from cloudft.catalogue import owned_weights_route
     from cloudft.evaluate.runtime_proof import describe_proof
 
+    if runtime_python is not None and not verify:
+        raise UsageError("--runtime-python is for --verify", fix="add --verify.")
     options = choose_export(**given)
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):

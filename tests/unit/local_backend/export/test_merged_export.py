@@ -181,6 +181,10 @@ def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_pat
     with pytest.raises(TrainerError, match="exists already"):
         export_model(JobDir(tuned.path), out, ExportOptions())
     assert [path.name for path in out.iterdir()] == ["precious"]
+    for below in ("precious/out", "precious/deeper/out"):
+        with pytest.raises(TrainerError, match="one of the folders above it is a file"):
+            export_model(JobDir(tuned.path), out / below, ExportOptions())
+    assert (out / "precious").read_text() == "x"
 
 
 def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(

@@ -69,6 +69,9 @@ def test_what_can_not_be_started_is_said_in_the_runtimes_own_words(
     with pytest.raises(TrainerError, match="can't be started: No such file") as missing:
         EngineProcess("transformers", tiny_model, str(tmp_path / "python"))
     assert "an environment that has the runtime" in str(missing.value.fix)
+    with pytest.raises(TrainerError, match="echo answers as no interpreter of Python: /") as other:
+        EngineProcess("transformers", tiny_model, "/bin/echo")
+    assert other.value.fix == missing.value.fix
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nobody"}))
     with pytest.raises(EngineRefused, match=r"transformers: ValueError: .*nobody"):
         EngineProcess("transformers", tmp_path, sys.executable)
