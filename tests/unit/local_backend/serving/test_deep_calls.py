@@ -1,4 +1,4 @@
-"""A call with a large stack returns and raises as any other, and leaves later threads as they were."""
+"""A call with a large stack returns and raises as any other; later threads are as before."""
 
 from __future__ import annotations
 
