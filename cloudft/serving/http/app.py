@@ -83,7 +83,7 @@ class OpenAIServer:
         exchange_of(request.scope).model = model.name
         return model
 
-    async def list_models(self, request: Request) -> Response:
+    async def list_served_models(self, request: Request) -> Response:
         """Return the models that requests can name."""
         data = [self._card(model) for model in tuned_first(self.engine.models)]
         return _json({"object": "list", "data": data})
@@ -162,7 +162,7 @@ def build_app(engine: Engine, rules: AccessRules) -> Starlette:
         routes=[
             Route("/v1/chat/completions", server.create_chat_completion, methods=["POST"]),
             Route("/v1/completions", server.create_completion, methods=["POST"]),
-            Route("/v1/models", server.list_models, methods=["GET"]),
+            Route("/v1/models", server.list_served_models, methods=["GET"]),
             Route("/v1/models/{name:path}", server.retrieve_model, methods=["GET"]),
             Route("/health", server.check_health, methods=["GET"]),
             Route("/metrics", server.export_metrics, methods=["GET"]),
