@@ -84,6 +84,9 @@ def find_differences(files: ModelFiles, runtime: str, form: str) -> list[Differe
     ]
     if files.family in refused_families(runtime):
         differences.append(Difference(runtime, FAMILY, f"the family {files.family}", "refuses"))
+    if files.family in table.computed_otherwise:
+        what = f"a part of what the family {files.family} computes"
+        differences.append(Difference(runtime, FAMILY, what, "drops"))
     return differences
 
 

@@ -48,6 +48,8 @@ class Runtime:
     measured: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
     """Families that the runtime refuses."""
+    computed_otherwise: frozenset[str] = frozenset()
+    """Families that the runtime takes and silently computes as another model."""
     engine: str | None = None
     """The runtime's name in `runtime_results.json`, which knows further families."""
     source: str = f"tools/measure_runtimes.py, {MEASURED_ON}"
@@ -147,6 +149,7 @@ RUNTIMES: dict[str, Runtime] = {
                 *("olmo3", "starcoder2"),
             }
         ),
+        computed_otherwise=frozenset({"olmo"}),
         engine="onnxruntime_genai",
     ),
     "openvino": Runtime(
