@@ -16,7 +16,7 @@ from local_backend.serving.answer_text import AnswerText
 from local_backend.serving.choose import (
     RowSampling,
     ScoredToken,
-    choose_tokens,
+    draw_token,
     mask_logits,
     score_token,
 )
@@ -85,11 +85,12 @@ class RunningAnswer:
         part, self.pending = self.pending[:count], self.pending[count:]
         return part
 
-    def constrain(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits of tokens that may be chosen."""
-        if self.constraint is None:
-            return logits
-        return mask_logits(logits, self.constraint.allowed().to(logits.device))
+    def choose_token(self, logits: torch.Tensor, best: int) -> int:
+        """Return the next token; `best` is that of the largest of the `logits` [vocabulary]."""
+        if self.constraint is not None:
+            logits = mask_logits(logits, self.constraint.allowed().to(logits.device))
+            best = int(logits.argmax())
+        return draw_token(logits, self.sampling) if self.sampling.temperature else best
 
     def take_token(self, token: int, logits: torch.Tensor) -> str | None:
         """Take the next token, report what is settled; return the finish reason at the end.
@@ -277,21 +278,14 @@ class Batch:
         self._take_tokens([by_sequence[id(one.sequence)] for one in complete], logits)
 
     def _take_tokens(self, answers: Sequence[RunningAnswer], logits: torch.Tensor) -> None:
-        if not answers:
-            return
-        chosen_by = logits
-        if any(answer.constraint is not None for answer in answers):
-            chosen_by = torch.stack(
-                [answer.constrain(row) for answer, row in zip(answers, logits, strict=True)]
-            )
-        tokens = choose_tokens(chosen_by, [answer.sampling for answer in answers])
-        self.totals["generatedTokens"] += len(tokens)
-        for answer, token, row in zip(answers, tokens, logits, strict=True):
+        for answer, best, row in zip(answers, logits.argmax(-1).tolist(), logits, strict=True):
             try:
+                token = answer.choose_token(row, best)
                 reason = answer.take_token(token, row)
             except Exception as error:  # whatever it is, other requests go on
                 self._fail_all([answer], error)
                 continue
+            self.totals["generatedTokens"] += 1
             if reason is not None:
                 self._leave(answer)
                 answer.finish(reason)

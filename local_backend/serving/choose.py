@@ -1,4 +1,4 @@
-"""Choose the next token of each row: greedy, or drawn with the row's own random numbers."""
+"""Draw the next token of a row, with the row's own random numbers."""
 
 from __future__ import annotations
 
@@ -36,16 +36,7 @@ class RowSampling:
         return self._numbers.pop()
 
 
-def choose_tokens(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int]:
-    """Return a token for each row of `logits` [rows, vocabulary]."""
-    tokens: list[int] = logits.argmax(-1).tolist()
-    drawn = [at for at, row in enumerate(rows) if row.temperature]
-    for at in drawn:
-        tokens[at] = _draw(logits[at], rows[at])
-    return tokens
-
-
-def _draw(logits: torch.Tensor, row: RowSampling) -> int:
+def draw_token(logits: torch.Tensor, row: RowSampling) -> int:
     """Return the first token whose cumulative probability reaches the row's next number."""
     # The best token has 0: no temperature, however low, makes an infinite number of that. The
     # smallest that float32 has stands for those below it, which would divide by 0.

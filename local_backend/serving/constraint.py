@@ -15,6 +15,7 @@ import torch
 
 from local_backend.errors import TrainerError
 from local_backend.serving.deep_calls import call_with_stack
+from local_backend.serving.schema_refs import find_circular_ref
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -28,6 +29,8 @@ STACK_BYTES = 256 << 20
 """Stack in which a schema is compiled: llguidance 1.9.1 calls itself while it reads one, and the
 end of a stack is the end of the process. Memory is taken as it is used."""
 INSTALL = "`pip install 'cloudft[serve]'` installs it."
+NO_VALUE = "NoExtensionBias"
+"""llguidance's word for an answer that nothing can follow and that is not complete."""
 
 
 class SchemaTokenizer:
@@ -47,6 +50,13 @@ class SchemaTokenizer:
                 fix=INSTALL,
             ) from error
         tokenizer = self._tokenizer()
+        circular = find_circular_ref(schema)
+        if circular is not None:
+            raise TrainerError(
+                f"The JSON schema can't be kept: its '$ref' {circular!r} leads back to itself, so"
+                " it describes no value.",
+                fix="let '$ref' lead to a schema that has other keywords.",
+            )
 
         def compile_schema() -> LLMatcher:
             grammar = LLMatcher.grammar_from_json_schema(
@@ -89,8 +99,14 @@ class JsonConstraint:
         self._matcher, self._vocabulary = matcher, vocabulary
 
     def allowed(self) -> torch.Tensor:
-        """Return the tokens that may come next, bool [vocabulary]."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        """Return the tokens that may come next, bool [vocabulary].
+
+        Raise TrainerError where llguidance gives up. By its mask alone the answer would end there.
+        """
+        packed = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise self._broken_off_error()
+        bits = np.frombuffer(packed, dtype=np.uint8)
         mask = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         found = torch.from_numpy(mask)
         if len(found) < self._vocabulary:  # rows of the embedding that no token has
@@ -103,12 +119,16 @@ class JsonConstraint:
         Raise TrainerError where llguidance gives up.
         """
         if not self._matcher.consume_token(token):
-            reason = _first_line(self._matcher.get_error())
-            raise TrainerError(
-                f"The JSON schema can't be kept any further: {reason}",
-                fix="simplify the schema.",
-            )
+            raise self._broken_off_error()
         return bool(self._matcher.is_stopped())
+
+    def _broken_off_error(self) -> TrainerError:
+        reason = _first_line(self._matcher.get_error())
+        if reason == NO_VALUE:
+            reason = "a part of it fits no value"
+        return TrainerError(
+            f"The JSON schema can't be kept any further: {reason}", fix="simplify the schema."
+        )
 
 
 def _schema_error(message: str, schema: Mapping[str, Any]) -> TrainerError:

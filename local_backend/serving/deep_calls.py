@@ -20,8 +20,10 @@ def call_with_stack(call: Callable[[], Value], stack_bytes: int) -> Value:
     def run() -> None:
         try:
             result.set_result(call())
-        except BaseException as error:  # raised again in the thread that waits
+        except Exception as error:
             result.set_exception(error)
+        except BaseException as error:  # a panic of Rust: to those who catch Exception, no end
+            result.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
 
     usual = threading.stack_size(stack_bytes)
     try:

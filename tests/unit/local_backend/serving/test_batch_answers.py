@@ -20,6 +20,7 @@ from local_backend.serving.batch import Batch, RunningAnswer
 from local_backend.serving.models import load_models
 from local_backend.serving.plain_decoder import PlainDecoder
 from local_backend.serving.requests import ServedJob
+from local_backend.serving.schema_refs import find_circular_ref
 from local_backend.settings import read_settings
 
 PROMPTS = [
@@ -195,6 +196,49 @@ def test_a_schema_that_can_not_be_kept_is_refused(batch: Batch) -> None:
     with pytest.raises(TrainerError, match="uniqueItems") as refused:
         answers.submit("base", PROMPTS[0], jsonSchema={"type": "array", "uniqueItems": True})
     assert "leave uniqueItems out" in str(refused.value.fix)
+
+
+CIRCULAR: dict[str, dict[str, Any]] = {
+    "itself": {"$ref": "#", "description": "a tree"},
+    "one another": {
+        "properties": {"a": {"$ref": "#/$defs/b"}},
+        "$defs": {"b": {"$ref": "#/$defs/c"}, "c": {"$ref": "#/$defs/b"}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(CIRCULAR))
+def test_a_reference_to_nothing_but_itself_is_refused(batch: Batch, name: str) -> None:
+    pytest.importorskip("llguidance")
+    with pytest.raises(TrainerError, match=r"its '\$ref' '#.*' leads back to itself"):
+        Answers(batch).submit("base", PROMPTS[0], jsonSchema=CIRCULAR[name])
+    tree = {"type": "array", "items": {"$ref": "#"}}
+    data = {"const": {"$ref": "#"}}
+    assert find_circular_ref(tree) is find_circular_ref(data) is None
+
+
+def test_an_answer_that_nothing_can_follow_fails_alone(batch: Batch) -> None:
+    pytest.importorskip("llguidance")
+    answers = Answers(batch)
+    answers.submit("base", PROMPTS[0], jsonSchema={"anyOf": [{"$ref": "#"}]})
+    answers.submit("one", PROMPTS[0])
+    failure, kept = answers.run()
+    assert failure["error"] == (
+        "The JSON schema can't be kept any further: a part of it fits no value"
+    )
+    assert "isOwnFault" not in failure and kept["text"] == "In Lyon."
+    assert not batch.running and batch.stats()["cachedTokens"] == 0
+
+
+def test_a_failure_of_one_answers_choice_leaves_the_others(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(batch)
+    odd = answers.submit("base", PROMPTS[0], temperature=1.0)
+    answers.submit("one", PROMPTS[0])
+    monkeypatch.setattr(odd.sampling, "top_k", -2)
+    failure, kept = answers.run()
+    assert failure["isOwnFault"] and kept["text"] == "In Lyon."
 
 
 def test_a_request_that_fails_leaves_the_others_alone(batch: Batch) -> None:

@@ -17,3 +17,14 @@ def test_a_call_returns_its_value_and_raises_its_error() -> None:
     with pytest.raises(ZeroDivisionError):
         call_with_stack(lambda: 1 // 0, STACK_BYTES)
     assert threading.stack_size() == before
+
+
+def test_a_panic_is_caught_where_exceptions_are() -> None:
+    class Panic(BaseException):
+        """As pyo3 raises them."""
+
+    def call() -> None:
+        raise Panic("index out of bounds")
+
+    with pytest.raises(RuntimeError, match="Panic: index out of bounds"):
+        call_with_stack(call, STACK_BYTES)
