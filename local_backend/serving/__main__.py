@@ -41,12 +41,14 @@ class LineReader(threading.Thread):
 
     def run(self) -> None:
         """Read until the input ends."""
-        for line in sys.stdin.buffer:
-            if line.strip():
-                value: EngineLine = json.loads(line)
-                value["received"] = time.monotonic()
-                self._lines.put(value)
-        self._lines.put(None)
+        try:
+            for line in sys.stdin.buffer:
+                if line.strip():
+                    value: EngineLine = json.loads(line)
+                    value["received"] = time.monotonic()
+                    self._lines.put(value)
+        finally:  # also of a line that can't be read: its request would wait for good
+            self._lines.put(None)
 
     def take(self, *, wait: bool) -> Iterator[EngineLine]:
         """Yield the lines that are there; with `wait`, at least one, or none at the end."""

@@ -137,6 +137,8 @@ class _Generation:
                     generation_config=config,
                     logits_processor=LogitsProcessorList([self._choose]),
                 )
+            # Whoever goes on would wait for logits that do not come.
+            raise RuntimeError("generate() ended the answer by itself")
         except _Removed:
             pass
         except BaseException as error:
