@@ -5,6 +5,7 @@ A row of the input may have an adapter of its own.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -43,15 +44,27 @@ class Product:
 def _reorder(weight: torch.Tensor) -> torch.Tensor | None:
     """Return the weight in oneDNN's layout; None where oneDNN does not multiply it."""
     usable = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    if not usable or weight.dtype not in (torch.float32, torch.bfloat16) or not weight.numel():
+    if not usable or not weight.numel() or not _multiplies(weight.dtype):
         return None
-    try:
-        reordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-        probe = weight.new_zeros((1, weight.shape[1]))
-        torch.ops.mkldnn._linear_pointwise(probe, reordered, None, "none", [], "")
-    except (RuntimeError, NotImplementedError, AttributeError):  # a build without these operators
-        return None
+    reordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     return reordered
+
+
+@functools.cache
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Return whether this build of PyTorch has oneDNN's products of a format for this CPU.
+
+    It is tried on a small weight, so that what a large one fails at (memory) is an error.
+    """
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    weight = torch.zeros((16, 16), dtype=dtype)
+    try:
+        reordered = torch.ops.mkldnn._reorder_linear_weight(weight)
+        torch.ops.mkldnn._linear_pointwise(weight[:1], reordered, None, "none", [], "")
+    except (AttributeError, RuntimeError):  # no such operators, or not for this CPU
+        return False
+    return True
 
 
 class Update(NamedTuple):
