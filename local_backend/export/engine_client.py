@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +17,8 @@ from local_backend.errors import TrainerError
 from local_backend.export.engines import run
 
 PROGRAM = Path(run.__file__)
+LEAVE_S = 10.0
+"""Seconds that a process has to remove its files once nothing is requested any more."""
 SHOWN_LINES = 5
 """Lines of a runtime's log that are shown when it ends without a word."""
 MODULES = {
@@ -95,11 +98,17 @@ class EngineProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
+        """End the process, which removes what it converted the model to."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(LEAVE_S)
+        except subprocess.TimeoutExpired:  # it converts, or computes an answer
+            self._process.kill()
+            self._process.wait()
         self._reader.join()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
 

@@ -7,7 +7,6 @@ import queue
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import reduce
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import tiny
+from processes import is_running, wait_until
 from talking_jobs import never_end
 
 from cloudft.backends.local.environment import trainer_environment
@@ -120,18 +120,7 @@ def test_the_process_ends_with_its_parent(job: ServedJob, home: Path) -> None:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         parent.kill()
-    deadline = time.monotonic() + 30
-    while _runs(pid):
-        assert time.monotonic() < deadline, "it runs without its parent"
-        time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    wait_until(lambda: not is_running(pid), "it ends without its parent")
 
 
 def test_a_request_that_can_not_be_answered_fails_alone(open_it: Open) -> None:

@@ -111,7 +111,7 @@ class LlamaCppEngine:
         return float(next(found))
 
 
-def load(model: Path, work: Path) -> LlamaCppEngine:
+def load(model: Path) -> LlamaCppEngine:
     """Load a GGUF file, or the only one of a folder."""
     files = [model] if model.is_file() else sorted(model.glob("*.gguf"))
     if len(files) != 1:

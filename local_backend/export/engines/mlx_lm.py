@@ -56,6 +56,6 @@ class MlxEngine:
         return [float(value) for value in taken[:, 0].tolist()]
 
 
-def load(folder: Path, work: Path) -> MlxEngine:
+def load(folder: Path) -> MlxEngine:
     """Load a model folder."""
     return MlxEngine(folder)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from local_backend.export.engines.run import Answer, Conversation
 
-CONVERTED = "genai_config.json"
-"""The builder's file: a folder that has it is converted already."""
+CONVERTER, CONVERTED = "builder", "genai_config.json"
+"""What converts a model folder, and its file: a folder that has that is converted already."""
 
 
 class OnnxEngine:
@@ -81,22 +80,13 @@ class OnnxEngine:
         return scores
 
 
-def convert(folder: Path, out: Path) -> None:
-    """Convert a model folder. Raise RuntimeError with the builder's last line."""
+def convert_command(folder: Path, out: Path) -> list[str]:
+    """Return the command that converts a model folder."""
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
     command += ["-m", str(folder), "-i", str(folder), "-o", str(out)]
-    command += ["-p", "fp32", "-e", "cpu", "-c", str(out.parent / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    sys.stderr.write(done.stdout + done.stderr)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RuntimeError(f"the builder failed: {lines[-1] if lines else done.returncode}")
+    return [*command, "-p", "fp32", "-e", "cpu", "-c", str(out.parent / "cache")]
 
 
-def load(folder: Path, work: Path) -> OnnxEngine:
-    """Load a converted folder; convert a model folder first."""
-    if not (folder / CONVERTED).is_file():
-        out = work / "onnxruntime-genai"
-        convert(folder, out)
-        folder = out
+def load(folder: Path) -> OnnxEngine:
+    """Load a converted folder."""
     return OnnxEngine(folder)

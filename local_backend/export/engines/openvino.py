@@ -7,7 +7,6 @@ CPU has it.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from local_backend.export.engines.run import Answer, Conversation
 
-MODEL = "openvino_model.xml"
-"""The exporter's file: a folder that has it is converted already."""
+CONVERTER, CONVERTED = "exporter", "openvino_model.xml"
+"""What converts a model folder, and its file: a folder that has that is converted already."""
 EXACT = {
     "INFERENCE_PRECISION_HINT": "f32",
     "KV_CACHE_PRECISION": "f32",
@@ -39,7 +38,7 @@ class OpenVinoEngine:
             str(folder), "CPU", {**EXACT, "ATTENTION_BACKEND": "SDPA"}
         )
         self.tokenizer: Any = self.pipeline.get_tokenizer()
-        compiled = openvino.Core().compile_model(str(folder / MODEL), "CPU", EXACT)
+        compiled = openvino.Core().compile_model(str(folder / CONVERTED), "CPU", EXACT)
         self.request: Any = compiled.create_infer_request()
         self.inputs = {name for port in compiled.inputs for name in port.names}
         names = ("openvino", "openvino-genai", "optimum-intel", "transformers")
@@ -89,22 +88,13 @@ class OpenVinoEngine:
         return [float(value) for value in scores[np.arange(len(ids) - start), ids[start:]]]
 
 
-def convert(folder: Path, out: Path) -> None:
-    """Convert a model folder. Raise RuntimeError with the exporter's last line."""
+def convert_command(folder: Path, out: Path) -> list[str]:
+    """Return the command that converts a model folder."""
     command = [sys.executable, "-m", "optimum.commands.optimum_cli", "export", "openvino"]
     command += ["--model", str(folder), "--task", "text-generation-with-past"]
-    command += ["--weight-format", "fp32", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    sys.stderr.write(done.stdout + done.stderr)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise RuntimeError(f"the exporter failed: {lines[-1] if lines else done.returncode}")
+    return [*command, "--weight-format", "fp32", str(out)]
 
 
-def load(folder: Path, work: Path) -> OpenVinoEngine:
-    """Load a converted folder; convert a model folder first."""
-    if not (folder / MODEL).is_file():
-        out = work / "openvino"
-        convert(folder, out)
-        folder = out
+def load(folder: Path) -> OpenVinoEngine:
+    """Load a converted folder."""
     return OpenVinoEngine(folder)

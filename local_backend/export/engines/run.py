@@ -19,12 +19,15 @@ the standard library and the runtime are imported. Files that a runtime makes of
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypedDict
 
@@ -36,6 +39,8 @@ RUNTIMES = (
     "transformers",
     "vllm",
 )
+POLL_S = 0.5
+"""Seconds after which a conversion looks whether its result is still of use."""
 Conversation = dict[str, Any]
 """`messages` in the form of chat templates, with `tools` where there are any; or `text`."""
 
@@ -64,15 +69,47 @@ class Engine(Protocol):
 
 
 def load_engine(runtime: str, model: Path, work: Path) -> Engine:
-    """Load `model` by the file of its runtime, which lies beside this one."""
+    """Load `model` by the file of its runtime, which lies beside this one.
+
+    Where the file has a `convert_command`, a model folder is converted into one in `work` first.
+    """
     path = Path(__file__).resolve().with_name(f"{runtime}.py")
     # Not as a plain import: the files are named like the libraries that they import.
     spec = importlib.util.spec_from_file_location(f"engine_{runtime}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    engine: Engine = module.load(model, work)
+    if hasattr(module, "convert_command") and not (model / module.CONVERTED).is_file():
+        out = work / runtime
+        convert(module.CONVERTER, module.convert_command(model, out))
+        model = out
+    engine: Engine = module.load(model)
     return engine
+
+
+def convert(converter: str, command: Sequence[str]) -> None:
+    """Run the command of a converter. Raise RuntimeError with its last line.
+
+    It is ended when the process that started this one is gone: nobody waits for it then.
+    """
+    parent = os.getppid()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log) as process,
+    ):
+        try:
+            while os.getppid() == parent and process.returncode is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+        finally:
+            process.kill()
+        status = process.wait()
+        log.seek(0)
+        text = log.read()
+    sys.stderr.write(text)
+    if status:
+        lines = [line for line in text.splitlines() if line.strip()]
+        raise RuntimeError(f"the {converter} failed: {lines[-1] if lines else status}")
 
 
 def reply_to(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,6 @@ class TransformersEngine:
         return scores
 
 
-def load(folder: Path, work: Path) -> TransformersEngine:
+def load(folder: Path) -> TransformersEngine:
     """Load a model folder."""
     return TransformersEngine(folder)

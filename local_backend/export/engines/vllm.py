@@ -89,6 +89,6 @@ class VllmEngine:
         return [float(found[token].logprob) for token, found in scored]
 
 
-def load(folder: Path, work: Path) -> VllmEngine:
+def load(folder: Path) -> VllmEngine:
     """Load a model folder, or an adapter's."""
     return VllmEngine(folder)

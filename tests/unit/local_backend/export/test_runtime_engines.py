@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from processes import is_running, wait_until
 
 from local_backend.errors import TrainerError
 from local_backend.export.engine_client import MODULES, PROGRAM, EngineProcess, EngineRefused
@@ -110,3 +111,42 @@ def test_nothing_that_a_library_prints_is_taken_for_a_reply(tmp_path: Path) -> N
     )
     assert json.loads(done.stdout) == {"error": "SystemExit: enough"}
     assert done.stderr.count("noise") == 2
+
+
+def test_a_process_leaves_no_folder_behind(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a runtime converted a model to is as large as the model."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with EngineProcess("transformers", tiny_model, sys.executable) as process:
+        [work] = tmp_path.iterdir()
+        assert process.render({"text": "Lyon"})
+    assert not work.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_conversion_that_fails_says_why(capfd: pytest.CaptureFixture[str]) -> None:
+    run.convert("builder", [sys.executable, "-c", "print('fine')"])
+    program = "import sys; print('a log', file=sys.stderr); sys.exit('no such layer')"
+    with pytest.raises(RuntimeError, match=r"^the builder failed: no such layer$"):
+        run.convert("builder", [sys.executable, "-c", program])
+    assert "a log" in capfd.readouterr().err
+
+
+def test_a_conversion_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    """A process in between starts it, and is killed."""
+    pid_file = tmp_path / "pid"
+    converter = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); "
+    converter += "time.sleep(120)"
+    convert = (
+        f"import runpy; run = runpy.run_path({str(PROGRAM)!r}); import sys\n"
+        f"run['convert']('builder', [sys.executable, '-c', {converter!r}])\n"
+    )
+    parent = (
+        "import subprocess, sys, time\n"
+        f"subprocess.Popen([sys.executable, '-c', {convert!r}], stderr=subprocess.DEVNULL)\n"
+        "time.sleep(120)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent]) as process:
+        pid = wait_until(lambda: pid_file.exists() and pid_file.read_text(), "it converts")
+        process.kill()
+    wait_until(lambda: not is_running(int(pid)), "the converter has ended")
