@@ -171,7 +171,8 @@ def test_a_full_queue_is_refused_and_canceled_answers_end(open_it: Open) -> None
     numbers = [engine.submit(TALK, one.put) for one in events]
     with pytest.raises(EngineBusy, match="3 requests are open already"):
         engine.submit(SHORT, lambda _: None)
-    events[0].get(timeout=60)
+    for one in events[:2]:
+        one.get(timeout=60)  # until both answers are under way
     stats = engine.stats()
     assert stats.running == 2 and stats.waiting == 1 and stats.cached_tokens
     for number in numbers:
