@@ -143,7 +143,7 @@ class EngineProcess(Engine):
             {"folder": str(one.folder), "jobId": one.job_id, "name": one.name, "base": one.base}
             for one in _without_repeated_bases(jobs)
         ]
-        self._send({"open": {"jobs": described, "dtype": dtype, "rows": rows}})
+        self._send(_encode({"open": {"jobs": described, "dtype": dtype, "rows": rows}}))
         first = next(self._lines(), None)
         if first is None:
             raise self._broken_off_error()
@@ -177,7 +177,9 @@ class EngineProcess(Engine):
     def submit(self, request: EngineRequest, on_event: Callable[[EngineEvent], None]) -> str:
         """Take a request. Raise EngineBusy, UsageError, EngineFailed."""
         model = self._find_model(request.model)
-        line = _submission(request)
+        number = str(next(self._numbers))
+        # Before the request counts as open: one that is nested too deeply fails here.
+        line = _encode({"id": number, "submit": _submission(request)})
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -186,9 +188,8 @@ class EngineProcess(Engine):
                     f"{len(self._open)} requests are open already, {self._rows} of them answered",
                     fix="send it again in a moment, or serve with more rows.",
                 )
-            number = str(next(self._numbers))
             self._open[number] = _Open(model, on_event)
-        self._send({"id": number, "submit": line})
+        self._send(line)
         return number
 
     def cancel(self, request_id: str) -> None:
@@ -196,7 +197,7 @@ class EngineProcess(Engine):
         with self._lock:
             is_open = request_id in self._open
         if is_open:
-            self._send({"id": request_id, "cancel": True})
+            self._send(_encode({"id": request_id, "cancel": True}))
 
     def count_tokens(self, model: str, prompt: Prompt) -> int:
         """Return the number of tokens of a prompt. Raise TrainerError."""
@@ -243,12 +244,13 @@ class EngineProcess(Engine):
     def _call(self, request: Mapping[str, object]) -> dict[str, Any]:
         """Return the reply to a request that has one. Raise TrainerError."""
         reply: Future[dict[str, Any]] = Future()
+        number = str(next(self._numbers))
+        line = _encode({"id": number, **request})
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            number = str(next(self._numbers))
             self._calls[number] = reply
-        self._send({"id": number, **request})
+        self._send(line)
         try:
             return reply.result(ANSWER_S)
         except TimeoutError:
@@ -257,12 +259,11 @@ class EngineProcess(Engine):
                 fix="send it again when fewer requests are open.",
             ) from None
 
-    def _send(self, request: Mapping[str, object]) -> None:
+    def _send(self, line: bytes) -> None:
         assert self._process.stdin is not None
-        data = json.dumps(request).encode() + b"\n"
         # A process that has ended is noticed by the thread that reads its replies.
         with self._writing, contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(data)
+            self._process.stdin.write(line)
             self._process.stdin.flush()
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -324,6 +325,11 @@ def _without_repeated_bases(jobs: Sequence[ServedJob]) -> Iterator[ServedJob]:
         seen.update([base] if base else [])
         if job.name is not None or base is not None:
             yield ServedJob(job.folder, job.job_id, job.name, base)
+
+
+def _encode(request: Mapping[str, object]) -> bytes:
+    """Return a request as a line of the process's standard input."""
+    return json.dumps(request).encode() + b"\n"
 
 
 def _submission(request: EngineRequest) -> dict[str, object]:

@@ -156,6 +156,16 @@ def test_no_schema_ends_the_process(open_it: Open, name: str) -> None:
     assert isinstance(last, EngineEnd)
 
 
+def test_a_request_that_can_not_be_sent_takes_no_place(open_it: Open) -> None:
+    engine = open_it(rows=1, max_waiting=0)
+    nested: JsonObject = reduce(lambda inner, _: {"items": inner}, range(100_000), {})
+    for _ in range(3):
+        with pytest.raises(RecursionError):
+            engine.submit(replace(SHORT, json_schema=nested), lambda _: None)
+    *_, end = stream_events(engine, SHORT)
+    assert isinstance(end, EngineEnd)
+
+
 def test_what_no_check_foresaw_fails_alone(open_it: Open) -> None:
     engine = open_it()
     odd: Any = [{"role": "user", "content": {"not": "a text"}}]
