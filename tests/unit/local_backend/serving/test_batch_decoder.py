@@ -1,4 +1,4 @@
-"""Sequences that come and go in one batch: each gets the tokens that it gets alone."""
+"""Sequences that come and go in one batch: each gets the logits that it gets alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from local_backend.settings import LoraSettings
 
 TARGETS: Sequence[Any] = ("all-linear", ("o_proj",))
 NEW_TOKENS = 14
+TOLERANCE = 1e-3
+"""Of logits up to 14 in float32, which are summed in another order: 3e-5 was seen."""
 
 
 def with_adapters(name: str, folder: Path) -> tuple[LoadedModel, AdapterSet]:
@@ -41,21 +43,25 @@ def with_adapters(name: str, folder: Path) -> tuple[LoadedModel, AdapterSet]:
     return loaded, adapters
 
 
-def alone(loaded: LoadedModel, adapters: AdapterSet, prompt: Sequence[int], adapter: int) -> Any:
-    """Return what transformers decodes greedily, one token after another without a cache."""
+def alone(
+    loaded: LoadedModel, adapters: AdapterSet, prompt: Sequence[int], adapter: int
+) -> tuple[list[int], torch.Tensor]:
+    """Return what transformers decodes greedily, without a cache, and the logits of each token."""
     adapters.use(adapter)
-    ids = list(prompt)
+    ids, rows = list(prompt), []
     with torch.inference_mode():
         for _ in range(NEW_TOKENS):
             logits = loaded.model(input_ids=torch.tensor([ids]), use_cache=False).logits
-            ids.append(int(logits[0, -1].argmax()))
-    return ids[len(prompt) :]
+            rows.append(logits[0, -1])
+            ids.append(int(rows[-1].argmax()))
+    return ids[len(prompt) :], torch.stack(rows)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_rows_that_come_and_go_get_the_tokens_that_they_get_alone(
+def test_rows_that_come_and_go_get_the_logits_that_they_get_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
+    """Each goes on with the token that it got alone: two likeliest ones may be all but equal."""
     monkeypatch.setattr(key_values, "SMALLEST_BLOCK", 8)
     loaded, adapters = with_adapters(name, tmp_path)
     assert unsupported_reason_with(loaded, adapters) is None
@@ -65,6 +71,7 @@ def test_rows_that_come_and_go_get_the_tokens_that_they_get_alone(
     expected = [alone(loaded, adapters, p, a) for p, a in zip(prompts, owners, strict=True)]
     decoder = BatchDecoder(loaded, adapters)
     answers: dict[int, list[int]] = {}
+    differences: list[float] = []
     rows: dict[int, tuple[Decoded, list[int]]] = {}
     waiting = list(range(len(prompts)))
     for step in range(200):
@@ -83,13 +90,16 @@ def test_rows_that_come_and_go_get_the_tokens_that_they_get_alone(
             work.append(NewTokens(sequence, part, not rest))
             numbers[id(sequence)] = number
         complete, logits = decoder.step(work)
-        for one, token in zip(complete, logits.argmax(-1).tolist(), strict=True):
+        for one, row in zip(complete, logits, strict=True):
             number = numbers[id(one.sequence)]
-            answers.setdefault(number, []).append(token)
+            answer = answers.setdefault(number, [])
+            tokens, rows_alone = expected[number]
+            differences.append(float((row - rows_alone[len(answer)]).abs().max()))
+            token = tokens[len(answer)]
+            answer.append(token)
             rows[number][1].append(token)
             if len(answers[number]) == NEW_TOKENS - number % 3:
                 decoder.remove(rows.pop(number)[0])
     assert not decoder.values.blocks, "all places were given back"
-    for number, answer in answers.items():
-        assert answer == expected[number][: len(answer)], (number, owners[number])
+    assert max(differences) < TOLERANCE
     assert len(answers) == len(prompts)
