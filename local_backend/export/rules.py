@@ -105,9 +105,8 @@ def right_families(runtime: str) -> frozenset[str]:
 
 def refused_families(runtime: str) -> frozenset[str]:
     """Return the families that a runtime does not run."""
-    cells = _cells_of(runtime)
-    refused = {case for case, cell in cells.items() if cell.by == RUNTIMES[runtime].engine}
-    return RUNTIMES[runtime].unknown | (refused - RUNTIMES[runtime].measured)
+    engine = RUNTIMES[runtime].engine
+    return frozenset(case for case, cell in _cells_of(runtime).items() if cell.by == engine)
 
 
 def _cells_of(runtime: str) -> dict[str, Cell]:
@@ -165,6 +164,9 @@ def check_export(
     if right_families(options.runtime) and not is_measured(files, options.runtime):
         name = f"{table.title} {table.version}"
         text = f"no model of the family {files.family} was compared in {name}."
+        cell = _cells_of(options.runtime).get(files.family)
+        if cell is not None and cell.result == "wrong":
+            text = f"a model of the family {files.family} differed in {name}: {cell.detail}."
         notes.append(Note(text, "compare its answers before you rely on them."))
     return notes
 

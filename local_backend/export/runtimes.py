@@ -2,9 +2,9 @@
 
 `python tools/measure_runtimes.py` measures it: tiny models with one such setting, written as an
 export writes them, scored by the runtime and by transformers. What llama.cpp and Ollama read is in
-`gguf/families.py`, since it follows from how the GGUF file is written. Families without such
-settings are also in `runtime_results.json` (`make test-runtimes`). A family that is in neither may
-be right or wrong: nobody looked.
+`gguf/families.py`, since it follows from how the GGUF file is written. Which families a runtime
+knows is in `runtime_results.json` (`make test-runtimes`). A family that is in neither may be right
+or wrong: nobody looked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Reading:
 class Runtime:
     """A runtime, the version that was measured, and what it does not read.
 
-    `measured` has the families whose models of everyday settings gave transformers' answers.
+    `measured` has the families whose models of everyday settings gave transformers' answers, where
+    `runtime_results.json` does not say so: their models there have other settings.
     """
 
     title: str
@@ -46,12 +47,10 @@ class Runtime:
     commands: Mapping[str, str] = field(default_factory=dict)
     """Format -> the command that runs the folder DIR, or makes the runtime's own files of it."""
     measured: frozenset[str] = frozenset()
-    unknown: frozenset[str] = frozenset()
-    """Families that the runtime refuses."""
     computed_otherwise: frozenset[str] = frozenset()
     """Families that the runtime takes and silently computes as another model."""
     engine: str | None = None
-    """The runtime's name in `runtime_results.json`, which knows further families."""
+    """The runtime's name in `runtime_results.json`."""
     source: str = f"tools/measure_runtimes.py, {MEASURED_ON}"
 
 
@@ -61,8 +60,8 @@ MLX_WINDOWLESS = frozenset({"gemma2", "mistral", "phi3", "qwen2", "qwen3", "star
 """Families whose windows mlx-lm does not know."""
 MLX_PLAIN_ROPES = frozenset({"cohere2", "gemma2", "starcoder2"})
 """Families whose scaled ropes mlx-lm does not know."""
-ONNX_LLAMAS = frozenset({"llama", "smollm3"})
-"""Families that onnxruntime-genai's builder converts as Llama, whose rope it reads itself."""
+ONNX_LLAMAS = frozenset({"llama"})
+"""Families whose rope onnxruntime-genai's builder reads itself."""
 ONNX_OTHERS = frozenset({"granite", "mistral", "phi3", "qwen2", "qwen3"})
 
 
@@ -119,13 +118,7 @@ RUNTIMES: dict[str, Runtime] = {
             Reading("other-penalties", "default"),
         ),
         {"mlx": "mlx_lm.server --model DIR"},
-        measured=frozenset(
-            {
-                *("cohere", "cohere2", "ernie4_5", "gemma2", "gemma3_text", "granite", "llama"),
-                *("mistral", "olmo2", "olmo3", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"),
-            }
-        ),
-        unknown=frozenset({"arcee", "exaone4", "gpt_oss", "ministral"}),
+        measured=frozenset({"gemma2"}),  # with a window that no context goes beyond
         engine="mlx_lm",
     ),
     "onnxruntime": Runtime(
@@ -142,13 +135,6 @@ RUNTIMES: dict[str, Runtime] = {
             "merged": "python -m onnxruntime_genai.models.builder -m DIR -i DIR -o DIR-onnx"
             " -p fp32 -e cpu -c DIR-cache"
         },
-        measured=frozenset({"granite", "llama", "mistral", "qwen2", "qwen3", "smollm3"}),
-        unknown=frozenset(
-            {
-                *("arcee", "cohere", "cohere2", "exaone4", "gemma3_text", "ministral", "olmo2"),
-                *("olmo3", "starcoder2"),
-            }
-        ),
         computed_otherwise=frozenset({"olmo"}),
         engine="onnxruntime_genai",
     ),
@@ -160,13 +146,7 @@ RUNTIMES: dict[str, Runtime] = {
             "merged": "optimum-cli export openvino --model DIR"
             " --task text-generation-with-past DIR-openvino"
         },
-        measured=frozenset(
-            {
-                *("cohere2", "gpt_oss", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2"),
-                *("qwen3", "smollm3", "starcoder2"),
-            }
-        ),
-        unknown=frozenset({"gemma2", "gemma3_text", "ministral", "olmo3"}),
+        measured=frozenset({"qwen2"}),  # with Qwen2's own tokenizer
         engine="openvino",
     ),
 }

@@ -19,6 +19,7 @@ from local_backend.export.rules import (
     right_families,
     run_command,
 )
+from local_backend.export.runtime_results import load_cells
 
 MISTRAL = {
     "model_type": "mistral",
@@ -47,7 +48,9 @@ def test_the_table_names_features_and_formats_that_there_are() -> None:
             assert reading.feature in ROPES | FINDERS.keys() | ADAPTER_FINDERS.keys()
             assert reading.effect in {"drops", "refuses", "default"}
             assert reading.formats <= set(RUNTIME_FORMATS[name]) <= set(FORMATS)
-        assert not runtime.measured & runtime.unknown
+        recorded = {case for case, cells in load_cells().items() if runtime.engine in cells}
+        right = {case for case in recorded if load_cells()[case][runtime.engine].result == "right"}
+        assert not runtime.measured & right, "runtime_results.json says so already"
         assert runtime.version and runtime.source
 
 
@@ -57,6 +60,15 @@ def test_no_family_that_was_wrong_or_refused_is_called_right() -> None:
     assert "llama" in right_families("mlx") and "arcee" in refused_families("mlx")
     with pytest.raises(TrainerError, match="does not run the family arcee"):
         check_export(ModelFiles({"model_type": "arcee"}), options("mlx"))
+    with pytest.raises(TrainerError, match="does not run the family smollm3"):
+        check_export(ModelFiles({"model_type": "smollm3"}), options("onnxruntime"))
+
+
+def test_a_family_that_was_compared_and_differed_is_not_called_unknown() -> None:
+    [note] = check_export(ModelFiles({"model_type": "starcoder2"}), options("llama.cpp"))
+    assert "starcoder2 differed in llama.cpp" in note.text and "log-probability" in note.text
+    [note] = check_export(ModelFiles({"model_type": "bloom"}), options("llama.cpp"))
+    assert "no model of the family bloom was compared" in note.text
 
 
 def test_a_dropped_window_is_refused_and_the_shorter_context_is_taken() -> None:
