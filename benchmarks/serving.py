@@ -219,20 +219,22 @@ def run_server(name: str, dtype: str, rows: int, folder: Path) -> Iterator[str]:
             log.seek(0)
             raise SystemExit(log.read()[-3000:])
         threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield url
-        process.kill()
+        try:
+            yield url
+        finally:
+            process.kill()
 
 
 def serve(name: str, dtype: str, rows: str, folder: str) -> None:
     """Serve the example's base model until the process is killed."""
-    with tempfile.TemporaryDirectory() as home:
-        # Only the job's folder is temporary: converted weights stay in the model cache.
-        backend = LocalBackend(Home.from_environ(os.environ | {"CLOUDFT_HOME": home}))
-        job = backend.base_model_folder(load_job(EXAMPLE / "cloudft.yaml"))
-        if name == CLOUDFT:
-            _serve_cloudft(backend, job, dtype, int(rows))
-        else:
-            _serve_llama_cpp(job, dtype, int(rows), Path(folder))
+    # Only the job's folder is temporary: converted weights stay in the model cache.
+    home = str(Path(folder) / f"home-{name}")
+    backend = LocalBackend(Home.from_environ(os.environ | {"CLOUDFT_HOME": home}))
+    job = backend.base_model_folder(load_job(EXAMPLE / "cloudft.yaml"))
+    if name == CLOUDFT:
+        _serve_cloudft(backend, job, dtype, int(rows))
+    else:
+        _serve_llama_cpp(job, dtype, int(rows), Path(folder))
 
 
 def _serve_cloudft(backend: LocalBackend, job: Path, dtype: str, rows: int) -> None:
