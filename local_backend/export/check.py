@@ -40,7 +40,7 @@ def check_exports(request: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             files = limit_context(files, options.context, JOB_FILE_WORDS)
             notes = check_export(files, options, JOB_FILE_WORDS)
             if form == "gguf":
-                check_gguf(files)
+                check_gguf(files, options.quantization)
         except TrainerError as error:
             yield _finding(runtime, "error", error.message, error.fix or "")
             continue

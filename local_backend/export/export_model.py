@@ -113,7 +113,7 @@ def check_options(job_dir: JobDir, options: ExportOptions) -> tuple[ModelFiles, 
     whole = str(tuned) if settings.method == "full" else base
     files = limit_context(read_model_files(whole, adapter), options.context)
     if options.format == "gguf":
-        check_gguf(files)
+        check_gguf(files, options.quantization)
     return files, [note.text for note in check_export(files, options)]
 
 

@@ -31,6 +31,7 @@ from local_backend.export.gguf.tensors import (
 )
 from local_backend.export.gguf.vocabulary import name_model, write_vocabulary
 from local_backend.models.load_tokenizer import load_tokenizer
+from local_backend.models.portable_config import GENERATION_CONFIG
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -91,10 +92,10 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
     """Return how the folder's model generates, None if it does not say."""
     from transformers import GenerationConfig
 
-    with contextlib.suppress(OSError):
-        generation: GenerationConfig = GenerationConfig.from_pretrained(folder)
-        return generation
-    return None
+    if not (folder / GENERATION_CONFIG).is_file():
+        return None
+    generation: GenerationConfig = GenerationConfig.from_pretrained(folder)
+    return generation
 
 
 def find_gguf_family(model_type: str) -> GgufFamily:

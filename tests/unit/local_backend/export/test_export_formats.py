@@ -181,3 +181,16 @@ def test_a_model_that_can_not_be_a_gguf_file_is_refused_before_it_is_loaded(
     finally:
         path.write_text(config)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantization_that_can_not_be_written_is_refused_before_the_model_is_loaded(
+    tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: Any) -> None:
+        pytest.fail("the model is loaded")
+
+    monkeypatch.setattr("local_backend.export.export_model.load_tuned_model", load)
+    options = ExportOptions("gguf", quantization="q4_k")
+    with pytest.raises(TrainerError, match="'q4_k' is no quantization") as refused:
+        export_model(JobDir(tuned.path), tmp_path / "out", options)
+    assert "q4_k_m" in str(refused.value.fix)
