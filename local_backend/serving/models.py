@@ -114,6 +114,7 @@ def _serve(
     entries: Sequence[tuple[ServedJob, str, _Weights, LoadedModel, int]],
 ) -> list[ServedModel]:
     decoders: dict[_Weights, Decoder] = {}
+    tokenizers: dict[int, tuple[SchemaTokenizer, TokenBytes]] = {}
     served = []
     for job, variant, weights, loaded, adapter in entries:
         if weights not in decoders:
@@ -127,10 +128,10 @@ def _serve(
             "parameters": weights.parameters,
             "features": sorted(probe_template(loaded.tokenizer, with_tools=True).features),
         }
-        schemas = SchemaTokenizer(loaded, decoder.vocabulary)
-        served.append(
-            ServedModel(reply, loaded, decoder, adapter, schemas, TokenBytes(loaded.tokenizer))
-        )
+        if id(loaded) not in tokenizers:  # a job's adapter and its base share one
+            schemas = SchemaTokenizer(loaded, decoder.vocabulary)
+            tokenizers[id(loaded)] = schemas, TokenBytes(loaded.tokenizer)
+        served.append(ServedModel(reply, loaded, decoder, adapter, *tokenizers[id(loaded)]))
     names = [model.reply["name"] for model in served]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

@@ -107,7 +107,8 @@ class AdaptedProduct:
         self, product: Product, updates: Mapping[int, Update], adapters: RowAdapters
     ) -> None:
         self._product, self._updates, self._adapters = product, updates, adapters
-        self._joined: dict[tuple[int, ...], tuple[Update, torch.Tensor] | None] = {}
+        self._active: tuple[int, ...] = ()
+        self._joined: tuple[Update, torch.Tensor] | None = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the outputs of all layers, concatenated: [rows, in] -> [rows, all outs]."""
@@ -124,19 +125,24 @@ class AdaptedProduct:
         return out.addmm_(inner, update.up.T)
 
     def _join(self, active: tuple[int, ...]) -> tuple[Update, torch.Tensor] | None:
-        """Return the updates of these adapters side by side, and the column of each rank's."""
-        if active not in self._joined:
+        """Return the updates of these adapters side by side, and the column of each rank's.
+
+        Those of the last step are kept: of n adapters there are 2^n sets.
+        """
+        if active != self._active:
             found = [(at, self._updates[n]) for at, n in enumerate(active) if n in self._updates]
-            self._joined[active] = None
+            self._active, self._joined = active, None
             if found:
+                updates = [update for _, update in found]
+                joined = updates[0]
+                if len(found) > 1:
+                    joined = Update(
+                        torch.cat([update.down for update in updates]),
+                        torch.cat([update.up for update in updates], 1),
+                    )
                 owners = [at for at, update in found for _ in range(len(update.down))]
-                down = torch.cat([update.down for _, update in found])
-                up = torch.cat([update.up for _, update in found], 1)
-                self._joined[active] = (
-                    Update(down, up),
-                    torch.tensor(owners, device=down.device),
-                )
-        return self._joined[active]
+                self._joined = joined, torch.tensor(owners, device=joined.down.device)
+        return self._joined
 
 
 def join_updates(
