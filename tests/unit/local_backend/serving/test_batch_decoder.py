@@ -61,7 +61,7 @@ def alone(
 def test_rows_that_come_and_go_get_the_logits_that_they_get_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """Each goes on with the token that it got alone: two likeliest ones may be all but equal."""
+    """The next token of each is that which it got alone: the two likeliest may be all but equal."""
     monkeypatch.setattr(key_values, "SMALLEST_BLOCK", 8)
     loaded, adapters = with_adapters(name, tmp_path)
     assert unsupported_reason_with(loaded, adapters) is None
