@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.errors import EngineBusy, EngineFailed, TrainerError, UsageError
+from cloudft.errors import (
+    EngineBusy,
+    EngineFailed,
+    PromptTooLong,
+    RequestRefused,
+    TrainerError,
+    UsageError,
+)
 from cloudft.inference import Answer, Prompt
 from cloudft.serving.engine import (
     Engine,
@@ -40,6 +47,13 @@ MAX_WAITING = 256
 ANSWER_S = 60.0
 """How long the process may take to count tokens or to report what it does."""
 TOP_LOGPROBS_MAX = 20
+ERRORS: Mapping[str | None, tuple[type[TrainerError], str | None]] = {
+    "prompt": (RequestRefused, "prompt"),
+    "promptTooLong": (PromptTooLong, "prompt"),
+    "schema": (RequestRefused, "json_schema"),
+    "modelFailed": (EngineFailed, None),
+}
+"""Code of an error in local_backend/errors.py -> its class here, and the field at fault."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,7 @@ class EngineProcess(Engine):
             self._send({"id": request_id, "cancel": True})
 
     def count_tokens(self, model: str, prompt: Prompt) -> int:
-        """Return the number of tokens of a prompt. Raise TrainerError."""
+        """Return the number of tokens of a prompt. Raise RequestRefused, EngineFailed."""
         self._find_model(model)
         reply = self._call({"count": {"model": model, "prompt": _prompt(prompt)}})
         return int(reply["count"])
@@ -376,8 +390,8 @@ def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
 
 
 def _error(reply: Mapping[str, Any]) -> TrainerError:
-    kind = EngineFailed if reply.get("isOwnFault") else TrainerError
-    return kind(reply["error"], fix=reply["fix"])
+    kind, field = ERRORS.get(reply.get("code"), (TrainerError, None))
+    return kind(reply["error"], fix=reply["fix"], field=field)
 
 
 def _token(value: Mapping[str, Any]) -> TokenLogprob:

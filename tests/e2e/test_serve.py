@@ -161,22 +161,27 @@ def test_an_answer_keeps_a_json_schema_and_one_that_can_not_be_kept_is_refused(
         assert isinstance(json.loads(done.message.content)["found"], bool)
     unique = {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": unique}}
-    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
         answer(client, ROUTER, response_format=form)
+    assert caught.value.param == "response_format"
 
 
 def test_a_prompt_longer_than_the_context_is_refused(client: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="context length is 512") as caught:
         client.completions.create(model="base", prompt="word " * 2000)
-    assert caught.value.code == "context_length_exceeded"
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+    with pytest.raises(openai.BadRequestError, match="prompt is empty") as caught:
+        client.completions.create(model="base", prompt="")
+    assert caught.value.param == "prompt"
 
 
 def test_a_prompt_of_tokens_is_continued_and_one_of_another_model_refused(client: Any) -> None:
     request = {"model": "base", "max_tokens": 4}
     assert client.completions.create(**request, prompt=[5, 6, 7]).usage.prompt_tokens == 3
     for wrong in (99_999, -1):
-        with pytest.raises(openai.BadRequestError, match=f"has the token {wrong}"):
+        with pytest.raises(openai.BadRequestError, match=f"has the token {wrong}") as caught:
             client.completions.create(**request, prompt=[5, wrong])
+        assert caught.value.param == "prompt"
     assert client.completions.create(**request, prompt="Where").usage.completion_tokens
 
 

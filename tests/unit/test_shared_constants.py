@@ -15,8 +15,10 @@ from cloudft.backends.local import four_bits as check
 from cloudft.backends.local import job_folder, request
 from cloudft.cli.commands import export
 from cloudft.evaluate.rewards import prompts
+from cloudft.serving import engine_process
+from cloudft.serving.engine import EngineRequest
 from cloudft.storage import artifacts
-from local_backend import job_dir, settings
+from local_backend import errors, job_dir, settings
 from local_backend.export import options as trainer_export
 from local_backend.export.gguf.precision import QUANTIZATIONS
 from local_backend.grading import shapes
@@ -74,6 +76,17 @@ def test_what_can_be_exported_is_what_the_trainer_writes() -> None:
     )
     assert ours == trainers
     assert {name.lower() for name in QUANTIZATIONS} == set(export.QUANTIZATIONS)
+
+
+def test_the_engine_knows_every_code_of_the_trainers_errors() -> None:
+    codes = {
+        value.code
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.TrainerError) and value.code
+    }
+    assert codes == set(engine_process.ERRORS)
+    fields = {field.name for field in dataclasses.fields(EngineRequest)}
+    assert {field for _, field in engine_process.ERRORS.values() if field} <= fields
 
 
 def test_a_grader_gets_the_same_metadata_from_the_trainer() -> None:
