@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from cloudft.backends.local.environment import SECRET_NAME, filter_environment
 from cloudft.errors import TrainerError, UsageError
 from cloudft.runtimes.llama_cpp_program import KEY_VARIABLE
 from cloudft.runtimes.openai_server import OpenAIServer
@@ -27,6 +28,8 @@ MODEL_NAME = "tuned"
 """What the started server calls the model."""
 START_TIMEOUT_S = 900.0
 """vLLM compiles and captures graphs before it answers, which takes minutes for a large model."""
+SETTINGS = ("VLLM_", "GGML_", "LLAMA_")
+"""Beginnings of the variables that vLLM and llama.cpp are set up by."""
 POLL_S = 0.1
 LOG_LINES = 3
 
@@ -120,9 +123,17 @@ def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str
 
 
 def _environment(program: Program) -> dict[str, str]:
-    """Return the environment of a server: without the keys for other servers."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "OPENAI_API_KEY")}
-    return {**kept, **program.environment}
+    """Return the environment of a server: what the trainer's programs get, and its own settings.
+
+    Keys for other servers, of the Hub and of AWS are not among them.
+    """
+    kept = filter_environment(os.environ, hub=False)
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(SETTINGS) and not SECRET_NAME.search(name)
+    }
+    return {**kept, **settings, **program.environment}
 
 
 def _wait_until_ready(
