@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -289,6 +290,9 @@ class EngineProcess(Engine):
         try:
             for reply in self._lines():
                 self._take(reply)
+        except BaseException:
+            self._process.kill()  # nobody reads its replies any more
+            raise
         finally:
             self._fail_all()
 
@@ -321,11 +325,14 @@ class EngineProcess(Engine):
             request.on_event(EngineFailure(failure))
 
     def _broken_off_error(self) -> EngineFailed:
-        self._process.wait()
+        status = self._process.wait()
         self._noise.seek(0)
         printed = self._noise.read().decode("utf-8", "replace").strip().splitlines()
+        reason = printed[-1] if printed else "no message"
+        if status < 0:  # what was printed last is of some request before
+            reason = f"signal {-status} ({signal.strsignal(-status)})"
         return EngineFailed(
-            f"the models' process exited: {(printed or ['no message'])[-1]}",
+            f"the models' process exited: {reason}",
             fix="if memory ran out, answer fewer requests at once; then start it again.",
         )
 
