@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,11 @@ def export_command(
         checked = verify_in_runtime(record, backend, out, given["runtime"], runtime_python)
         console.print_result({"path": out, **checked}, describe_proof(checked))
         return 0
+    if os.path.lexists(out):  # before the models are loaded
+        verifies = " `--verify` checks the export that it is." if is_export(out) else ""
+        raise UsageError(
+            f"{out} exists already", fix=f"name a folder that does not exist.{verifies}"
+        )
     is_adapter = options.format == "adapter"
     doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
     console.note(f"{doing} and comparing it with the tuned model ...")
