@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudft.backends.local.model_process import prompt_to_request
 from cloudft.errors import (
     EngineBusy,
     EngineFailed,
@@ -368,10 +369,7 @@ def _submission(request: EngineRequest) -> dict[str, object]:
 def _prompt(prompt: Prompt) -> dict[str, object]:
     if prompt.token_ids is not None:
         return {"text": "", "ids": list(prompt.token_ids)}
-    if prompt.text is not None:
-        return {"text": prompt.text}
-    tools: dict[str, object] = {"toolConfig": prompt.tool_config} if prompt.tool_config else {}
-    return {"messages": list(prompt.messages), **tools}
+    return prompt_to_request(prompt)
 
 
 def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:

@@ -10,19 +10,13 @@ from typing import Any
 
 import click
 
+from cloudft.backends.export_options import DTYPES, FORMATS, QUANTIZATIONS, RUNTIME_FORMATS
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import TOKENS
 from cloudft.cli.runtime_check import is_export, runtime_check_options, verify_in_runtime
 from cloudft.errors import UsageError
-
-RUNTIMES = ("transformers", "vllm", "llama.cpp", "ollama", "mlx", "onnxruntime", "openvino")
-FORMATS = ("merged", "adapter", "gguf", "mlx")
-QUANTIZATIONS = (
-    *("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"),
-    *("q4_k_m", "q5_k_m", "q6_k"),
-)
 
 
 @command("export", epilog="\b\nExample:\n  cloudft export - tuned-model --for vllm --dtype float16")
@@ -31,7 +25,7 @@ QUANTIZATIONS = (
 @click.option(
     "--for",
     "runtime",
-    type=click.Choice(RUNTIMES),
+    type=click.Choice([*RUNTIME_FORMATS]),
     help="What will run the model. It implies the format.",
 )
 @click.option(
@@ -42,7 +36,7 @@ QUANTIZATIONS = (
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice(DTYPES),
     help="Number format of the weights; float32 if not given.",
 )
 @click.option(
