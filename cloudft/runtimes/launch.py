@@ -20,7 +20,7 @@ from pathlib import Path
 from cloudft.backends.local.environment import SECRET_NAME, filter_environment
 from cloudft.errors import TrainerError, UsageError
 from cloudft.runtimes.llama_cpp_program import KEY_VARIABLE
-from cloudft.runtimes.openai_server import OpenAIServer
+from cloudft.runtimes.openai_client import OpenAIClient
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 STARTABLE = (VLLM, LLAMA_CPP)
@@ -95,7 +95,7 @@ def find_gguf(model: Path) -> Path:
 
 
 @contextlib.contextmanager
-def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str]]:
+def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIClient, str]]:
     """Yield a server of the exported `model`, and name and version of what runs it.
 
     It ends with the block, and with this process. Raise TrainerError where it does not start.
@@ -111,7 +111,7 @@ def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str
             env=_environment(program),
             start_new_session=True,  # Ctrl-C is for cloudft, which then ends it
         )
-        server = OpenAIServer(f"http://127.0.0.1:{port}", api_key=key)
+        server = OpenAIClient(f"http://127.0.0.1:{port}", api_key=key)
         try:
             _wait_until_ready(process, server, engine, log.fileno())
             yield server, program.version
@@ -137,7 +137,7 @@ def _environment(program: Program) -> dict[str, str]:
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], server: OpenAIServer, engine: str, log: int
+    process: subprocess.Popen[bytes], server: OpenAIClient, engine: str, log: int
 ) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
