@@ -277,11 +277,12 @@ class SupportsRuntimeCheck(ABC):
     @abstractmethod
     def check_runtime(
         self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        """Return what `runtime`, in the interpreter `python`, makes of the export in `folder`.
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield what `runtime`, in the interpreter `python`, makes of the export in `folder`.
 
-        `request` has `records` (prompt, and text or reply to score) and `maxNewTokens`. Raise
-        TrainerError where the runtime is missing or refuses the model.
+        `request` has `records` (prompt, and text or reply to score) and `maxNewTokens`. After each
+        record comes `done` and `total`, the result at the end. Raise TrainerError where the runtime
+        is missing or refuses the model.
         """
 
 

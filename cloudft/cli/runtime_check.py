@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.backends.export_options import PROOF
+from cloudft.cli.progress import task_progress
 from cloudft.errors import TrainerError, UsageError
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.cli.options import Console
     from cloudft.evaluate.runtime_proof import RuntimeProof
     from cloudft.storage.store import JobRecord
 
@@ -59,7 +61,12 @@ def choose_runtime(out: Path, named: str | None) -> str:
 
 
 def verify_in_runtime(
-    record: JobRecord, backend: Backend, out: Path, named: str | None, python: Path | None
+    record: JobRecord,
+    backend: Backend,
+    out: Path,
+    named: str | None,
+    python: Path | None,
+    console: Console,
 ) -> RuntimeProof:
     """Run the export in `out` in a runtime. Raise TrainerError where it answers otherwise.
 
@@ -75,7 +82,9 @@ def verify_in_runtime(
             fix="leave out --verify.",
         )
     check = RuntimeCheck(choose_runtime(out, named), str(python or sys.executable))
-    proof = prove_in_runtime(record, backend, Home.from_environ(), out.absolute(), check)
+    with task_progress(console) as progress:
+        home = Home.from_environ()
+        proof = prove_in_runtime(record, backend, home, out.absolute(), check, progress)
     difference = proof["difference"]
     if difference is None:
         return proof

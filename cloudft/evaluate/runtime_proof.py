@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from cloudft.backends.capabilities import SupportsRuntimeCheck
+from cloudft.backends.capabilities import ProgressCallback, SupportsRuntimeCheck
 from cloudft.backends.export_options import PROOF
 from cloudft.backends.local.model_process import prompt_to_request
 from cloudft.catalogue import is_text_only
@@ -98,11 +98,12 @@ def prove_in_runtime(
     home: Home,
     folder: Path,
     check: RuntimeCheck,
+    progress: ProgressCallback,
 ) -> RuntimeProof:
     """Run the export in `folder`, write the proof into its export.json, and return it.
 
-    Raise TrainerError where the runtime is missing or refuses the model, and UsageError for a job
-    without held-out records.
+    `progress` is called after each record. Raise TrainerError where the runtime is missing or
+    refuses the model, and UsageError for a job without held-out records.
     """
     held_out = load_held_out_data(record, home, limit=check.records)
     raw = is_text_only(record.customization_type)
@@ -112,7 +113,11 @@ def prove_in_runtime(
         "maxNewTokens": limit,
     }
     job_id = record.backend_job_id or record.id
-    result = backend.check_runtime(job_id, folder, check.runtime, check.python, request)
+    result: Mapping[str, Any] = {}
+    replies = backend.check_runtime(job_id, folder, check.runtime, check.python, request)
+    for result in replies:
+        if "done" in result:
+            progress(f"records in {check.runtime}", result["done"], result["total"])
     proof = build_proof(result, held_out, None if raw else record)
     path = folder / PROOF
     content = json.loads(path.read_text(encoding="utf-8"))

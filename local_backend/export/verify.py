@@ -4,18 +4,18 @@ The runtime runs FOLDER in an interpreter of its own, on the records that standa
 JSON line, `{"records": [{"prompt", "text", "reply"?}], "maxNewTokens"}` (prompts as generate.py
 takes them, texts to score as it does). What it makes of them is compared with the tuned model in
 float32, unmerged: the prompt's tokens, the log-probabilities of the record's own answer, and the
-greedy answer with its end. The result is one JSON line on standard output; `difference` says in
-which layer the two differ (`runtime_comparison.py`), and is null where they do not.
+greedy answer with its end. Standard output has `{"done", "total"}` after each record, and the
+result as the last JSON line; its `difference` says in which layer the two differ
+(`runtime_comparison.py`), and is null where they do not.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
@@ -46,7 +46,10 @@ from local_backend.job_dir import JobDir
 from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel
 from local_backend.process_exit import exit_now
+from local_backend.replies import ReplyWriter
 
+Progress = Callable[[int, int], None]
+"""Called after each record with how many are compared, of how many."""
 FULL_PRECISION = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 """Formats of a GGUF file that are no quantization."""
 
@@ -157,7 +160,11 @@ def run_theirs(
 
 
 def compare_records(
-    loaded: LoadedModel, engine: Engine, request: dict[str, Any], tolerance: float | None
+    loaded: LoadedModel,
+    engine: Engine,
+    request: dict[str, Any],
+    tolerance: float | None,
+    progress: Progress = lambda done, total: None,
 ) -> Comparison:
     """Run the records of a request in both, and compare them."""
     ours: list[RuntimeRecord] = []
@@ -166,6 +173,7 @@ def compare_records(
     for item in request["records"]:
         ours.append(run_ours(loaded, item, limit))
         theirs.append(run_theirs(engine, loaded, item, ours[-1], limit))
+        progress(len(ours), len(request["records"]))
     difference = find_difference(ours, theirs, tolerance)
     pairs = list(zip(ours, theirs, strict=True))
     worst = (largest_difference(a["scores"], b["scores"])[0] for a, b in pairs)
@@ -178,17 +186,25 @@ def compare_records(
 
 
 def verify_export(
-    job_dir: JobDir, folder: Path, runtime: str, python: str, request: dict[str, Any]
+    job_dir: JobDir,
+    folder: Path,
+    runtime: tuple[str, str],
+    request: dict[str, Any],
+    progress: Progress,
 ) -> Verification:
-    """Run an export in a runtime and compare it with the tuned model. Raise TrainerError."""
+    """Run an export in a runtime and compare it with the tuned model. Raise TrainerError.
+
+    `runtime` is its name in `--for`, and the interpreter that has it.
+    """
+    name, python = runtime
     tolerance = read_tolerance(folder)
     # First: a runtime that is not there, or refuses the model, says so at once.
-    with EngineProcess(MODULES[runtime], folder, python) as engine:
+    with EngineProcess(MODULES[name], folder, python) as engine:
         loaded = load_tuned_model(job_dir).loaded
         loaded.model.eval()
         loaded.model.config.use_cache = True
-        comparison = compare_records(loaded, engine, request, tolerance)
-        return {**comparison, "runtime": runtime, "versions": engine.versions}
+        comparison = compare_records(loaded, engine, request, tolerance, progress)
+        return {**comparison, "runtime": name, "versions": engine.versions}
 
 
 def _summarize(ours: RuntimeRecord, theirs: RuntimeRecord) -> VerifiedRecord:
@@ -203,7 +219,7 @@ def _summarize(ours: RuntimeRecord, theirs: RuntimeRecord) -> VerifiedRecord:
 
 
 def main() -> int:
-    """Verify one export. Print the result, or the error, as JSON on standard output."""
+    """Verify one export. Print progress, and the result or the error, as JSON lines."""
     parser = argparse.ArgumentParser(
         prog="python -m local_backend.export.verify", description=__doc__
     )
@@ -214,18 +230,19 @@ def main() -> int:
     args = parser.parse_args()
     request = json.loads(sys.stdin.readline())
     silence_libraries()
+    runtime = (args.runtime, args.python)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = verify_export(
-                JobDir(args.job_dir), args.folder.resolve(), args.runtime, args.python, request
-            )
-        print(json.dumps(result))
+        with ReplyWriter() as reply:
+
+            def progress(done: int, total: int) -> None:
+                reply({"done": done, "total": total})
+
+            folder = args.folder.resolve()
+            result = verify_export(JobDir(args.job_dir), folder, runtime, request, progress)
+            reply({**result})
     except KeyboardInterrupt:
         return 1
-    except TrainerError as error:
-        print(json.dumps({"error": error.message, "fix": error.fix}))
-        return 1
-    return 0
+    return reply.status
 
 
 if __name__ == "__main__":

@@ -385,13 +385,12 @@ class LocalBackend(
 
     def check_runtime(
         self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    ) -> Iterator[Mapping[str, Any]]:
         """Run an export in another runtime beside the tuned model, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         program = [RUNTIME_CHECK, str(job.path), str(folder), "--for", runtime, "--python", python]
-        [result] = run_trainer_program(program, self.program_environment(job.path), request=request)
-        return result
+        return run_trainer_program(program, self.program_environment(job.path), request=request)
 
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool

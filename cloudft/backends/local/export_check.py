@@ -19,7 +19,8 @@ FIELD = "export.for"
 def check_exports(job: LoadedJob, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what each runtime under `export.for` would take otherwise from the tuned model.
 
-    A warning where that can't be found out: the weights are not on this machine.
+    A warning where that can't be found out: the weights are not on this machine. A note names the
+    runtimes of which nothing was found.
     """
     model, finding = trained_model(job), FindingFactory(job)
     if job.spec.export is None or model is None:
@@ -30,11 +31,16 @@ def check_exports(job: LoadedJob, environ: Mapping[str, str]) -> Iterator[Findin
         return
     try:
         request = build_exports_request(job)
+        silent = dict.fromkeys(runtime for runtime, _ in job.spec.export.exports)
         for reply in run_trainer_program(["local_backend.export.check"], environ, request=request):
+            silent.pop(reply["runtime"], None)
             is_error = reply["severity"] == "error"
             code = "NotForRuntime" if is_error else "RuntimeDiffers"
             severity = reply["severity"]
             yield finding(code, FIELD, reply["message"], reply["fix"], severity)
+        if silent:
+            message = f"nothing is known that {', '.join(silent)} would read otherwise"
+            yield finding("RuntimesCompared", FIELD, message, "", "note")
     except TrainerError as error:
         message = f"what runtimes would read is not known: {error.message}"
         yield finding("CouldNotCheck", FIELD, message, error.fix or "", "warning")

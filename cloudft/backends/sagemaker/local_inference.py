@@ -64,7 +64,7 @@ class LocalInferenceMixin(
 
     def check_runtime(
         self, job_id: str, folder: Path, runtime: str, python: str, request: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    ) -> Iterator[Mapping[str, Any]]:
         """Run an export in another runtime beside the tuned model."""
         local = self.local_backend
         assert isinstance(local, SupportsRuntimeCheck)

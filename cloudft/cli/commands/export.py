@@ -92,7 +92,7 @@ def export_command(
         )
     if verify and is_export(out):
         console.note(f"{out} is an export already: it is verified as it is ...")
-        checked = verify_in_runtime(record, backend, out, given["runtime"], runtime_python)
+        checked = verify_in_runtime(record, backend, out, given["runtime"], runtime_python, console)
         console.print_result({"path": out, **checked}, describe_proof(checked))
         return 0
     if os.path.lexists(out):  # before the models are loaded
@@ -109,7 +109,7 @@ def export_command(
     text = describe_export(out, proof)
     if verify:
         console.note("answering held-out records in the runtime ...")
-        checked = verify_in_runtime(record, backend, out, options.runtime, runtime_python)
+        checked = verify_in_runtime(record, backend, out, options.runtime, runtime_python, console)
         proof = {**proof, "runtimes": {checked["runtime"]: checked}}
         text += "\n" + describe_proof(checked)
     console.print_result({"path": out, **proof}, text)

@@ -39,11 +39,17 @@ def test_a_runtime_that_would_drop_something_is_refused_before_training(
     job_file: JobFile, home: Path, windowed: Path
 ) -> None:
     export: dict[str, Any] = {"for": ["transformers", "mlx"]}
-    [found] = findings(job_file(base_model=str(windowed), export=export), home)
+    found, note = findings(job_file(base_model=str(windowed), export=export), home)
+    assert (note.severity, note.message) == (
+        "note",
+        "nothing is known that transformers would read otherwise",
+    )
     assert (found.code, found.severity, found.field) == ("NotForRuntime", "error", "export.for")
     assert "mlx-lm" in found.message and "a sliding window of 8 tokens" in found.message
     assert "set export.context: 8" in found.fix and found.line
-    assert findings(job_file(base_model=str(windowed), export=export | {"context": 8}), home) == []
+    path = job_file(base_model=str(windowed), export=export | {"context": 8})
+    [note] = findings(path, home)
+    assert "that transformers, mlx would read otherwise" in note.message
 
 
 @pytest.mark.usefixtures("preloaded_here")

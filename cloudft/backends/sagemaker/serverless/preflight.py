@@ -57,6 +57,7 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
         *_check_settings(job, finding),
         *_check_model(job, finding),
         *_check_hyperparameters(job, finding),
+        *_check_exports(job, finding),
         *request_checks.check_profile_configured(aws.location, f"{named}.profile", finding),
     ]
     if any(one.severity == "error" for one in findings):
@@ -74,6 +75,14 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
         finding,
     )
     return [*findings, *account_checks.check_account(job, aws, finding)]
+
+
+def _check_exports(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Yield a warning for runtimes that shall run the model, whose configuration is not here."""
+    if job.spec.export is not None:
+        message = "what runtimes would read is not known before SageMaker has merged the model"
+        fix = "name the runtime to `cloudft export` when the job has ended."
+        yield finding("CouldNotCheck", "export.for", message, fix, "warning")
 
 
 def _check_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:

@@ -60,7 +60,9 @@ def test_an_export_is_verified_in_a_process_of_the_runtime(
         text=True,
         check=False,
     )
-    result = json.loads(done.stdout)
+    *progress, result = map(json.loads, done.stdout.splitlines())
+    count = len(RECORDS)
+    assert progress == [{"done": at + 1, "total": count} for at in range(count)]
     assert result["difference"] is None, result
     assert result["maxDifference"] <= result["tolerance"] == 2e-3
     assert result["versions"]["torch"] == torch.__version__
