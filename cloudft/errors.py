@@ -12,7 +12,9 @@
     ├── BadDocument                   1   a document that was read back has the wrong shape
     │   └── DamagedJob                1   one job's folder can't be read; the others can
     ├── TrainerError                  1   the local trainer program failed
-    │   └── EngineFailed              1   what answers requests has ended, or ran out of memory
+    │   ├── EngineFailed              1   what answers requests has ended, or ran out of memory
+    │   └── RequestRefused            1   a request that no model here can answer as it is
+    │       └── PromptTooLong         1   its prompt fills the model's context
     ├── EngineBusy                    1   too many requests wait for the models here
     ├── CloudRefused                  4   the cloud refused: credentials, permission, no resource
     │   ├── ResourceNotFound          4   the resource does not exist
@@ -165,6 +167,18 @@ class EngineFailed(TrainerError):
     """What answers has ended or ran out of memory: the request itself may be right."""
 
     code = "EngineFailed"
+
+
+class RequestRefused(TrainerError):
+    """A request that no model here can answer as it is. `field` is that of EngineRequest."""
+
+    code = "RequestRefused"
+
+
+class PromptTooLong(RequestRefused):
+    """A prompt that fills the model's context."""
+
+    code = "PromptTooLong"
 
 
 class EngineBusy(CloudftError):

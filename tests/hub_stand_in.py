@@ -12,14 +12,13 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from stand_in_server import StandInHandler, StandInServer
 
 TOKEN = "hf_" + "x" * 34
 USER = "tester"
@@ -33,106 +32,12 @@ def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class HubStandIn:
-    """Repositories in `folder`. `on_upload` is called with each chunk of a large file."""
+class _Handler(StandInHandler):
+    """Answers one request after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.objects = folder / "objects"
-        self.objects.mkdir(parents=True)
-        self.repositories: dict[str, dict[str, Any]] = {}
-        self.models: dict[str, dict[str, Any]] = {}
-        """Cards of models of others, by id."""
-        self.requests: list[tuple[str, str]] = []
-        self.authorizations: set[str] = set()
-        self.on_upload: Callable[[int], None] = lambda received: None
-        self.lose_reply_to_commit = False
-        self.lock = threading.RLock()
-        stand_in = self
-
-        class Handler(_Handler):
-            hub = stand_in
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    @contextmanager
-    def serving(self) -> Iterator[HubStandIn]:
-        thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
-            thread.join()
-
-    def environment(self, folder: Path) -> dict[str, str]:
-        """Return the environment of a client: no login and no cache but those of a test."""
-        return {
-            "HF_ENDPOINT": self.url,
-            "HF_TOKEN": TOKEN,
-            "HF_HOME": str(folder / "hf"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-
-    def create(self, repo_id: str, *, private: bool) -> None:
-        first = self._commit_object(
-            None, "initial commit", {".gitattributes": self._put(ATTRIBUTES)}
-        )
-        self.repositories[repo_id] = {"private": private, "branches": {"main": [first]}}
-
-    def _put(self, content: bytes, *, large: bool = False) -> dict[str, Any]:
-        sha256 = hashlib.sha256(content).hexdigest()
-        (self.objects / sha256).write_bytes(content)
-        return self.entry(sha256, len(content), large=large)
-
-    def entry(self, sha256: str, size: int, *, large: bool) -> dict[str, Any]:
-        if large:
-            pointer = (
-                f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-            )
-            return {"sha256": sha256, "size": size, "lfs": True, "oid": git_oid(pointer.encode())}
-        content = (self.objects / sha256).read_bytes()
-        return {"sha256": sha256, "size": size, "lfs": False, "oid": git_oid(content)}
-
-    def _commit_object(
-        self, parent: str | None, summary: str, files: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        text = json.dumps([parent, summary, files], sort_keys=True)
-        oid = hashlib.sha1(text.encode()).hexdigest()
-        return {"oid": oid, "parent": parent, "summary": summary, "files": dict(files)}
-
-    def commit(self, repo_id: str, branch: str, summary: str, files: Mapping[str, Any]) -> str:
-        commits = self.repositories[repo_id]["branches"][branch]
-        commits.append(self._commit_object(commits[-1]["oid"], summary, files))
-        return str(commits[-1]["oid"])
-
-    def commits(self, repo_id: str, branch: str = "main") -> list[dict[str, Any]]:
-        """Return the commits, the first one last made by the Hub itself left out."""
-        return list(self.repositories[repo_id]["branches"][branch][1:])
-
-    def files(self, repo_id: str, branch: str = "main") -> dict[str, bytes]:
-        entries = self.repositories[repo_id]["branches"][branch][-1]["files"]
-        return {name: (self.objects / one["sha256"]).read_bytes() for name, one in entries.items()}
-
-    def find_commit(self, repo_id: str, revision: str) -> dict[str, Any] | None:
-        branches = self.repositories[repo_id]["branches"]
-        if revision in branches:
-            return dict(branches[revision][-1])
-        every = (one for commits in branches.values() for one in commits)
-        return next((one for one in every if one["oid"] == revision), None)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    hub: HubStandIn
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        pass
+    @property
+    def hub(self) -> HubStandIn:
+        return cast("HubStandIn", self.stand_in)
 
     def do_GET(self) -> None:
         self._route("GET")
@@ -149,6 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, method: str) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((method, path))
+        self.hub.on_request(method, path)
         self.hub.authorizations.add(self.headers.get("Authorization", ""))
         parts = path.strip("/").split("/")
         if path.startswith("/objects/"):
@@ -182,13 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(
         self, status: int, value: object = None, headers: Mapping[str, str] = {}, data: bytes = b""
     ) -> None:
-        content = data if value is None else json.dumps(value).encode()
-        self.send_response(status)
-        for name, text in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, text)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        self.send(status, dict(headers), data if value is None else json.dumps(value).encode())
 
     def _missing(self, what: str) -> None:
         names = {"repo": "RepoNotFound", "revision": "RevisionNotFound", "file": "EntryNotFound"}
@@ -368,3 +268,85 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit["oid"]}
             content = (self.hub.objects / entry["sha256"]).read_bytes()
             self._reply(200, headers=headers, data=content)
+
+
+class HubStandIn(StandInServer):
+    """Repositories in `folder`. `on_upload` is called with each chunk of a large file.
+
+    `on_request` is called with method and path before a request is answered.
+    """
+
+    handler = _Handler
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.objects = folder / "objects"
+        self.objects.mkdir(parents=True)
+        self.repositories: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+        """Cards of models of others, by id."""
+        self.requests: list[tuple[str, str]] = []
+        self.authorizations: set[str] = set()
+        self.on_request: Callable[[str, str], object] = lambda method, path: None
+        self.on_upload: Callable[[int], None] = lambda received: None
+        self.lose_reply_to_commit = False
+        self.lock = threading.RLock()
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Return the environment of a client: no login and no cache but those of a test."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+
+    def create(self, repo_id: str, *, private: bool) -> None:
+        first = self._commit_object(
+            None, "initial commit", {".gitattributes": self._put(ATTRIBUTES)}
+        )
+        self.repositories[repo_id] = {"private": private, "branches": {"main": [first]}}
+
+    def _put(self, content: bytes, *, large: bool = False) -> dict[str, Any]:
+        sha256 = hashlib.sha256(content).hexdigest()
+        (self.objects / sha256).write_bytes(content)
+        return self.entry(sha256, len(content), large=large)
+
+    def entry(self, sha256: str, size: int, *, large: bool) -> dict[str, Any]:
+        if large:
+            pointer = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+            )
+            return {"sha256": sha256, "size": size, "lfs": True, "oid": git_oid(pointer.encode())}
+        content = (self.objects / sha256).read_bytes()
+        return {"sha256": sha256, "size": size, "lfs": False, "oid": git_oid(content)}
+
+    def _commit_object(
+        self, parent: str | None, summary: str, files: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        text = json.dumps([parent, summary, files], sort_keys=True)
+        oid = hashlib.sha1(text.encode()).hexdigest()
+        return {"oid": oid, "parent": parent, "summary": summary, "files": dict(files)}
+
+    def commit(self, repo_id: str, branch: str, summary: str, files: Mapping[str, Any]) -> str:
+        commits = self.repositories[repo_id]["branches"][branch]
+        commits.append(self._commit_object(commits[-1]["oid"], summary, files))
+        return str(commits[-1]["oid"])
+
+    def commits(self, repo_id: str, branch: str = "main") -> list[dict[str, Any]]:
+        """Return the commits, the first one last made by the Hub itself left out."""
+        return list(self.repositories[repo_id]["branches"][branch][1:])
+
+    def files(self, repo_id: str, branch: str = "main") -> dict[str, bytes]:
+        entries = self.repositories[repo_id]["branches"][branch][-1]["files"]
+        return {name: (self.objects / one["sha256"]).read_bytes() for name, one in entries.items()}
+
+    def find_commit(self, repo_id: str, revision: str) -> dict[str, Any] | None:
+        branches = self.repositories[repo_id]["branches"]
+        if revision in branches:
+            return dict(branches[revision][-1])
+        every = (one for commits in branches.values() for one in commits)
+        return next((one for one in every if one["oid"] == revision), None)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from stand_in_server import StandInHandler, StandInServer
 
 Reply = tuple[int, Mapping[str, Any] | bytes, Mapping[str, str]]
 """Status, body and headers."""
@@ -33,54 +33,18 @@ def error(status: int, message: str, headers: Mapping[str, str] = {}) -> Reply:
     return status, {"error": {"message": message, "type": "error", "code": None}}, headers
 
 
-class OpenAIStandIn:
-    """`answer` gets the body of a request and its Authorization header."""
-
-    def __init__(
-        self, answer: Callable[[dict[str, Any], str], Reply], models: Sequence[str] = ("tuned",)
-    ) -> None:
-        self.answer = answer
-        self.models = list(models)
-        self.bodies: list[dict[str, Any]] = []
-        self.running = self.most_running = 0
-        self.lock = threading.Lock()
-        stand_in = self
-
-        class Handler(_Handler):
-            server_of = stand_in
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    @contextmanager
-    def serving(self) -> Iterator[OpenAIStandIn]:
-        thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.server.shutdown()
-            self.server.server_close()
-            thread.join()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_of: OpenAIStandIn
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        pass
+class _Handler(StandInHandler):
+    """Answers one request after the other."""
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
-            data = [{"id": name, "object": "model"} for name in self.server_of.models]
+            data = [{"id": name, "object": "model"} for name in self.stand_in.models]
             self._reply((200, {"object": "list", "data": data}, {}))
         else:
             self._reply(error(404, "not found"))
 
     def do_POST(self) -> None:
-        stand_in = self.server_of
+        stand_in = self.stand_in
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with stand_in.lock:
             stand_in.bodies.append({"path": self.path, **body})
@@ -96,8 +60,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, reply: Reply) -> None:
         status, body, headers = reply
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        self.send(status, dict(headers), content)
+
+
+class OpenAIStandIn(StandInServer):
+    """`answer` gets the body of a request and its Authorization header."""
+
+    handler = _Handler
+
+    def __init__(
+        self, answer: Callable[[dict[str, Any], str], Reply], models: Sequence[str] = ("tuned",)
+    ) -> None:
+        super().__init__()
+        self.answer = answer
+        self.models = list(models)
+        self.bodies: list[dict[str, Any]] = []
+        self.running = self.most_running = 0
+        self.lock = threading.Lock()

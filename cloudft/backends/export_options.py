@@ -21,9 +21,16 @@ RUNTIME_FORMATS = {
 }
 """The formats that each runtime reads; the first one is written unless another is named."""
 DTYPES = ("float32", "float16", "bfloat16")
+QUANTIZATIONS = (
+    *("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"),
+    *("q4_k_m", "q5_k_m", "q6_k"),
+)
+"""How a GGUF file can hold its weights."""
 DEFAULT_DTYPE = "float32"
 DEFAULT_QUANTIZATION = "f16"
 """How a GGUF file holds its weights unless something else is named."""
+PROOF = "export.json"
+"""The file of an export that says what it was made from, and how it was compared."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.backends.export_options import PROOF
 from cloudft.cli.progress import task_progress
 from cloudft.errors import TrainerError, UsageError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from cloudft.evaluate.runtime_proof import RuntimeProof
     from cloudft.storage.store import JobRecord
 
-PROOF = "export.json"
-"""The file of an export, as in local_backend/export/export_model.py."""
 REMEDIES = {
     "template": "render prompts with the template that the export has (llama.cpp's server:"
     " --jinja), or send the runtime prompts that are rendered already.",

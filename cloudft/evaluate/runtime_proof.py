@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from cloudft.backends.capabilities import ProgressCallback, SupportsRuntimeCheck
+from cloudft.backends.export_options import PROOF
 from cloudft.backends.local.model_process import prompt_to_request
 from cloudft.catalogue import is_text_only
 from cloudft.evaluate.evaluate_job import detect_job_task, job_generation_config
@@ -33,8 +34,6 @@ from cloudft.storage.atomic_files import atomic_write
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 
-PROOF = "export.json"
-"""The file of an export that names how it was proven, as in local_backend/export."""
 RUNTIMES = "runtimes"
 """Its key with the proofs in other runtimes."""
 DEFAULT_RECORDS = 50

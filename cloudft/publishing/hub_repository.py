@@ -156,8 +156,8 @@ class HubRepository:
     ) -> str:
         """Create the repository where it is missing, and push one commit; return its address.
 
-        What an earlier push left and this one has not is removed in the same commit. The commit
-        fails where somebody else has pushed since `state` was read. Raise CloudRefused,
+        What an earlier push left and this one has not is removed in the same commit. It fails where
+        somebody else has pushed or made the repository since `state` was read. Raise CloudRefused,
         CloudUnreachable, ResourceConflict.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
@@ -168,11 +168,12 @@ class HubRepository:
             *(CommitOperationDelete(name, is_folder=False) for name in stale),
         ]
         with _hub_errors(f"the model can't be pushed to {self.hub_id}"):
+            # Both fail for one that has appeared since: it may be public, or have foreign files.
             if not state.exists:
-                self._api.create_repo(self.hub_id, private=private, exist_ok=True)
+                self._api.create_repo(self.hub_id, private=private)
             head = state.head
             if head is None and self.revision != "main":
-                self._api.create_branch(self.hub_id, branch=self.revision, exist_ok=True)
+                self._api.create_branch(self.hub_id, branch=self.revision)
             commit = self._api.create_commit(
                 self.hub_id,
                 operations,

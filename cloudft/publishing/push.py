@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from cloudft.backends.export_options import PROOF
 from cloudft.errors import JobStateConflict, UsageError
 from cloudft.publishing.base_model import License
 from cloudft.publishing.facts import ModelFacts
@@ -21,8 +22,6 @@ from cloudft.storage.atomic_files import as_store_error
 CARD = "README.md"
 WEIGHTS = (".safetensors", ".gguf")
 ADAPTER_CONFIG, BASE_KEY = "adapter_config.json", "base_model_name_or_path"
-PROOF = "export.json"
-"""The comparison of the export with the tuned model, and what it was made from."""
 NOT_PUSHED = (CARD, MANIFEST, PROOF)
 """The card has the proof's figures, without the paths of this machine that the file has."""
 

@@ -20,7 +20,7 @@ from cloudft.runtimes.launch import (
     find_gguf,
     started_server,
 )
-from cloudft.runtimes.openai_server import OpenAIServer, normalize_url
+from cloudft.runtimes.openai_client import OpenAIClient, normalize_url
 from cloudft.runtimes.served_model import ServedModel, find_served_model
 from cloudft.runtimes.session import RuntimeSession
 from cloudft.storage.atomic_files import as_store_error, scratch_folder
@@ -123,7 +123,7 @@ def _open_server(
     record: JobRecord,
     open_rest: Callable[[], InferenceSession],
 ) -> RuntimeSession:
-    server = OpenAIServer(url)
+    server = OpenAIClient(url)
     served: dict[str, ServedModel] = {
         "tuned": find_served_model(server, choice.model, (record.id, record.name))
     }

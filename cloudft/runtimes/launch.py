@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from cloudft.backends.local.environment import SECRET_NAME, filter_environment
 from cloudft.errors import TrainerError, UsageError
 from cloudft.runtimes.llama_cpp_program import KEY_VARIABLE
-from cloudft.runtimes.openai_server import OpenAIServer
+from cloudft.runtimes.openai_client import OpenAIClient
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 STARTABLE = (VLLM, LLAMA_CPP)
@@ -27,6 +28,8 @@ MODEL_NAME = "tuned"
 """What the started server calls the model."""
 START_TIMEOUT_S = 900.0
 """vLLM compiles and captures graphs before it answers, which takes minutes for a large model."""
+SETTINGS = ("VLLM_", "GGML_", "LLAMA_")
+"""Beginnings of the variables that vLLM and llama.cpp are set up by."""
 POLL_S = 0.1
 LOG_LINES = 3
 
@@ -92,7 +95,7 @@ def find_gguf(model: Path) -> Path:
 
 
 @contextlib.contextmanager
-def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str]]:
+def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIClient, str]]:
     """Yield a server of the exported `model`, and name and version of what runs it.
 
     It ends with the block, and with this process. Raise TrainerError where it does not start.
@@ -108,7 +111,7 @@ def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str
             env=_environment(program),
             start_new_session=True,  # Ctrl-C is for cloudft, which then ends it
         )
-        server = OpenAIServer(f"http://127.0.0.1:{port}", api_key=key)
+        server = OpenAIClient(f"http://127.0.0.1:{port}", api_key=key)
         try:
             _wait_until_ready(process, server, engine, log.fileno())
             yield server, program.version
@@ -120,13 +123,21 @@ def started_server(engine: str, model: Path) -> Iterator[tuple[OpenAIServer, str
 
 
 def _environment(program: Program) -> dict[str, str]:
-    """Return the environment of a server: without the keys for other servers."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "OPENAI_API_KEY")}
-    return {**kept, **program.environment}
+    """Return the environment of a server: what the trainer's programs get, and its own settings.
+
+    Keys for other servers, of the Hub and of AWS are not among them.
+    """
+    kept = filter_environment(os.environ, hub=False)
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(SETTINGS) and not SECRET_NAME.search(name)
+    }
+    return {**kept, **settings, **program.environment}
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], server: OpenAIServer, engine: str, log: int
+    process: subprocess.Popen[bytes], server: OpenAIClient, engine: str, log: int
 ) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:

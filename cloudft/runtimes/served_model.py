@@ -16,7 +16,7 @@ import orjson
 from cloudft.errors import CloudRefused, UsageError
 from cloudft.inference import GenerationConfig, Prompt
 from cloudft.runtimes.chat_request import build_request
-from cloudft.runtimes.openai_server import OpenAIServer
+from cloudft.runtimes.openai_client import OpenAIClient
 
 SAMPLE = Prompt([{"role": "user", "content": "Name three colors and one number between 1 and 9."}])
 """The prompt that a model is recognized by."""
@@ -36,7 +36,7 @@ class ServedModel:
     was started for one evaluation, the digest of its files.
     """
 
-    server: OpenAIServer
+    server: OpenAIClient
     name: str
     title: str
     place: str
@@ -56,7 +56,7 @@ class ServedModel:
 
 
 def find_served_model(
-    server: OpenAIServer,
+    server: OpenAIClient,
     name: str | None,
     expected: Sequence[str] = (),
     *,
@@ -73,7 +73,7 @@ def find_served_model(
     return ServedModel(server, chosen, chosen, server.url, read_version(server), digest)
 
 
-def _list_models(server: OpenAIServer) -> list[Mapping[str, Any]]:
+def _list_models(server: OpenAIClient) -> list[Mapping[str, Any]]:
     reply = server.get("/v1/models")
     found = reply.get("data")
     if not isinstance(found, list):
@@ -85,7 +85,7 @@ def _list_models(server: OpenAIServer) -> list[Mapping[str, Any]]:
 
 
 def _choose(
-    server: OpenAIServer,
+    server: OpenAIClient,
     name: str | None,
     listed: Sequence[Mapping[str, Any]],
     expected: Sequence[str],
@@ -108,7 +108,7 @@ def _choose(
     raise UsageError(f"{what}: it lists {shown}", fix=f"name one that it lists: {option} NAME")
 
 
-def read_version(server: OpenAIServer) -> str | None:
+def read_version(server: OpenAIClient) -> str | None:
     """Return the version that a server states, None for one that states none."""
     for path in VERSION_PATHS:
         found = server.find(path) or {}
@@ -118,7 +118,7 @@ def read_version(server: OpenAIServer) -> str | None:
     return None
 
 
-def sample_digest(server: OpenAIServer, name: str) -> str:
+def sample_digest(server: OpenAIClient, name: str) -> str:
     """Return the digest of a model's greedy answer to a fixed prompt, with log-probabilities.
 
     Without these for a server that refuses to give them.

@@ -29,6 +29,9 @@ def run_supervised(command: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _end(child)
         return 130
+    finally:
+        # What the command has started may outlive it: the workers of a server that crashed.
+        _signal_group(child, signal.SIGKILL)
 
 
 def _end_with_stdin(child: subprocess.Popen[bytes]) -> None:
@@ -38,13 +41,19 @@ def _end_with_stdin(child: subprocess.Popen[bytes]) -> None:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the command with all its processes, by force after a while."""
+    """End the command, by force after a while."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        _signal_group(child, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
             return
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to all processes of the command, if there are any left."""
+    # macOS has PermissionError for a group whose processes have all ended.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
 
 
 if __name__ == "__main__":

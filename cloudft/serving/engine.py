@@ -95,7 +95,10 @@ class EngineEnd:
 
 @dataclass(frozen=True)
 class EngineFailure:
-    """The end of a request that can't be answered. The engine goes on."""
+    """The end of a request that can't be answered. The engine goes on.
+
+    `error` is a RequestRefused where the request itself is at fault.
+    """
 
     error: CloudftError
 
@@ -146,7 +149,7 @@ class Engine(ABC):
 
     @abstractmethod
     def count_tokens(self, model: str, prompt: Prompt) -> int:
-        """Return the number of tokens of a prompt. Raise TrainerError."""
+        """Return the number of tokens of a prompt. Raise RequestRefused, EngineFailed."""
 
     @abstractmethod
     def stats(self) -> EngineStats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.errors import EngineBusy, EngineFailed, TrainerError, UsageError
+from cloudft.backends.local.model_process import prompt_to_request
+from cloudft.errors import (
+    EngineBusy,
+    EngineFailed,
+    PromptTooLong,
+    RequestRefused,
+    TrainerError,
+    UsageError,
+)
 from cloudft.inference import Answer, Prompt
 from cloudft.serving.engine import (
     Engine,
@@ -40,6 +49,13 @@ MAX_WAITING = 256
 ANSWER_S = 60.0
 """How long the process may take to count tokens or to report what it does."""
 TOP_LOGPROBS_MAX = 20
+ERRORS: Mapping[str | None, tuple[type[TrainerError], str | None]] = {
+    "prompt": (RequestRefused, "prompt"),
+    "promptTooLong": (PromptTooLong, "prompt"),
+    "schema": (RequestRefused, "json_schema"),
+    "modelFailed": (EngineFailed, None),
+}
+"""Code of an error in local_backend/errors.py -> its class here, and the field at fault."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +216,7 @@ class EngineProcess(Engine):
             self._send(_encode({"id": request_id, "cancel": True}))
 
     def count_tokens(self, model: str, prompt: Prompt) -> int:
-        """Return the number of tokens of a prompt. Raise TrainerError."""
+        """Return the number of tokens of a prompt. Raise RequestRefused, EngineFailed."""
         self._find_model(model)
         reply = self._call({"count": {"model": model, "prompt": _prompt(prompt)}})
         return int(reply["count"])
@@ -276,6 +292,9 @@ class EngineProcess(Engine):
         try:
             for reply in self._lines():
                 self._take(reply)
+        except BaseException:
+            self._process.kill()  # nobody reads its replies any more
+            raise
         finally:
             self._fail_all()
 
@@ -308,11 +327,14 @@ class EngineProcess(Engine):
             request.on_event(EngineFailure(failure))
 
     def _broken_off_error(self) -> EngineFailed:
-        self._process.wait()
+        status = self._process.wait()
         self._noise.seek(0)
         printed = self._noise.read().decode("utf-8", "replace").strip().splitlines()
+        reason = printed[-1] if printed else "no message"
+        if status < 0:  # what was printed last is of some request before
+            reason = f"signal {-status} ({signal.strsignal(-status)})"
         return EngineFailed(
-            f"the models' process exited: {(printed or ['no message'])[-1]}",
+            f"the models' process exited: {reason}",
             fix="if memory ran out, answer fewer requests at once; then start it again.",
         )
 
@@ -353,10 +375,7 @@ def _submission(request: EngineRequest) -> dict[str, object]:
 def _prompt(prompt: Prompt) -> dict[str, object]:
     if prompt.token_ids is not None:
         return {"text": "", "ids": list(prompt.token_ids)}
-    if prompt.text is not None:
-        return {"text": prompt.text}
-    tools: dict[str, object] = {"toolConfig": prompt.tool_config} if prompt.tool_config else {}
-    return {"messages": list(prompt.messages), **tools}
+    return prompt_to_request(prompt)
 
 
 def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
@@ -382,8 +401,8 @@ def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
 
 
 def _error(reply: Mapping[str, Any]) -> TrainerError:
-    kind = EngineFailed if reply.get("isOwnFault") else TrainerError
-    return kind(reply["error"], fix=reply["fix"])
+    kind, field = ERRORS.get(reply.get("code"), (TrainerError, None))
+    return kind(reply["error"], fix=reply["fix"], field=field)
 
 
 def _token(value: Mapping[str, Any]) -> TokenLogprob:

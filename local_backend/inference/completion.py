@@ -10,7 +10,7 @@ import torch
 from local_backend.data.chat_messages import JsonObject, Turn, to_chat
 from local_backend.data.chat_template import split_prompt
 from local_backend.data.text_tokens import Segment, text_tokenizer
-from local_backend.errors import TrainerError
+from local_backend.errors import PromptError, PromptTooLong
 from local_backend.inference.answers import Answer, parse_answer
 from local_backend.inference.prefix_cache import PrefixCache
 from local_backend.models.load_model import LoadedModel
@@ -106,11 +106,11 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
 
 
 def _check_tokens(loaded: LoadedModel, ids: list[int]) -> list[int]:
-    """Return tokens of the model's vocabulary. Raise TrainerError for any other."""
+    """Return tokens of the model's vocabulary. Raise PromptError for any other."""
     size = len(loaded.tokenizer)
     wrong = next((token for token in ids if not 0 <= token < size), None)
     if wrong is not None:
-        raise TrainerError(
+        raise PromptError(
             f"The prompt has the token {wrong}; the model has the tokens 0 to {size - 1}.",
             fix="send tokens of this model's tokenizer, or the text.",
         )
@@ -128,12 +128,12 @@ def complete_prompt(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> list
 
 
 def _check_length(loaded: LoadedModel, ids: list[int]) -> list[int]:
-    """Return a prompt's tokens. Raise TrainerError if there are none, or as many as fit."""
+    """Return a prompt's tokens. Raise PromptError if there are none, or as many as fit."""
     if not ids:
-        raise TrainerError("The prompt is empty.", fix="add some text to it.")
+        raise PromptError("The prompt is empty.", fix="add some text to it.")
     context = loaded.context_length
     if len(ids) >= context:
-        raise TrainerError(
+        raise PromptTooLong(
             f"The prompt has {len(ids)} tokens; the model's context is {context}.",
             fix="shorten the prompt.",
         )

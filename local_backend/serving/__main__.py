@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from local_backend.errors import TrainerError
+from local_backend.errors import ModelFailed, TrainerError
 from local_backend.grading.resident_memory import resident_bytes
-from local_backend.inference.completion import encode_prompt
 from local_backend.job_dir import JobDir
 from local_backend.lean_imports import allow_lean_imports, import_modeling
 from local_backend.libraries import silence_libraries
@@ -24,7 +23,7 @@ from local_backend.process_exit import exit_now
 from local_backend.replies import ReplyWriter
 from local_backend.serving.batch import Batch, RunningAnswer
 from local_backend.serving.models import load_models
-from local_backend.serving.requests import EngineLine, OpenRequest, Values
+from local_backend.serving.requests import EngineLine, OpenRequest, Values, error_reply
 from local_backend.settings import read_settings
 
 ROWS = 32
@@ -82,7 +81,7 @@ class EngineProgram:
                     self._answers[number].is_canceled = True
             elif "count" in line:
                 model = self.batch.find_model(line["count"]["model"])
-                tokens = len(encode_prompt(model.loaded, line["count"]["prompt"]))
+                tokens = len(model.encode(line["count"]["prompt"]))
                 self.reply({"id": number, "count": tokens})
             else:
                 resident = resident_bytes(os.getpid())
@@ -90,12 +89,14 @@ class EngineProgram:
                     {"id": number, "stats": {**self.batch.stats(), "residentBytes": resident}}
                 )
         except TrainerError as error:
-            self.reply({"id": number, "error": error.message, "fix": error.fix})
+            self.reply({"id": number, **error_reply(error)})
         except Exception as error:  # whatever it is, other requests go on
             traceback.print_exc()
-            failure = f"The request could not be prepared: {type(error).__name__}"
-            fix = "send it without what is unusual in it: a schema, tools, nested values."
-            self.reply({"id": number, "error": failure, "fix": fix, "isOwnFault": True})
+            failure = ModelFailed(
+                f"The request could not be prepared: {type(error).__name__}",
+                fix="send it without what is unusual in it: a schema, tools, nested values.",
+            )
+            self.reply({"id": number, **error_reply(failure)})
 
     def _submit(self, number: str, line: EngineLine) -> None:
         def reply(values: Values) -> None:

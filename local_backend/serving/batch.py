@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from local_backend.errors import TrainerError
+from local_backend.errors import ModelFailed, TrainerError
 from local_backend.inference.answer_preview import INCOMPLETE
-from local_backend.inference.completion import encode_prompt
 from local_backend.serving.answer_text import AnswerText
 from local_backend.serving.choose import (
     RowSampling,
@@ -22,7 +21,7 @@ from local_backend.serving.choose import (
 )
 from local_backend.serving.kept_prefixes import common_prefix
 from local_backend.serving.models import ServedModel
-from local_backend.serving.requests import Submission, Values
+from local_backend.serving.requests import Submission, Values, error_reply
 from local_backend.serving.sequences import Decoded, Decoder, NewTokens
 
 Reply = Callable[[Values], None]
@@ -34,10 +33,6 @@ WORTH_WAITING = 32
 CANCELED, LENGTH, STOP, STOP_SEQUENCE = "canceled", "length", "stop", "stop_sequence"
 
 
-class ModelFailed(TrainerError):
-    """An error that no request is at fault for."""
-
-
 class RunningAnswer:
     """A request with its answer in the making. Raise TrainerError where there can be none."""
 
@@ -46,7 +41,7 @@ class RunningAnswer:
     ) -> None:
         self.model, self.reply = model, reply
         prompt = request["prompt"]
-        self.prompt_ids = encode_prompt(model.loaded, prompt)
+        self.prompt_ids = model.encode(prompt)
         room = model.loaded.context_length - len(self.prompt_ids)
         self.limit = max(1, min(request.get("maxNewTokens", 256), room))
         self.sampling = RowSampling(
@@ -134,8 +129,7 @@ class RunningAnswer:
 
     def fail(self, error: TrainerError) -> None:
         """Report why there is no answer."""
-        own = {"isOwnFault": True} if isinstance(error, ModelFailed) else {}
-        self.reply({"error": error.message, "fix": error.fix, **own})
+        self.reply(error_reply(error))
 
     def _report(self, new: tuple[str, str], *, also_empty: bool = False) -> None:
         text, reasoning = new

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from local_backend.errors import TrainerError
+from local_backend.errors import SchemaError, TrainerError
 from local_backend.serving.deep_calls import call_with_stack
 from local_backend.serving.schema_refs import find_circular_ref
 
@@ -41,7 +41,7 @@ class SchemaTokenizer:
         self._made: LLTokenizer | None = None
 
     def start(self, schema: Mapping[str, Any]) -> JsonConstraint:
-        """Return the constraint of one answer. Raise TrainerError for a schema that isn't kept."""
+        """Return the constraint of one answer. Raise SchemaError for a schema that isn't kept."""
         try:
             from llguidance import LLMatcher
         except ImportError as error:
@@ -116,22 +116,22 @@ class JsonConstraint:
     def take(self, token: int) -> bool:
         """Note the token that was chosen; return whether the answer ends with it.
 
-        Raise TrainerError where llguidance gives up.
+        Raise SchemaError where llguidance gives up.
         """
         if not self._matcher.consume_token(token):
             raise self._broken_off_error()
         return bool(self._matcher.is_stopped())
 
-    def _broken_off_error(self) -> TrainerError:
+    def _broken_off_error(self) -> SchemaError:
         reason = _first_line(self._matcher.get_error())
         if reason == NO_VALUE:
             reason = "a part of it fits no value"
-        return TrainerError(
+        return SchemaError(
             f"The JSON schema can't be kept any further: {reason}", fix="simplify the schema."
         )
 
 
-def _schema_error(message: str, schema: Mapping[str, Any]) -> TrainerError:
+def _schema_error(message: str, schema: Mapping[str, Any]) -> SchemaError:
     """Return the error of a schema that can't be kept whole, which names the keyword."""
     line = _reason(message)
     quoted = re.findall(r'"([^"]+)"|`([^`]+)`|\'([^\']+)\'', line)
@@ -141,7 +141,7 @@ def _schema_error(message: str, schema: Mapping[str, Any]) -> TrainerError:
         if names
         else "leave what it names out of the schema."
     )
-    return TrainerError(f"The JSON schema can't be kept: {line}", fix=fix)
+    return SchemaError(f"The JSON schema can't be kept: {line}", fix=fix)
 
 
 def _reason(message: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from local_backend.data.template_support import probe_template
 from local_backend.device import choose_device, choose_dtype
-from local_backend.errors import TrainerError
+from local_backend.errors import PromptError, TrainerError
+from local_backend.inference.completion import Prompt, encode_prompt
 from local_backend.inference.model_variants import BASE, TUNED
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
 from local_backend.models.load_model import LoadedModel, load_model
@@ -37,6 +38,15 @@ class ServedModel:
     adapter: int
     schemas: SchemaTokenizer
     token_bytes: TokenBytes
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return the tokens of a prompt. Raise PromptError for what the model can't take."""
+        try:
+            return encode_prompt(self.loaded, prompt)
+        except PromptError:
+            raise
+        except TrainerError as error:  # its chat template refuses the messages, or has no tools
+            raise PromptError(error.message, fix=error.fix) from error
 
 
 class _Weights:

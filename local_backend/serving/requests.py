@@ -17,8 +17,8 @@ job that has none; `base` that of its base, null to leave that out. Then each ha
 A prompt is `{"messages", "toolConfig"?}`, `{"text"}`, or `{"text": "", "ids"}` with its tokens.
 Replies to a submit are any number of `{"id", "delta", "reasoning", "tokens", "logprobs"}` and one
 `{"id", "end": {"text", "reasoning", "calls", "tokens", "finishReason", "promptTokens", "ids",
-"stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "isOwnFault"?}`, the last where the
-request was not at fault; a token of `logprobs` is `{"token",
+"stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "code"?}`, where `code` says what is at
+fault (`code` of local_backend/errors.py); a token of `logprobs` is `{"token",
 "text", "bytes", "logprob", "top": [the same without top]}`. A count is answered by `{"id",
 "count"}`, stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
 `canceled`. The process ends with its standard input.
@@ -29,6 +29,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from local_backend.data.chat_messages import JsonObject
+from local_backend.errors import TrainerError
 from local_backend.inference.completion import Prompt
 
 
@@ -96,3 +97,9 @@ class ModelReply(TypedDict):
 
 Values = dict[str, Any]
 """A reply."""
+
+
+def error_reply(error: TrainerError) -> Values:
+    """Return the reply to a request that can't be answered, without its id."""
+    code = {} if error.code is None else {"code": error.code}
+    return {"error": error.message, "fix": error.fix, **code}

@@ -85,6 +85,10 @@ def test_the_same_job_has_the_same_bytes_and_a_file_is_kept(
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     refused = cli("report", "-", "--bom", "a.json")
     assert refused.returncode == 2 and "--force" in refused.stderr
+    for force in ((), ("--force",)):
+        nowhere = cli("report", "-", "--bom", "no-folder/a.json", *force)
+        assert nowhere.returncode == 1
+        assert "can't write the file" in nowhere.stderr and "no-folder/a.json" in nowhere.stderr
     both = cli("report", "-", "--bom", "a.json", "--out", "page.html", "--force")
     assert both.returncode == 0
     assert (tmp_path / "page.html").is_file()

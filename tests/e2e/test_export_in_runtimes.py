@@ -57,6 +57,11 @@ def test_an_export_is_verified_and_one_that_differs_fails_by_its_layer(
     assert lines[1] == "  equal greedy answers: 100.0 % [67.6, 100.0]"
     assert lines[2].startswith("  accuracy: ") and "difference 0.0 %" in lines[2]
     assert lines[4].endswith("(allowed 0.002)")
+    kept = (out / "export.json").read_bytes()
+    refused = cli("export", job, out)
+    assert refused.returncode == 2 and "--verify" in refused.stderr
+    assert "merging" not in refused.stderr, "it is refused before anything is done"
+    assert (out / "export.json").read_bytes() == kept
     path = out / "tokenizer_config.json"
     config = json.loads(path.read_text())
     template = config["chat_template"].replace("assistant", "model")

@@ -217,6 +217,28 @@ def test_a_public_push_into_a_private_repository_is_refused(push: Push, hub: Hub
     assert "is private" in done.stderr
 
 
+@pytest.mark.parametrize("revision", ["main", "v2"])
+def test_a_repository_or_branch_that_somebody_else_makes_meanwhile_gets_no_model(
+    push: Push, hub: HubStandIn, revision: str
+) -> None:
+    """What was read before the export says neither that it is private nor that it is empty."""
+
+    def make_first(method: str, path: str) -> None:
+        if method == "POST" and path == "/api/repos/create" and revision == "main":
+            hub.create(REPO, private=False)
+        if method == "POST" and path.endswith("/branch/v2"):
+            hub.repositories[REPO]["branches"]["v2"] = [*hub.repositories[REPO]["branches"]["main"]]
+            hub.commit(REPO, "v2", "by hand", {"notes.md": hub._put(b"mine")})
+
+    hub.on_request = make_first
+    done = push("--revision", revision)
+    assert done.returncode == 4, done.stderr
+    assert "run the command again" in done.stderr
+    assert all(one["summary"] == "by hand" for one in hub.commits(REPO, revision))
+    hub.on_request = lambda method, path: None
+    assert push("--revision", revision).returncode == 2, "it is public, or has foreign files"
+
+
 def test_files_of_somebody_else_are_not_replaced_without_saying_so(
     push: Push, hub: HubStandIn
 ) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 from processes import Cli, kill, wait_until
 from served_jobs import (
@@ -31,6 +33,14 @@ openai = pytest.importorskip("openai")
 pytest.importorskip("llguidance")
 
 CLIENTS = 16
+ENDLESS = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "x",
+        "schema": {"type": "array", "items": {"type": "integer"}, "minItems": 1000},
+    },
+}
+"""A form that no answer fills within the context: no model ends it by itself."""
 FORM = {
     "type": "object",
     "properties": {"found": {"type": "boolean"}},
@@ -55,6 +65,12 @@ def connect(server: RunningServer, **options: Any) -> Any:
     """Return OpenAI's client of a server."""
     settings = {"api_key": "any", "max_retries": 0, "timeout": 120, **options}
     return openai.OpenAI(base_url=f"{server.url}/v1", **settings)
+
+
+def accepts_connections(server: RunningServer) -> bool:
+    parts = urlsplit(server.url)
+    with socket.socket() as probe:
+        return probe.connect_ex((str(parts.hostname), int(parts.port or 0))) == 0
 
 
 @pytest.fixture(scope="module")
@@ -161,46 +177,58 @@ def test_an_answer_keeps_a_json_schema_and_one_that_can_not_be_kept_is_refused(
         assert isinstance(json.loads(done.message.content)["found"], bool)
     unique = {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": unique}}
-    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as caught:
         answer(client, ROUTER, response_format=form)
+    assert caught.value.param == "response_format"
 
 
 def test_a_prompt_longer_than_the_context_is_refused(client: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="context length is 512") as caught:
         client.completions.create(model="base", prompt="word " * 2000)
-    assert caught.value.code == "context_length_exceeded"
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+    with pytest.raises(openai.BadRequestError, match="prompt is empty") as caught:
+        client.completions.create(model="base", prompt="")
+    assert caught.value.param == "prompt"
 
 
 def test_a_prompt_of_tokens_is_continued_and_one_of_another_model_refused(client: Any) -> None:
     request = {"model": "base", "max_tokens": 4}
     assert client.completions.create(**request, prompt=[5, 6, 7]).usage.prompt_tokens == 3
     for wrong in (99_999, -1):
-        with pytest.raises(openai.BadRequestError, match=f"has the token {wrong}"):
+        with pytest.raises(openai.BadRequestError, match=f"has the token {wrong}") as caught:
             client.completions.create(**request, prompt=[5, wrong])
+        assert caught.value.param == "prompt"
     assert client.completions.create(**request, prompt="Where").usage.completion_tokens
 
 
 def test_a_request_whose_client_is_gone_ends(client: Any, server: RunningServer) -> None:
-    def running() -> float:
+    def read(metric: str) -> float:
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as got:
             lines = got.read().decode().splitlines()
-        return float(next(x for x in lines if x.startswith("cloudft_requests_running ")).split()[1])
+        return float(next(x for x in lines if x.startswith(f"{metric} ")).split()[1])
 
+    before, tokens, choices = read("cloudft_generation_tokens_total"), 480, 32
     stream = client.completions.create(
-        model="base", prompt="Where", max_tokens=480, stream=True, temperature=2
+        model="base",
+        prompt="Where",
+        max_tokens=tokens,
+        n=choices,
+        stream=True,
+        extra_body={"response_format": ENDLESS},
     )
     next(iter(stream))
     stream.close()
-    wait_until(lambda: running() == 0, "the request has left the batch", seconds=20)
+    wait_until(lambda: read("cloudft_requests_running") == 0, "the answers have left the batch")
+    assert read("cloudft_generation_tokens_total") - before < tokens * choices
 
 
 def test_ctrl_c_lets_answers_end_and_takes_no_new_ones(trained_home: Path) -> None:
     with running_server(trained_home, ROUTER) as server, connect(server) as client:
         request = {"model": "base", "prompt": "Where", "max_tokens": 300, "temperature": 2}
         stream = iter(client.completions.create(**request, stream=True))
-        next(stream)
+        first = next(stream)
         server.interrupt()
-        *_, last = stream
+        *_, last = first, *stream
         assert last.choices[0].finish_reason in ("length", "stop")
         assert server.process.wait(30) == 0
         with pytest.raises(openai.APIConnectionError):
@@ -210,15 +238,16 @@ def test_ctrl_c_lets_answers_end_and_takes_no_new_ones(trained_home: Path) -> No
 def test_a_second_ctrl_c_ends_answers_at_once(trained_home: Path) -> None:
     options = ("--max-batch", "1")
     with running_server(trained_home, ROUTER, *options) as server, connect(server) as client:
-        request = {"model": "base", "max_tokens": 480, "temperature": 2}
+        request = {"model": "base", "max_tokens": 480, "extra_body": {"response_format": ENDLESS}}
         prompts = ["Where"] * 64
         stream = iter(client.completions.create(**request, prompt=prompts, stream=True))
         next(stream)
         server.interrupt()
-        time.sleep(0.5)
+        # Two signals that come at once are one: the second is sent when the first was taken.
+        wait_until(lambda: not accepts_connections(server), "no new requests are taken")
         server.interrupt()
         assert server.process.wait(15) == 130
-        with pytest.raises(Exception, match=r".*"):
+        with pytest.raises((openai.APIError, httpx2.HTTPError)):
             list(stream)
 
 
@@ -226,9 +255,9 @@ def test_a_full_queue_refuses(trained_home: Path) -> None:
     options = ("--max-batch", "1", "--max-waiting", "1")
     with running_server(trained_home, ROUTER, *options) as server, connect(server) as client:
         with pytest.raises(openai.RateLimitError) as caught:
-            client.completions.create(model="base", prompt=["Where"] * 3)
+            client.completions.create(model="base", prompt=["Where"] * 64)
         assert float(caught.value.response.headers["retry-after"]) > 0
-        # The other two answers of the refused request end with the step that is under way.
+        # The answers of the refused request that were taken end with the step that is under way.
         patient = client.with_options(max_retries=5)
         assert patient.completions.create(model="base", prompt="Where").usage.completion_tokens
 

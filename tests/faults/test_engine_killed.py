@@ -95,6 +95,34 @@ def test_every_open_request_fails_when_the_process_is_killed(open_it: Open) -> N
     assert not engine.is_alive
 
 
+def test_the_error_of_a_killed_process_names_the_signal_and_quotes_no_request(
+    open_it: Open,
+) -> None:
+    engine = open_it()
+    odd: Any = [{"role": "user", "content": [{"toolUse": {"nameless": "x"}}]}]
+    failure = end_of(submit(engine, replace(SHORT, prompt=Prompt(odd))))
+    assert isinstance(failure, EngineFailure)
+    events = submit(engine, TALK)
+    events.get(timeout=60)
+    os.kill(engine.pid, signal.SIGKILL)
+    failure = end_of(events)
+    assert isinstance(failure, EngineFailure)
+    assert failure.error.message == "the models' process exited: signal 9 (Killed)"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_no_request_waits_for_ever_when_a_reply_can_not_be_handed_over(open_it: Open) -> None:
+    engine = open_it()
+    events = submit(engine, TALK)
+
+    def fail(event: EngineEvent) -> None:
+        raise ZeroDivisionError
+
+    engine.submit(SHORT, fail)
+    assert isinstance(end_of(events), EngineFailure)
+    assert not engine.is_alive
+
+
 def test_open_requests_fail_when_the_engine_is_closed(open_it: Open) -> None:
     engine = open_it()
     events = submit(engine, TALK)

@@ -13,10 +13,12 @@ from cloudft.backends import export_options
 from cloudft.backends.job_section import FormatName, RuntimeName
 from cloudft.backends.local import four_bits as check
 from cloudft.backends.local import job_folder, request
-from cloudft.cli.commands import export
 from cloudft.evaluate.rewards import prompts
+from cloudft.serving import engine_process
+from cloudft.serving.engine import EngineRequest
 from cloudft.storage import artifacts
-from local_backend import job_dir, settings
+from local_backend import errors, job_dir, settings
+from local_backend.export import export_model as trainer_proof
 from local_backend.export import options as trainer_export
 from local_backend.export.gguf.precision import QUANTIZATIONS
 from local_backend.grading import shapes
@@ -63,17 +65,28 @@ def test_the_price_of_four_bits_is_the_trainers() -> None:
 
 def test_what_can_be_exported_is_what_the_trainer_writes() -> None:
     assert export_options.RUNTIME_FORMATS == trainer_export.RUNTIME_FORMATS
-    assert export_options.FORMATS == trainer_export.FORMATS == export.FORMATS
+    assert export_options.FORMATS == trainer_export.FORMATS == get_args(FormatName)
     assert export_options.DTYPES == trainer_export.DTYPES
     assert export_options.DEFAULT_QUANTIZATION == trainer_export.DEFAULT_QUANTIZATION
-    assert tuple(trainer_export.RUNTIME_FORMATS) == export.RUNTIMES == get_args(RuntimeName)
-    assert get_args(FormatName) == export.FORMATS
+    assert tuple(trainer_export.RUNTIME_FORMATS) == get_args(RuntimeName)
+    assert export_options.PROOF == trainer_proof.PROOF
     ours, trainers = (
         {field.name: field.default for field in dataclasses.fields(module.ExportOptions)}
         for module in (export_options, trainer_export)
     )
     assert ours == trainers
-    assert {name.lower() for name in QUANTIZATIONS} == set(export.QUANTIZATIONS)
+    assert {name.lower() for name in QUANTIZATIONS} == set(export_options.QUANTIZATIONS)
+
+
+def test_the_engine_knows_every_code_of_the_trainers_errors() -> None:
+    codes = {
+        value.code
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.TrainerError) and value.code
+    }
+    assert codes == set(engine_process.ERRORS)
+    fields = {field.name for field in dataclasses.fields(EngineRequest)}
+    assert {field for _, field in engine_process.ERRORS.values() if field} <= fields
 
 
 def test_a_grader_gets_the_same_metadata_from_the_trainer() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloudft.backends.export_options import RUNTIME_FORMATS
 from cloudft.cli.command import command
-from cloudft.cli.commands.export import RUNTIMES
 from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
     Console,
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "runtimes",
-    type=click.Choice(RUNTIMES),
+    type=click.Choice([*RUNTIME_FORMATS]),
     multiple=True,
     help="Say what this runtime would read otherwise from the tuned model. Repeatable.",
 )

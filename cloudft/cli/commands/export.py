@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,19 +10,13 @@ from typing import Any
 
 import click
 
+from cloudft.backends.export_options import DTYPES, FORMATS, QUANTIZATIONS, RUNTIME_FORMATS
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import TOKENS
 from cloudft.cli.runtime_check import is_export, runtime_check_options, verify_in_runtime
 from cloudft.errors import UsageError
-
-RUNTIMES = ("transformers", "vllm", "llama.cpp", "ollama", "mlx", "onnxruntime", "openvino")
-FORMATS = ("merged", "adapter", "gguf", "mlx")
-QUANTIZATIONS = (
-    *("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"),
-    *("q4_k_m", "q5_k_m", "q6_k"),
-)
 
 
 @command("export", epilog="\b\nExample:\n  cloudft export - tuned-model --for vllm --dtype float16")
@@ -30,7 +25,7 @@ QUANTIZATIONS = (
 @click.option(
     "--for",
     "runtime",
-    type=click.Choice(RUNTIMES),
+    type=click.Choice([*RUNTIME_FORMATS]),
     help="What will run the model. It implies the format.",
 )
 @click.option(
@@ -41,7 +36,7 @@ QUANTIZATIONS = (
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice(DTYPES),
     help="Number format of the weights; float32 if not given.",
 )
 @click.option(
@@ -100,6 +95,11 @@ def export_command(
         checked = verify_in_runtime(record, backend, out, given["runtime"], runtime_python, console)
         console.print_result({"path": out, **checked}, describe_proof(checked))
         return 0
+    if os.path.lexists(out):  # before the models are loaded
+        verifies = " `--verify` checks the export that it is." if is_export(out) else ""
+        raise UsageError(
+            f"{out} exists already", fix=f"name a folder that does not exist.{verifies}"
+        )
     is_adapter = options.format == "adapter"
     doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
     console.note(f"{doing} and comparing it with the tuned model ...")

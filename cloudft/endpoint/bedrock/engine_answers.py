@@ -28,7 +28,7 @@ from cloudft.endpoint.bedrock.tool_calls import (
 )
 from cloudft.endpoint.protocols.messages import ConnectionDropped, ServiceError
 from cloudft.endpoint.request_context import caller_is_gone
-from cloudft.errors import CloudftError, EngineBusy, UsageError
+from cloudft.errors import CloudftError, EngineBusy, PromptTooLong, RequestRefused, UsageError
 from cloudft.serving.engine import (
     LENGTH,
     STOP_SEQUENCE,
@@ -48,9 +48,6 @@ MODEL_ERRORS = "The model returned the following errors:"
 """How Bedrock begins what a model itself refuses."""
 TOO_LONG = "Input is too long for requested model."
 """Source: continuedev/continue, issue 6005."""
-SCHEMA_REFUSED = "The JSON schema can't be kept"
-CONTEXT = "the model's context is"
-"""What the engine's errors of a schema, and of a prompt that is too long, have in their words."""
 STOP_REASONS = {LENGTH: "max_tokens", STOP_SEQUENCE: "stop_sequence"}
 """Converse's `stopReason` by the engine's finish reason; `end_turn` for others."""
 
@@ -179,7 +176,7 @@ class EngineAnswer:
         try:
             self._id = self._use.engine.submit(submitted, self._events.put)
         except CloudftError as error:
-            raise self._service_error(error) from error
+            raise to_service_error(error) from error
         return self
 
     def __exit__(
@@ -200,7 +197,7 @@ class EngineAnswer:
             if caller_is_gone():
                 raise ConnectionDropped
             if isinstance(event, EngineFailure):
-                raise self._service_error(event.error) from event.error
+                raise to_service_error(event.error) from event.error
             if isinstance(event, EngineEnd):
                 self._end = event
             elif event is not None:
@@ -212,28 +209,17 @@ class EngineAnswer:
         assert self._end is not None, "the answer has not ended"
         return self._end
 
-    def _service_error(self, error: CloudftError) -> ServiceError:
-        """Return an error of the engine in Bedrock's words, where it has some."""
-        if isinstance(error, EngineBusy):
-            return ServiceError(*BUSY)
-        text = f"{error.message} {error.fix}".strip()
-        if isinstance(error, UsageError):
-            return ServiceError("ValidationException", f"{MODEL_ERRORS} {text}")
-        if text.startswith(SCHEMA_REFUSED):
-            return ServiceError("ValidationException", f"{MODEL_ERRORS} {text}")
-        if self._refuses_prompt(error):
-            too_long = CONTEXT in error.message
-            words = TOO_LONG if too_long else f"{MODEL_ERRORS} {text}"
-            return ServiceError("ValidationException", words)
-        return ServiceError("ModelErrorException", text)
 
-    def _refuses_prompt(self, error: CloudftError) -> bool:
-        """Return whether it is the prompt that the model can't take: it can't be counted either."""
-        try:
-            self._use.engine.count_tokens(self._use.model.name, self._request.prompt)
-        except CloudftError as again:
-            return again.message == error.message
-        return False
+def to_service_error(error: CloudftError) -> ServiceError:
+    """Return an error of the engine in Bedrock's words, where it has some."""
+    if isinstance(error, EngineBusy):
+        return ServiceError(*BUSY)
+    if isinstance(error, PromptTooLong):
+        return ServiceError("ValidationException", TOO_LONG)
+    text = f"{error.message} {error.fix or ''}".strip()
+    if isinstance(error, RequestRefused | UsageError):
+        return ServiceError("ValidationException", f"{MODEL_ERRORS} {text}")
+    return ServiceError("ModelErrorException", text)
 
 
 def to_result(end: EngineEnd) -> InferenceResult:

@@ -16,7 +16,7 @@ from cloudft.endpoint.bedrock.answer_stream import (
     InferenceResult,
     whole_answer,
 )
-from cloudft.endpoint.bedrock.engine_answers import EngineUse, answer_by_engine
+from cloudft.endpoint.bedrock.engine_answers import EngineUse, answer_by_engine, to_service_error
 from cloudft.endpoint.bedrock.inference_request import (
     InferenceRequest,
     ModelRef,
@@ -24,7 +24,7 @@ from cloudft.endpoint.bedrock.inference_request import (
 )
 from cloudft.endpoint.bedrock.warm_pool import WarmPool
 from cloudft.endpoint.protocols.messages import ServiceError
-from cloudft.errors import CloudftError
+from cloudft.errors import CloudftError, RequestRefused
 from cloudft.inference import ScoringRequest
 from cloudft.serving.engine import Engine, EngineModel
 
@@ -117,7 +117,10 @@ class LocalInference:
         """Return the number of tokens that the model would read. Raises ServiceError."""
         with self._engine(model) as use:
             require_abilities(request, use.model.features)
-            return use.engine.count_tokens(use.model.name, request.prompt)
+            try:
+                return use.engine.count_tokens(use.model.name, request.prompt)
+            except RequestRefused as error:
+                raise to_service_error(error) from error
 
     def warm_up(self, model: ModelRef) -> None:
         """Load the model's engine, so that the first answer does not wait for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,11 +31,11 @@ class ChoiceEvent:
 class AnswerRun:
     """The answers to one HTTP request, from `start` until all have ended or `cancel`.
 
-    `prompt` is the member of the body that errors of a prompt name.
+    `members` maps the fields of EngineRequest to the members of the body that errors name.
     """
 
-    def __init__(self, engine: Engine, model: EngineModel, prompt: str) -> None:
-        self._engine, self._model, self._prompt = engine, model, prompt
+    def __init__(self, engine: Engine, model: EngineModel, members: Mapping[str, str]) -> None:
+        self._engine, self._model, self._members = engine, model, members
         self._queue: asyncio.Queue[ChoiceEvent] = asyncio.Queue()
         self._open: dict[int, str] = {}
 
@@ -59,14 +59,16 @@ class AnswerRun:
     async def events(self) -> AsyncGenerator[list[ChoiceEvent], None]:
         """Yield events as they come, those that have come together as one list.
 
-        Raise ApiError for a failure; the other answers are canceled.
+        Raise ApiError for a failure, after what came before it; the other answers are canceled.
         """
         while self._open:
             batch = [await self._queue.get()]
             while not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            for one in batch:
+            for position, one in enumerate(batch):
                 if isinstance(one.event, EngineFailure):
+                    if position:
+                        yield batch[:position]
                     self.cancel()
                     raise self._api_error(one.event.error)
                 if isinstance(one.event, EngineEnd):
@@ -74,7 +76,7 @@ class AnswerRun:
             yield batch
 
     def _api_error(self, error: CloudftError) -> ApiError:
-        return from_engine(error, self._model.context, self._prompt)
+        return from_engine(error, self._model.context, self._members)
 
     def cancel(self) -> None:
         """Cancel what has not ended, within one token."""

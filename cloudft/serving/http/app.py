@@ -51,24 +51,24 @@ class OpenAIServer:
         exchange_of(request.scope).operation = CHAT
         body = parse_chat(await _read_body(request))
         model = self._find_model(request, body.model)
-        wanted = make_chat_request(body, model)
-        run = AnswerRun(self.engine, model, "messages")
-        run.start(wanted.requests)
-        if wanted.stream:
-            return StreamResponse(run, self.metrics, ChatStream(wanted))
-        return WholeResponse(run, self.metrics, WholeChat(wanted))
+        chat = make_chat_request(body, model)
+        run = AnswerRun(self.engine, model, chat.members)
+        run.start(chat.requests)
+        if chat.stream:
+            return StreamResponse(run, self.metrics, ChatStream(chat))
+        return WholeResponse(run, self.metrics, WholeChat(chat))
 
     async def create_completion(self, request: Request) -> Response:
         """Continue texts."""
         exchange_of(request.scope).operation = TEXT
         body = parse_completion(await _read_body(request))
         model = self._find_model(request, body.model)
-        wanted = make_completion_request(body, model)
-        run = AnswerRun(self.engine, model, "prompt")
-        run.start(wanted.requests)
-        if wanted.stream:
-            return StreamResponse(run, self.metrics, CompletionStream(wanted))
-        return WholeResponse(run, self.metrics, WholeCompletion(wanted))
+        completion = make_completion_request(body, model)
+        run = AnswerRun(self.engine, model, completion.members)
+        run.start(completion.requests)
+        if completion.stream:
+            return StreamResponse(run, self.metrics, CompletionStream(completion))
+        return WholeResponse(run, self.metrics, WholeCompletion(completion))
 
     def _find_model(self, request: Request, name: str) -> EngineModel:
         """Return the model that a request names, a tuned one also by its job's id.

@@ -106,6 +106,18 @@ def require_neutral(body: Struct, neutral: dict[str, tuple[object, ...]]) -> Non
             )
 
 
+def check_stream_options(body: CommonBody) -> None:
+    """Raise ApiError for options of a stream where there is none."""
+    if body.stream_options is not None and not body.stream:
+        message = "'stream_options' needs 'stream': true."
+        raise invalid(message, "stream_options", "invalid_value")
+
+
+def wants_usage(body: CommonBody) -> bool:
+    """Return whether a stream ends with the usage."""
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
 def stop_texts(stop: str | list[str] | None) -> tuple[str, ...]:
     """Return the texts that end an answer. Raise ApiError for too many, and for an empty one."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())

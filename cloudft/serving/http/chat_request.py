@@ -5,7 +5,7 @@ Source: OpenAI API reference, "Create chat completion"; vLLM's OpenAI-compatible
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,13 +13,16 @@ from msgspec import Meta
 
 from cloudft.inference import Prompt
 from cloudft.serving.engine import EngineModel, EngineRequest
+from cloudft.serving.http.answer_writers import AnswerRequest
 from cloudft.serving.http.body import (
     NEUTRAL,
     CommonBody,
     Count,
+    check_stream_options,
     decode_body,
     require_neutral,
     stop_texts,
+    wants_usage,
 )
 from cloudft.serving.http.decoding import read_decoding
 from cloudft.serving.http.errors import invalid
@@ -80,16 +83,11 @@ class ChatBody(CommonBody, kw_only=True, forbid_unknown_fields=True):
     web_search_options: Any = None
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    """A chat completion to answer: one engine request for each choice."""
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(AnswerRequest):
+    """A chat completion to answer."""
 
-    model: EngineModel
-    requests: Sequence[EngineRequest]
     tools: ToolUse
-    with_logprobs: bool
-    stream: bool
-    include_usage: bool
 
 
 def parse_chat(raw: bytes) -> ChatBody:
@@ -99,9 +97,7 @@ def parse_chat(raw: bytes) -> ChatBody:
     if body.top_logprobs and not body.logprobs:
         message = "'top_logprobs' needs 'logprobs': true."
         raise invalid(message, "top_logprobs", "invalid_value")
-    if body.stream_options is not None and not body.stream:
-        message = "'stream_options' needs 'stream': true."
-        raise invalid(message, "stream_options", "invalid_value")
+    check_stream_options(body)
     if None not in (body.max_tokens, body.max_completion_tokens):
         message = "Both 'max_tokens' and 'max_completion_tokens' are set; send one of them."
         raise invalid(message, "max_tokens", "invalid_value")
@@ -127,20 +123,21 @@ def make_chat_request(body: ChatBody, model: EngineModel) -> ChatRequest:
         )
         for decoding in read_decoding(body, body.n or 1, limit)
     ]
-    options = body.stream_options
+    schema_member = "tools" if tools.schema is not None else "response_format"
     return ChatRequest(
-        model,
-        requests,
-        tools,
-        bool(body.logprobs),
-        bool(body.stream),
-        bool(options and options.include_usage),
+        model=model,
+        requests=requests,
+        members={"prompt": "messages", "json_schema": schema_member},
+        with_logprobs=bool(body.logprobs),
+        stream=bool(body.stream),
+        include_usage=wants_usage(body),
+        tools=tools,
     )
 
 
-def _schema(tools: ToolUse, wanted: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _schema(tools: ToolUse, text: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the one schema that an answer keeps. Raise ApiError for two of them."""
-    if wanted is None:
+    if text is None:
         return tools.schema
     if tools.config is not None:
         message = (
@@ -148,4 +145,4 @@ def _schema(tools: ToolUse, wanted: Mapping[str, Any] | None) -> Mapping[str, An
             " schema can't be a tool call. Set 'tool_choice' to none, or leave one of them out."
         )
         raise invalid(message, "response_format", "unsupported_parameter")
-    return wanted
+    return text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from cloudft.serving.engine import EngineDelta, EngineEnd, TokenLogprob
+from cloudft.serving.http.answer_writers import AnswerStream, Chunk, WholeAnswer
 from cloudft.serving.http.chat_request import ChatRequest
 from cloudft.serving.http.logprobs import chat_logprobs
-from cloudft.serving.http.objects import finish_reason, new_object, usage
+from cloudft.serving.http.objects import finish_reason
 from cloudft.serving.http.tools import (
     ToolCall,
     ToolUse,
@@ -16,8 +16,6 @@ from cloudft.serving.http.tools import (
     parse_calls,
     text_before_calls,
 )
-
-Chunk = dict[str, Any]
 
 
 def _with_reasoning(content: Chunk, reasoning: str) -> Chunk:
@@ -31,38 +29,22 @@ def _with_reasoning(content: Chunk, reasoning: str) -> Chunk:
     return {**content, "reasoning_content": reasoning, "reasoning": reasoning}
 
 
-class WholeChat:
-    """Collects the answers to a request, and writes them as one object."""
+class WholeChat(WholeAnswer):
+    """The answers to a request, as one object."""
+
+    kind, id_prefix = "chat.completion", "chatcmpl"
 
     def __init__(self, request: ChatRequest) -> None:
-        self._request = request
-        self._logprobs: list[list[TokenLogprob]] = [[] for _ in request.requests]
-        self.ends: dict[int, EngineEnd] = {}
+        super().__init__(request)
+        self._tools = request.tools
 
-    def add(self, index: int, event: EngineDelta | EngineEnd) -> None:
-        """Add an event of a choice."""
-        if isinstance(event, EngineEnd):
-            self.ends[index] = event
-        else:
-            self._logprobs[index] += event.logprobs
-
-    def to_json(self) -> Chunk:
-        """Return the object, after the last end."""
-        ends = [self.ends[index] for index in range(len(self._request.requests))]
-        return {
-            **new_object("chat.completion", "chatcmpl", self._request.model),
-            "choices": [self._choice(index, end) for index, end in enumerate(ends)],
-            "usage": usage([end.answer for end in ends], 1),
-        }
-
-    def _choice(self, index: int, end: EngineEnd) -> Chunk:
-        calls = parse_calls(self._request.tools, end.answer.text, end.answer.calls)
-        text = _content(self._request.tools, end, calls)
+    def _choice(self, index: int, end: EngineEnd, logprobs: Sequence[TokenLogprob]) -> Chunk:
+        calls = parse_calls(self._tools, end.answer.text, end.answer.calls)
+        text = _content(self._tools, end, calls)
         message: Chunk = {"role": "assistant", "content": text or (None if calls else "")}
         message = {**_with_reasoning(message, end.answer.reasoning), "refusal": None}
         if calls:
             message["tool_calls"] = [call.to_json() for call in calls]
-        logprobs = self._logprobs[index]
         return {
             "index": index,
             "message": message,
@@ -85,14 +67,14 @@ class _ChoiceStream:
     the JSON of calls, which are no text here.
     """
 
-    def __init__(self, request: ChatRequest, index: int) -> None:
-        self._request, self._index = request, index
+    def __init__(self, tools: ToolUse, index: int) -> None:
+        self._tools, self._index = tools, index
         self._shown = self._pending = ""
         self._is_first = True
         self._call_id = ""
 
-    def chunks(self, event: EngineDelta | EngineEnd) -> Iterator[Chunk]:
-        """Yield the choices (each of one chunk) of an event."""
+    def parts(self, event: EngineDelta | EngineEnd) -> Iterator[Chunk]:
+        """Yield what an event adds to the choice, each for one chunk."""
         if self._is_first:
             self._is_first = False
             yield self._choice({"role": "assistant", "content": ""})
@@ -101,13 +83,13 @@ class _ChoiceStream:
             return
         text = self._next_text(event.text)
         delta = _with_reasoning({"content": text} if text else {}, event.reasoning)
-        if self._request.tools.named is not None and text:
+        if self._tools.named is not None and text:
             delta = self._arguments_delta(text)
         if delta or event.logprobs:
             yield self._choice(delta, logprobs=event.logprobs)
 
     def _next_text(self, text: str) -> str:
-        use = self._request.tools
+        use = self._tools
         if use.config is None or use.named is not None:
             self._shown += text
             return text
@@ -122,12 +104,12 @@ class _ChoiceStream:
         call: Chunk = {"index": 0, "function": {"arguments": text}}
         if not self._call_id:
             self._call_id = new_call_id()
-            function = {"name": self._request.tools.named, "arguments": text}
+            function = {"name": self._tools.named, "arguments": text}
             call = {"index": 0, "id": self._call_id, "type": "function", "function": function}
         return {"tool_calls": [call]}
 
     def _finish(self, end: EngineEnd) -> Iterator[Chunk]:
-        use = self._request.tools
+        use = self._tools
         calls = parse_calls(use, end.answer.text, end.answer.calls)
         if use.named is None:
             text = _content(use, end, calls)
@@ -157,26 +139,14 @@ class _ChoiceStream:
         }
 
 
-class ChatStream:
-    """Writes the answers to a request as chunks."""
+class ChatStream(AnswerStream):
+    """The answers to a request, as chunks."""
+
+    kind, id_prefix = "chat.completion.chunk", "chatcmpl"
 
     def __init__(self, request: ChatRequest) -> None:
-        self._request = request
-        self._object = new_object("chat.completion.chunk", "chatcmpl", request.model)
-        self._choices = [_ChoiceStream(request, i) for i in range(len(request.requests))]
-        self.ends: dict[int, EngineEnd] = {}
-        if request.include_usage:
-            self._object["usage"] = None
+        super().__init__(request)
+        self._choices = [_ChoiceStream(request.tools, i) for i in range(len(request.requests))]
 
-    def chunks(self, index: int, event: EngineDelta | EngineEnd) -> Iterator[Chunk]:
-        """Yield the chunks of an event of a choice."""
-        if isinstance(event, EngineEnd):
-            self.ends[index] = event
-        for choice in self._choices[index].chunks(event):
-            yield {**self._object, "choices": [choice]}
-
-    def last_chunks(self) -> Iterator[Chunk]:
-        """Yield the chunk with the usage, if it was requested. It has no choices."""
-        if self._request.include_usage:
-            answers = [end.answer for _, end in sorted(self.ends.items())]
-            yield {**self._object, "choices": [], "usage": usage(answers, 1)}
+    def _parts(self, index: int, event: EngineDelta | EngineEnd) -> Iterator[Chunk]:
+        return self._choices[index].parts(event)

@@ -13,13 +13,16 @@ from msgspec import Meta
 
 from cloudft.inference import Prompt
 from cloudft.serving.engine import EngineModel, EngineRequest
+from cloudft.serving.http.answer_writers import AnswerRequest
 from cloudft.serving.http.body import (
     MAX_CHOICES,
     NEUTRAL,
     CommonBody,
+    check_stream_options,
     decode_body,
     require_neutral,
     stop_texts,
+    wants_usage,
 )
 from cloudft.serving.http.decoding import read_decoding
 from cloudft.serving.http.errors import ApiError, invalid
@@ -39,21 +42,11 @@ class CompletionBody(CommonBody, kw_only=True, forbid_unknown_fields=True):
     suffix: str | None = None
 
 
-@dataclass(frozen=True)
-class CompletionRequest:
-    """A completion to answer: one engine request for each prompt and choice.
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(AnswerRequest):
+    """A completion to answer. `echoes` are the texts that each answer begins with."""
 
-    `prompts` counts the prompts; the choices of each follow each other. `echoes` are the texts that
-    each answer begins with.
-    """
-
-    model: EngineModel
-    requests: Sequence[EngineRequest]
-    prompts: int
     echoes: Sequence[str]
-    with_logprobs: bool
-    stream: bool
-    include_usage: bool
 
 
 def parse_completion(raw: bytes) -> CompletionBody:
@@ -63,9 +56,7 @@ def parse_completion(raw: bytes) -> CompletionBody:
     if body.best_of is not None and body.best_of != (body.n or 1):
         message = "'best_of' above 'n' is not supported: it would choose among unseen answers."
         raise invalid(message, "best_of", "unsupported_parameter")
-    if body.stream_options is not None and not body.stream:
-        message = "'stream_options' needs 'stream': true."
-        raise invalid(message, "stream_options", "invalid_value")
+    check_stream_options(body)
     if body.echo and body.logprobs is not None:
         message = "'echo' with 'logprobs' is not supported: a prompt's tokens are not scored."
         raise invalid(message, "echo", "unsupported_parameter")
@@ -89,15 +80,15 @@ def make_completion_request(body: CompletionBody, model: EngineModel) -> Complet
     echoes = [
         (prompt.text or "") if body.echo else "" for prompt in prompts for _ in range(choices)
     ]
-    options = body.stream_options
     return CompletionRequest(
-        model,
-        requests,
-        len(prompts),
-        echoes,
-        body.logprobs is not None,
-        bool(body.stream),
-        bool(options and options.include_usage),
+        model=model,
+        requests=requests,
+        members={"prompt": "prompt", "json_schema": "response_format"},
+        with_logprobs=body.logprobs is not None,
+        stream=bool(body.stream),
+        include_usage=wants_usage(body),
+        prompts=len(prompts),
+        echoes=echoes,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 from starlette.responses import Response
 
-from cloudft.errors import CloudftError, EngineBusy, EngineFailed
+from cloudft.errors import CloudftError, EngineBusy, EngineFailed, PromptTooLong
 
 RETRY_AFTER_S = 1
 """Seconds after which a client may try again when too many requests wait."""
@@ -77,12 +77,12 @@ def _with_fix(error: CloudftError) -> str:
     return f"{error.message} Fix: {error.fix}" if error.fix else error.message
 
 
-def from_engine(error: CloudftError, context: int, prompt: str) -> ApiError:
+def from_engine(error: CloudftError, context: int, members: Mapping[str, str]) -> ApiError:
     """Return an error of the engine as one of the API.
 
-    `context` is the model's, `prompt` the member of the body that has the prompt. What is said of
-    one that is too long has the words of OpenAI's and Anthropic's messages, by which litellm 1.110
-    and langchain-openai 1.7 detect it.
+    `context` is the model's; `members` maps the fields of EngineRequest to the members of the body
+    that they come from. What is said of a prompt that is too long has the words of OpenAI's and
+    Anthropic's messages, by which litellm 1.110 and langchain-openai 1.7 detect it.
     """
     message = _with_fix(error)
     if isinstance(error, EngineBusy):
@@ -92,8 +92,9 @@ def from_engine(error: CloudftError, context: int, prompt: str) -> ApiError:
         )
     if isinstance(error, EngineFailed):
         return engine_failed(error)
-    if "the model's context" in error.message:
+    param = members.get(error.field or "")
+    if isinstance(error, PromptTooLong):
         limit = f"This model's maximum context length is {context} tokens"
         message = f"{limit}: the prompt is too long. {message}"
-        return invalid(message, prompt, CONTEXT_LENGTH)
-    return invalid(message, error.field)
+        return invalid(message, param, CONTEXT_LENGTH)
+    return invalid(message, param)

@@ -6,15 +6,17 @@ A client that goes away cancels its request within one token, whichever kind it 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import orjson
 from starlette.responses import Response
 
 from cloudft.serving.engine import EngineDelta, EngineEnd, EngineFailure
+from cloudft.serving.http.answer_writers import AnswerStream, WholeAnswer
 from cloudft.serving.http.answers import AnswerRun, ChoiceEvent
 from cloudft.serving.http.errors import ApiError
 from cloudft.serving.http.exchange import Exchange, exchange_of
@@ -32,27 +34,7 @@ STREAM_HEADERS = [
 ]
 
 
-class WholeAnswer(Protocol):
-    """Collects events, and writes one object."""
-
-    def add(self, index: int, event: EngineDelta | EngineEnd) -> None:
-        """Add an event of a choice."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object."""
-
-
-class AnswerStream(Protocol):
-    """Writes events as chunks."""
-
-    def chunks(self, index: int, event: EngineDelta | EngineEnd) -> Iterable[dict[str, Any]]:
-        """Yield the chunks of an event of a choice."""
-
-    def last_chunks(self) -> Iterable[dict[str, Any]]:
-        """Yield the chunks after the last event."""
-
-
-class _AnswerResponse(Response):
+class _AnswerResponse(Response, ABC):
     """A response that ends early when its client goes away. `run` has been started."""
 
     def __init__(self, run: AnswerRun, metrics: ServerMetrics) -> None:
@@ -78,9 +60,9 @@ class _AnswerResponse(Response):
         if errors:
             raise errors[0]
 
+    @abstractmethod
     async def write(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         """Write what the client gets."""
-        raise NotImplementedError
 
     async def events(
         self, exchange: Exchange

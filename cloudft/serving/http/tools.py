@@ -27,7 +27,7 @@ JsonObject = dict[str, Any]
 
 
 class FunctionTool(Struct, forbid_unknown_fields=True):
-    """A function that can be called. `strict` is kept where calls are constrained."""
+    """A function that can be called. `strict` changes nothing: see docs/how-to/serve-locally.md."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
     description: str | None = None

@@ -17,7 +17,13 @@ from cloudft.endpoint.bedrock.tool_calls import call_schema
 from cloudft.endpoint.openai_api import chat_answers
 from cloudft.endpoint.openai_api.chat_requests import parse_chat
 from cloudft.endpoint.protocols.messages import ServiceError
-from cloudft.errors import EngineBusy, TrainerError, UsageError
+from cloudft.errors import (
+    EngineBusy,
+    PromptTooLong,
+    RequestRefused,
+    TrainerError,
+    UsageError,
+)
 from cloudft.serving.engine import EngineDelta, EngineEvent, EngineFailure
 
 BASE = ModelRef(None, "any", "base")
@@ -332,6 +338,16 @@ def test_claude_s_tools_and_schema() -> None:
             [EngineFailure(UsageError("`not` can't be kept", fix="Remove it."))],
             "ValidationException",
             "The model returned the following errors: `not` can't be kept Remove it.",
+        ),
+        (
+            [EngineFailure(RequestRefused("`not` can't be kept.", fix="Remove it."))],
+            "ValidationException",
+            "The model returned the following errors: `not` can't be kept. Remove it.",
+        ),
+        (
+            [EngineFailure(PromptTooLong("5000 tokens"))],
+            "ValidationException",
+            "Input is too long for requested model.",
         ),
         ([EngineFailure(TrainerError("out of memory"))], "ModelErrorException", "out of memory"),
     ],

@@ -261,9 +261,14 @@ def test_a_schema_that_can_t_be_kept_is_refused_by_its_keyword(runtime: Any) -> 
 
 def test_a_prompt_that_is_too_long_is_refused_in_bedrock_s_words(runtime: Any) -> None:
     long = [{"role": "user", "content": [{"text": "Where is it? " * 4000}]}]
-    for call in (runtime.converse, runtime.converse_stream):
+    counted = {"converse": {"messages": long}}
+    for call, body in (
+        (runtime.converse, {"messages": long}),
+        (runtime.converse_stream, {"messages": long}),
+        (runtime.count_tokens, {"input": counted}),
+    ):
         with pytest.raises(ClientError) as caught:
-            call(modelId=NOVA, messages=long)
+            call(modelId=NOVA, **body)
         error = caught.value.response["Error"]
         assert (error["Code"], error["Message"]) == (
             "ValidationException",

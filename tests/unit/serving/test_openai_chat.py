@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_engine import Script, ScriptedEngine, serving
 
-from cloudft.errors import TrainerError
+from cloudft.errors import EngineFailed, PromptTooLong, RequestRefused, TrainerError
 from cloudft.serving.engine import EngineRequest
 
 openai = pytest.importorskip("openai")
@@ -381,21 +381,44 @@ def test_values_that_change_nothing_are_taken(client: Any, engine: Any) -> None:
 def test_a_prompt_that_is_too_long_has_the_code_that_clients_detect(
     client: Any, engine: Any
 ) -> None:
-    message = "The prompt has 5000 tokens; the model's context is 4096."
-    engine.write = script(error=TrainerError(message, fix="shorten the prompt."))
+    engine.write = script(error=PromptTooLong("Too long.", fix="shorten it.", field="prompt"))
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
             client.chat.completions.create(**ASK, stream=stream)
-        assert caught.value.code == "context_length_exceeded"
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "param"),
+    [
+        ("prompt", {}, "messages"),
+        ("json_schema", {"response_format": {"type": "json_object"}}, "response_format"),
+        ("json_schema", {"tools": [WEATHER], "tool_choice": "required"}, "tools"),
+    ],
+)
+def test_an_error_of_the_engine_names_the_member_at_fault(
+    client: Any, engine: Any, field: str, changes: dict[str, Any], param: str
+) -> None:
+    engine.write = script(error=RequestRefused("No.", fix="change it.", field=field))
+    with pytest.raises(openai.BadRequestError, match="change it") as caught:
+        client.chat.completions.create(**ASK, **changes)
+    assert caught.value.param == param
+
+
+def test_a_fault_of_the_engine_is_no_fault_of_the_request(client: Any, engine: Any) -> None:
+    engine.write = script(error=EngineFailed("the model failed", fix="wait."))
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(**ASK)
+    assert caught.value.status_code == 503 and caught.value.param is None
 
 
 def test_a_failure_amid_a_stream_is_an_error_of_the_client(client: Any, engine: Any) -> None:
     engine.write = script(error=TrainerError("no memory", fix="wait."), error_after=2)
     got = []
     with pytest.raises(openai.APIError, match="no memory"):
-        got += client.chat.completions.create(**ASK, stream=True)
         for chunk in client.chat.completions.create(**ASK, stream=True):
             got.append(chunk)
+    assert joined(got) == "Hello there"
 
 
 def test_a_full_queue_is_429_and_clients_try_again(client: Any, engine: Any) -> None:

@@ -50,7 +50,7 @@ def render_template(template: str, values: Mapping[str, object]) -> str:
 
 
 def write_page(path: Path, page: str, *, force: bool) -> None:
-    """Write a page atomically.
+    """Write a page, or another file for people or programs, atomically.
 
     Raises UsageError when the file exists and `force` is not set, StoreError.
     """
@@ -67,7 +67,7 @@ def write_page(path: Path, page: str, *, force: bool) -> None:
         ) from None
     except OSError as error:
         raise StoreError(
-            f"can't write the page: {error.strerror}",
+            f"can't write the file: {error.strerror}",
             file=str(path),
             fix="name a file in a folder that you can write to.",
         ) from error

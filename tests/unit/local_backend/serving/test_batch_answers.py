@@ -12,7 +12,7 @@ import pytest
 import tiny
 from trainer_run import TrainerRun, run_trainer
 
-from local_backend.errors import TrainerError
+from local_backend.errors import PromptTooLong, SchemaError, TrainerError
 from local_backend.inference.generate import answer_prompts
 from local_backend.inference.model_variants import ModelVariants
 from local_backend.job_dir import JobDir
@@ -193,7 +193,7 @@ def test_an_answer_keeps_its_schema(batch: Batch, name: str) -> None:
 def test_a_schema_that_can_not_be_kept_is_refused(batch: Batch) -> None:
     pytest.importorskip("llguidance")
     answers = Answers(batch)
-    with pytest.raises(TrainerError, match="uniqueItems") as refused:
+    with pytest.raises(SchemaError, match="uniqueItems") as refused:
         answers.submit("base", PROMPTS[0], jsonSchema={"type": "array", "uniqueItems": True})
     assert "leave uniqueItems out" in str(refused.value.fix)
 
@@ -244,7 +244,7 @@ def test_a_failure_of_one_answers_choice_leaves_the_others(
 def test_a_request_that_fails_leaves_the_others_alone(batch: Batch) -> None:
     answers = Answers(batch)
     kept = answers.submit("one", PROMPTS[0])
-    with pytest.raises(TrainerError, match="the model's context is 256"):
+    with pytest.raises(PromptTooLong, match="the model's context is 256"):
         Answers(batch).submit("one", {"text": "Where? " * 300})
     with pytest.raises(TrainerError, match="There is no model three"):
         Answers(batch).submit("three", PROMPTS[0])

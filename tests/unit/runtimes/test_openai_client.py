@@ -9,9 +9,9 @@ from openai_stand_in import OpenAIStandIn, Reply, completion, error
 
 from cloudft.errors import CloudRefused, CloudUnreachable, UsageError
 from cloudft.inference import GenerationConfig, Prompt
-from cloudft.runtimes import openai_server
+from cloudft.runtimes import openai_client
 from cloudft.runtimes.chat_request import build_request, parse_reply, to_openai_messages
-from cloudft.runtimes.openai_server import OpenAIServer, normalize_url
+from cloudft.runtimes.openai_client import OpenAIClient, normalize_url
 from cloudft.runtimes.served_model import find_served_model
 
 KEY = "a-key-that-nobody-prints"
@@ -19,13 +19,13 @@ KEY = "a-key-that-nobody-prints"
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_server, "_wait_seconds", lambda state: 0.0)
-    for name in openai_server.KEY_VARIABLES:
+    monkeypatch.setattr(openai_client, "_wait_seconds", lambda state: 0.0)
+    for name in openai_client.KEY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
 def send(stand_in: OpenAIStandIn) -> dict[str, Any]:
-    return OpenAIServer(stand_in.url).post("/v1/chat/completions", {"model": "tuned"})
+    return OpenAIClient(stand_in.url).post("/v1/chat/completions", {"model": "tuned"})
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
@@ -45,7 +45,7 @@ def test_a_server_that_stays_busy_is_named_with_its_own_words() -> None:
 
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(CloudUnreachable, match=r"http://127.0.0.1:9 can't be reached"):
-        OpenAIServer("http://127.0.0.1:9", attempts=2).get("/v1/models")
+        OpenAIClient("http://127.0.0.1:9", attempts=2).get("/v1/models")
 
 
 def test_a_refusal_is_not_repeated() -> None:
@@ -55,7 +55,7 @@ def test_a_refusal_is_not_repeated() -> None:
         assert len(stand_in.bodies) == 1
 
 
-@pytest.mark.parametrize("variable", sorted(openai_server.KEY_VARIABLES))
+@pytest.mark.parametrize("variable", sorted(openai_client.KEY_VARIABLES))
 def test_the_key_of_the_environment_is_sent_and_never_shown(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,11 +71,11 @@ def test_the_key_of_the_environment_is_sent_and_never_shown(
     assert seen == [f"Bearer {KEY}"]
     assert "refuses the API key" in caught.value.message
     assert KEY not in caught.value.message + str(caught.value.fix)
-    assert openai_server.KEY_VARIABLES[0] in str(caught.value.fix)
+    assert openai_client.KEY_VARIABLES[0] in str(caught.value.fix)
 
 
 def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(openai_server.KEY_VARIABLES[0], KEY)
+    monkeypatch.setenv(openai_client.KEY_VARIABLES[0], KEY)
     elsewhere = OpenAIStandIn(lambda body, key: completion("stolen"))
     with elsewhere.serving():
         moved = (307, b"", {"Location": f"{elsewhere.url}/v1/chat/completions"})
@@ -110,7 +110,7 @@ def test_a_model_that_the_server_does_not_list_is_refused() -> None:
     """llama.cpp's server answers with its one model, whatever name a request has."""
     models = ["other", "router:latest"]
     with OpenAIStandIn(lambda body, key: completion("x"), models).serving() as stand_in:
-        server = OpenAIServer(stand_in.url)
+        server = OpenAIClient(stand_in.url)
         with pytest.raises(UsageError, match="no model 'tuned': it lists other, router:latest"):
             find_served_model(server, "tuned")
         with pytest.raises(UsageError) as missing_base:
@@ -125,7 +125,7 @@ def test_a_model_that_the_server_does_not_list_is_refused() -> None:
 def test_another_model_under_the_same_name_has_another_key() -> None:
     answer = "red"
     with OpenAIStandIn(lambda body, key: completion(answer)).serving() as stand_in:
-        server = OpenAIServer(stand_in.url)
+        server = OpenAIClient(stand_in.url)
         first = find_served_model(server, None)
         assert find_served_model(server, None).answer_key == first.answer_key
         answer = "blue"

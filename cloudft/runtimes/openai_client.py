@@ -38,8 +38,8 @@ class _Busy(Exception):
         self.retry_after = retry_after
 
 
-class OpenAIServer:
-    """A server, by its base URL with or without `/v1`. Its methods are thread-safe.
+class OpenAIClient:
+    """A client of the server at `url`, with or without `/v1`. Its methods are thread-safe.
 
     Without an `api_key`, that of the environment is sent, where there is one.
     """
