@@ -52,7 +52,7 @@ class SchemaTokenizer:
         tokenizer = self._tokenizer()
         circular = find_circular_ref(schema)
         if circular is not None:
-            raise TrainerError(
+            raise SchemaError(
                 f"The JSON schema can't be kept: its '$ref' {circular!r} leads back to itself, so"
                 " it describes no value.",
                 fix="let '$ref' lead to a schema that has other keywords.",
