@@ -16,13 +16,8 @@ from botocore.utils import parse_timestamp as parse_botocore_timestamp
 
 from cloudft.endpoint.protocols.messages import Json, ServiceError
 from cloudft.endpoint.protocols.service_models import Shape
+from cloudft.web.json_depth import MAX_JSON_DEPTH, is_within_depth
 
-MAX_JSON_DEPTH = 100
-"""Levels of nesting that a body may have.
-
-Past a few hundred, Python's recursion limit and orjson's own fail inside the code that handles the
-value, where the caller would get an internal error.
-"""
 INTEGER_BITS = {"integer": 31, "long": 63}
 """Bits of a value beside its sign."""
 PYTHON_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -55,17 +50,9 @@ def parse_json_body(body: bytes) -> dict[str, Json]:
 
 def load_json(body: bytes) -> Any:
     """Return the value of a JSON text. Raises ValueError, also if it is nested too deeply."""
-    content = orjson.loads(body)
-    if not _is_within_depth(content, MAX_JSON_DEPTH):
+    if not is_within_depth(body):
         raise ValueError(f"nested more than {MAX_JSON_DEPTH} deep")
-    return content
-
-
-def _is_within_depth(value: Json, depth: int) -> bool:
-    if not isinstance(value, (dict, list)):
-        return True
-    items = value.values() if isinstance(value, dict) else value
-    return depth > 0 and all(_is_within_depth(item, depth - 1) for item in items)
+    return orjson.loads(body)
 
 
 def parse_structure(shape: Shape, value: Mapping[str, Json], path: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from cloudft.serving.http.chat_request import make_chat_request, parse_chat
 from cloudft.serving.http.chat_response import ChatStream, WholeChat
 from cloudft.serving.http.completion_request import make_completion_request, parse_completion
 from cloudft.serving.http.completion_response import CompletionStream, WholeCompletion
-from cloudft.serving.http.errors import ApiError, engine_failed, invalid, model_not_found
+from cloudft.serving.http.errors import ApiError, engine_failed, model_not_found
 from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
 from cloudft.serving.http.objects import BASE, tuned_first
@@ -142,11 +142,6 @@ async def _answer_api_error(request: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _answer_nested_too_deeply(request: Request, error: Exception) -> Response:
-    """Return the error of a body whose values are nested beyond what this server walks through."""
-    return invalid("The body has values that are nested too deeply.").response()
-
-
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     """Return the error of a path or a method that the server does not have."""
     assert isinstance(error, HTTPException)
@@ -171,6 +166,5 @@ def build_app(engine: Engine, rules: AccessRules) -> Starlette:
         exception_handlers={
             ApiError: _answer_api_error,
             HTTPException: _answer_http_error,
-            RecursionError: _answer_nested_too_deeply,
         },
     )

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cloudft.serving.http.errors import ApiError, invalid
+from cloudft.web.json_depth import MAX_JSON_DEPTH, is_within_depth
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Size of a body. The longest context of an open model is some MB of text."""
@@ -72,11 +73,13 @@ Body = TypeVar("Body", bound=Struct)
 
 def decode_body(raw: bytes, kind: type[Body]) -> Body:
     """Return a body as a struct. Raise ApiError that names the member at fault."""
+    if not is_within_depth(raw):
+        raise invalid(f"The body has values that are nested more than {MAX_JSON_DEPTH} deep.")
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         raise _wrong_member(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise invalid(f"The body is not valid JSON: {error}") from None
 
 

@@ -81,7 +81,7 @@ def _check_exports(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]
     """Yield a warning for runtimes that shall run the model, whose configuration is not here."""
     if job.spec.export is not None:
         message = "what runtimes would read is not known before SageMaker has merged the model"
-        fix = "name the runtime to `cloudft export` when the job has ended."
+        fix = "name the runtime to `cloudft export JOB DIR`, with --for, when the job has ended."
         yield finding("CouldNotCheck", "export.for", message, fix, "warning")
 
 

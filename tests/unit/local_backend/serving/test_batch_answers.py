@@ -238,7 +238,7 @@ def test_a_failure_of_one_answers_choice_leaves_the_others(
     answers.submit("one", PROMPTS[0])
     monkeypatch.setattr(odd.sampling, "top_k", -2)
     failure, kept = answers.run()
-    assert failure["isOwnFault"] and kept["text"] == "In Lyon."
+    assert failure["code"] == "modelFailed" and kept["text"] == "In Lyon."
 
 
 def test_a_request_that_fails_leaves_the_others_alone(batch: Batch) -> None:
