@@ -12,7 +12,13 @@ from cloudft.sweep.folder import SweepFolder
 from cloudft.sweep.notes import importance_text, notes
 from cloudft.sweep.records import TrialRecord
 from cloudft.sweep.result import SweepResult
-from cloudft.sweep.table import describe_outcome, format_score, format_value, trial_name
+from cloudft.sweep.table import (
+    describe_outcome,
+    format_score,
+    format_seeds,
+    format_value,
+    trial_name,
+)
 from cloudft.sweep.trial_job import TrialFactory
 
 ROWS_SHOWN = 15
@@ -74,7 +80,7 @@ def _done(result: SweepResult) -> int:
 def _table(result: SweepResult) -> Iterator[str]:
     names = [parameter.name for parameter in result.space]
     ranked = sorted(result.trials, key=lambda one: (not one.is_scored, one.score or 0, one.number))
-    means = {one.number: f"{one.mean:.4f} ± {one.spread / 2:.4f}" for one in result.repeated}
+    means = {one.number: format_seeds(one) for one in result.repeated}
     columns = ["TRIAL", "LOSS", *(["SEEDS"] if means else []), "OUTCOME", *names]
     rows = [
         [

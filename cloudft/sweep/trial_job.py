@@ -14,10 +14,10 @@ from cloudft.backends.local.job_folder import METRICS, JobFolder
 from cloudft.jobs import lifecycle
 from cloudft.spec.load import load_spec
 from cloudft.spec.serialize import to_portable_values
+from cloudft.storage.side_jobs import SWEEP_TAG, TRIAL_TAG
 from cloudft.sweep.pruning import Point
 from cloudft.sweep.records import OWN_VALUES, Outcome, TrialRecord, Value
 from cloudft.sweep.space import SpaceParameter
-from cloudft.sweep.trials import SWEEP_TAG, TRIAL_TAG
 from cloudft.types import JobState, Metric
 
 if TYPE_CHECKING:

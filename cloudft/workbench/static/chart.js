@@ -116,11 +116,16 @@ class Chart {
     const fields = new URLSearchParams(query);
     if (this.range) { fields.set("from", this.range[0]); fields.set("to", this.range[1]); }
     const asked = (this.asked = (this.asked ?? 0) + 1);
+    this.meanwhile = []; // live points that come before the answer, which may lack them
     try {
       const data = await fetchJson(`${path}?${fields}`);
       if (asked !== this.asked) return; // a newer zoom was faster
       this.data = data;
+      const late = this.meanwhile;
+      this.meanwhile = null;
+      for (const bySeries of late) this.addPoints(bySeries);
     } catch (error) {
+      if (asked === this.asked) this.meanwhile = null;
       if (this.note) this.note.textContent = error.message;
       return;
     }
@@ -132,17 +137,24 @@ class Chart {
 
   /** Add live points: { name of the series: [[x, y], ...] }. */
   append(bySeries) {
+    this.meanwhile?.push(bySeries);
     if (!this.data) return;
+    const most = this.addPoints(bySeries);
+    if (most > MAX_LIVE_POINTS) this.load(); else this.drawSoon();
+  }
+
+  /** Add points behind the last one of each curve; return how many the longest one has. */
+  addPoints(bySeries) {
     let most = 0;
     for (const [name, points] of Object.entries(bySeries)) {
       const series = this.data.series.find((one) => one.name === name);
-      if (!series) { this.load(); return; }
+      if (!series) { this.load(); return 0; }
       if (this.range && points[0][0] > this.range[1]) continue;
       const last = series.points.at(-1)?.[0] ?? -Infinity;
       series.points.push(...points.filter(([x]) => x > last));
       most = Math.max(most, series.points.length);
     }
-    if (most > MAX_LIVE_POINTS) this.load(); else this.drawSoon();
+    return most;
   }
 
   drawSoon() {
