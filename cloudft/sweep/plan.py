@@ -12,8 +12,9 @@ from cloudft.spec.serialize import to_portable_values
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.storage.home import Home
 from cloudft.sweep.folder import SweepFolder, sweep_id
+from cloudft.sweep.job_section import SweepSpec
 from cloudft.sweep.records import TrialRecord, Value
-from cloudft.sweep.result import describe_space
+from cloudft.sweep.result import SweepResult, describe_space, estimate_seconds_left
 from cloudft.sweep.space import SpaceParameter, read_space, space_size
 from cloudft.sweep.trial_job import TrialFactory, own_values
 from cloudft.types import is_validation_role
@@ -104,6 +105,16 @@ def _extremes(parameter: SpaceParameter) -> tuple[Value, Value]:
     return parameter.low, parameter.high
 
 
+def _seconds_left(done: SweepResult, options: SweepSpec) -> float | None:
+    return estimate_seconds_left(
+        done,
+        trials=options.trials,
+        # The job file's own values are repeated too, unless they are among the best.
+        repeats=options.seeds * (options.repeat_best + 1),
+        budget_minutes=options.budget_minutes,
+    )
+
+
 def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
     """Return what a sweep would do, as JSON data."""
     spec = factory.staged.job.spec
@@ -130,7 +141,7 @@ def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
         ],
         "points": None if size == float("inf") else int(size),
         "trials": spec.sweep.trials,
-        "trialsDone": 0 if done is None else len([t for t in done.trials if t.same_as is None]),
+        "trialsDone": 0 if done is None else done.trials_done,
         "budgetMinutes": spec.sweep.budget_minutes,
         "pruning": spec.sweep.pruning,
         "seeds": spec.sweep.seeds,
@@ -138,4 +149,5 @@ def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
         "metric": "validation loss",
         "records": {role: file.records for role, file in files.items()},
         "secondsSoFar": None if done is None else done.seconds,
+        "secondsLeft": None if done is None else _seconds_left(done, spec.sweep),
     }
