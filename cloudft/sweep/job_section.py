@@ -112,10 +112,8 @@ class SweepSpec(Section):
     pruning: Bool = Field(
         default=True, description="Whether trials that are behind at a validation are stopped."
     )
-    parallel_trials: Int | None = Field(
+    parallel_trials: Annotated[int, Field(ge=1, le=64), READ_NUMBER] | None = Field(
         default=None,
-        ge=1,
-        le=64,
         description="Trials at once, which share the cores; if unset, two where a small model's"
         " adapters are trained in bfloat16 on the CPU, else one.",
     )
