@@ -6,7 +6,6 @@ chat template has for calls.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from cloudft.data.formats.record import ToolCall
 from cloudft.endpoint.bedrock.answer_stream import AnswerPart, CallInput, CallStart
 from cloudft.endpoint.state import new_id
+from cloudft.web.json_text import dump_json_text, load_json_text
 
 Schema = Mapping[str, Any]
 BEFORE_ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"arguments"\s*:\s*')
@@ -101,7 +101,7 @@ def _moved(value: Any, place: str) -> Any:
 def parse_calls(text: str, names: Sequence[str]) -> tuple[ToolCall, ...]:
     """Return the calls that an answer's JSON is; none if it is something else, or not complete."""
     try:
-        value = json.loads(text)
+        value = load_json_text(text)
     except ValueError:
         return ()
     values = value if isinstance(value, list) else [value]
@@ -120,7 +120,7 @@ def call_parts(calls: Sequence[ToolCall]) -> Iterator[AnswerPart]:
     """Yield the parts of calls that are complete."""
     for call in calls:
         yield CallStart(call.id, call.name)
-        yield CallInput(json.dumps(call.arguments, ensure_ascii=False))
+        yield CallInput(dump_json_text(call.arguments))
 
 
 class CallReader:
