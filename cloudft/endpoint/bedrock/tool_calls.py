@@ -6,6 +6,7 @@ chat template has for calls.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from cloudft.data.formats.record import ToolCall
 from cloudft.endpoint.bedrock.answer_stream import AnswerPart, CallInput, CallStart
 from cloudft.endpoint.state import new_id
-from cloudft.web.json_text import dump_json_text, load_json_text
+from cloudft.web.json_text import load_json_text
 
 Schema = Mapping[str, Any]
 BEFORE_ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"arguments"\s*:\s*')
@@ -120,7 +121,7 @@ def call_parts(calls: Sequence[ToolCall]) -> Iterator[AnswerPart]:
     """Yield the parts of calls that are complete."""
     for call in calls:
         yield CallStart(call.id, call.name)
-        yield CallInput(dump_json_text(call.arguments))
+        yield CallInput(json.dumps(call.arguments, ensure_ascii=False))
 
 
 class CallReader:

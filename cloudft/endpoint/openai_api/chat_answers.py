@@ -6,6 +6,7 @@ beside them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -20,7 +21,6 @@ from cloudft.endpoint.bedrock.answer_stream import (
 )
 from cloudft.endpoint.protocols.messages import Parameters, Response
 from cloudft.endpoint.state import new_id
-from cloudft.web.json_text import dump_json_text
 
 FINISH_REASONS = {"max_tokens": "length", "tool_use": "tool_calls"}
 """OpenAI's `finish_reason` by Converse's; `stop` for others."""
@@ -57,7 +57,7 @@ def format_chat(result: InferenceResult) -> Response:
             "type": "function",
             "function": {
                 "name": call.name,
-                "arguments": dump_json_text(call.arguments),
+                "arguments": json.dumps(call.arguments, ensure_ascii=False),
             },
         }
         for call in result.calls

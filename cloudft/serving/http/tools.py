@@ -7,6 +7,7 @@ constrains, and read from that: for a named function its arguments alone.
 
 from __future__ import annotations
 
+import json
 import secrets
 import string
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from cloudft.serving.http.errors import ApiError, invalid
-from cloudft.web.json_text import dump_json_text, load_json_text
+from cloudft.web.json_text import load_json_text
 
 MAX_TOOLS = 128
 CALL_ID_CHARACTERS = string.ascii_letters + string.digits
@@ -217,7 +218,10 @@ def parse_calls(use: ToolUse, text: str, calls: Sequence[Mapping[str, Any]]) -> 
         found = [(v["name"], v["arguments"]) for v in values if _is_call(v)]
     if use.only_one:
         found = found[:1]
-    return [ToolCall(name, dump_json_text(arguments), new_call_id()) for name, arguments in found]
+    return [
+        ToolCall(name, json.dumps(arguments, ensure_ascii=False), new_call_id())
+        for name, arguments in found
+    ]
 
 
 def _is_call(value: object) -> bool:
