@@ -297,10 +297,10 @@ def test_a_model_that_the_batch_can_not_compute_answers_by_its_own_generate(tmp_
 def test_an_answer_that_can_not_be_read_fails_alone(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Answers(batch)
-    asked.submit("one", PROMPTS[0])
-    odd = asked.submit("one", PROMPTS[1])
-    canceled = asked.submit("one", PROMPTS[2])
+    answers = Answers(batch)
+    answers.submit("one", PROMPTS[0])
+    odd = answers.submit("one", PROMPTS[1])
+    canceled = answers.submit("one", PROMPTS[2])
     canceled.is_canceled = True
 
     def fail() -> None:
@@ -308,7 +308,7 @@ def test_an_answer_that_can_not_be_read_fails_alone(
 
     monkeypatch.setattr(odd.text, "finish", fail)
     monkeypatch.setattr(canceled.text, "finish", fail)
-    first, second, third = asked.run()
+    first, second, third = answers.run()
     assert first["text"]
     for failed in (second, third):
         assert "in what the model wrote" in failed["error"] and failed["code"] == "modelFailed"
