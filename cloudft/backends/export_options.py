@@ -77,14 +77,15 @@ def choose_export(
             fix="use --quantize f32, f16 or bf16, or a shorter one.",
         )
     if quantization and chosen != "gguf":
+        others = [name for name, formats in RUNTIME_FORMATS.items() if "gguf" in formats]
+        reads = "add --format gguf" if "gguf" in readable else f"use --for {' or '.join(others)}"
         raise UsageError(
             f"--quantize is for GGUF files, and the format is {chosen}",
-            fix="add --format gguf, or use --dtype float16 or --dtype bfloat16.",
+            fix=f"{reads}, or --dtype float16 or bfloat16 instead.",
         )
     if base and chosen != "adapter":
-        raise UsageError(
-            f"--base is for adapters, and the format is {chosen}", fix="add --format adapter."
-        )
+        fix = "add --format adapter." if "adapter" in readable else "leave out --base."
+        raise UsageError(f"--base is for adapters, and the format is {chosen}", fix=fix)
     return ExportOptions(
         chosen,
         runtime,

@@ -111,6 +111,8 @@ def plan_lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield f"trials: {value['trials']}{points}, {value['trialsDone']} done" + (
         "" if budget is None else f"; at most {budget:g} minutes of training"
     )
+    if value["parallelTrials"] > 1:
+        yield f"{value['parallelTrials']} trials at once, which share the cores"
     seeds, best = value["seeds"], value["repeatBest"]
     if seeds:
         yield (

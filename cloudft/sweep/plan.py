@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudft.backends.local.jobs_at_once import jobs_at_once
 from cloudft.errors import UsageError
 from cloudft.jobs import teacher_answers
 from cloudft.spec.checks import CheckContext
@@ -115,6 +116,19 @@ def _seconds_left(done: SweepResult, options: SweepSpec) -> float | None:
     )
 
 
+def trials_at_once(factory: TrialFactory) -> int:
+    """Return how many trials run at once: what the job file says, else what is known to pay.
+
+    Where one of them may be trained in another way than the job file's own, one after another.
+    """
+    spec = factory.staged.job.spec.sweep
+    assert spec is not None
+    if spec.parallel_trials is not None:
+        return spec.parallel_trials
+    is_same_way = all(one.field != ("local", "method") for one in factory.space)
+    return jobs_at_once(factory.staged.job) if is_same_way else 1
+
+
 def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
     """Return what a sweep would do, as JSON data."""
     spec = factory.staged.job.spec
@@ -143,6 +157,7 @@ def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
         "trials": spec.sweep.trials,
         "trialsDone": 0 if done is None else done.trials_done,
         "budgetMinutes": spec.sweep.budget_minutes,
+        "parallelTrials": trials_at_once(factory),
         "pruning": spec.sweep.pruning,
         "seeds": spec.sweep.seeds,
         "repeatBest": spec.sweep.repeat_best,

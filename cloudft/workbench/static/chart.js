@@ -11,6 +11,7 @@ const MAX_LIVE_POINTS = 2500; // with more, the server thins the curve again
 const MAX_ROWS = 1000;
 const KEY_ZOOM = 0.5;
 const charts = new WeakMap();
+const formats = new Map(); // digits -> Intl.NumberFormat: making one costs 30 times its use
 
 /** Return an element with attributes, classes among them, and text or children. */
 function element(name, attributes = {}, ...children) {
@@ -34,7 +35,10 @@ export function formatNumber(value, digits = 5) {
   if (size !== 0 && (size < 1e-3 || size >= 1e9)) {
     return value.toExponential(Math.min(3, digits - 1)).replace(/\.?0+e/, "e");
   }
-  return value.toLocaleString("en-US", { maximumSignificantDigits: digits });
+  if (!formats.has(digits)) {
+    formats.set(digits, new Intl.NumberFormat("en-US", { maximumSignificantDigits: digits }));
+  }
+  return formats.get(digits).format(value);
 }
 
 /** Return round numbers within a range: 1, 2 or 5 times a power of ten apart (Heckbert, 1990). */
@@ -109,6 +113,8 @@ class Chart {
     this.drawn = 0;
     this.isVisible = true; // one that is scrolled away is not drawn
     this.isStale = false;
+    this.svg = null;
+    this.size = null; // [width, height] of the drawing; to read them costs a layout of the page
   }
 
   async load() {
@@ -161,7 +167,8 @@ class Chart {
     if (this.waiting) return;
     if (!this.isVisible) { this.isStale = true; return; }
     const wait = Math.max(0, this.drawn + DRAW_EVERY_MS - performance.now());
-    this.waiting = setTimeout(() => { this.waiting = null; this.draw(); }, wait);
+    // All charts of a page in one frame; none while the page is hidden.
+    this.waiting = setTimeout(() => requestAnimationFrame(() => { this.waiting = null; this.draw(); }), wait);
   }
 
   build() {
@@ -194,7 +201,7 @@ class Chart {
     this.figure.replaceChildren(element("div", { class: "head" }, caption, this.tools), this.legend,
       this.plot, this.note, this.numbers);
     this.listen();
-    new ResizeObserver(() => this.drawSoon()).observe(this.plot);
+    new ResizeObserver(() => { this.size = null; this.drawSoon(); }).observe(this.plot);
     new IntersectionObserver(([entry]) => {
       this.isVisible = entry.isIntersecting;
       if (this.isVisible && this.isStale) this.draw();
@@ -306,22 +313,27 @@ class Chart {
     this.drawn = performance.now();
     this.isStale = false;
     if (!this.plot || !this.data) return;
-    const width = this.plot.clientWidth;
     const visible = this.visible();
     this.resetButton.disabled = !this.range;
-    this.note.textContent = (this.data.notes ?? []).join(" · ");
-    if (!width) return;
+    const note = (this.data.notes ?? []).join(" · ");
+    if (this.note.textContent !== note) this.note.textContent = note;
+    if (!(this.size?.[0] ?? this.plot.clientWidth)) return;
     if (!visible.length) {
-      this.scale = null;
+      this.scale = this.svg = null;
       this.plot.replaceChildren(element("p", { class: "soft" },
         this.data.series.some((one) => one.points.length) ? "All curves are hidden." : "No points yet."));
       return;
     }
-    const svg = shape("svg", { role: "img" });
-    this.plot.replaceChildren(svg, this.values);
-    const height = svg.clientHeight || 240;
+    if (!this.svg) {
+      this.svg = shape("svg", { role: "img" });
+      this.plot.replaceChildren(this.svg, this.values);
+      this.size = null;
+    }
+    const svg = this.svg;
+    this.size ??= [this.plot.clientWidth, svg.clientHeight || 240];
+    const [width, height] = this.size;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.append(shape("title", {}, `${this.data.title} by ${this.data.x}`),
+    svg.replaceChildren(shape("title", {}, `${this.data.title} by ${this.data.x}`),
       shape("desc", {}, this.describe(visible)));
     const lines = visible.map((series) => ({ series, index: this.data.series.indexOf(series),
       points: smooth(series.points, series.kind === "validation" ? 0 : this.weight) }));
