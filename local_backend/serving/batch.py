@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from local_backend.errors import ModelFailed, TrainerError
+from local_backend.errors import ModelFailed, SchemaError, TrainerError
 from local_backend.inference.answer_preview import INCOMPLETE
 from local_backend.serving.answer_text import AnswerText
 from local_backend.serving.choose import (
@@ -19,15 +19,18 @@ from local_backend.serving.choose import (
     mask_logits,
     score_token,
 )
+from local_backend.serving.constraint import JsonConstraint
 from local_backend.serving.kept_prefixes import common_prefix
 from local_backend.serving.models import ServedModel
-from local_backend.serving.requests import Submission, Values, error_reply
+from local_backend.serving.requests import Submission, Values, error_reply, preparation_error
 from local_backend.serving.sequences import Decoded, Decoder, NewTokens
 
 Reply = Callable[[Values], None]
 """Takes a reply to a request, without its id."""
 PROMPT_TOKENS = 256
 """Tokens of prompts that go through the model in one step, beside the answers under way."""
+COMPILE_S = 60.0
+"""Seconds that a request waits for its schema at most."""
 WORTH_WAITING = 32
 """Tokens that a prompt under way must spare another one for that to wait for it."""
 CANCELED, LENGTH, STOP, STOP_SEQUENCE = "canceled", "length", "stop", "stop_sequence"
@@ -51,9 +54,11 @@ class RunningAnswer:
             request.get("seed", 0),
         )
         self.top = request.get("logprobs")
-        schema = request.get("jsonSchema")
-        self.constraint = None if schema is None else model.schemas.start(schema)
         self.text = AnswerText(model.loaded, prompt, request.get("stop", ()))
+        self.constraint: JsonConstraint | None = None
+        schema = request.get("jsonSchema")
+        self.schema = None if schema is None else model.schemas.start(schema)
+        """The constraint to come, while the schema is compiled."""
         self.sequence: Decoded | None = None
         self.pending = list(self.prompt_ids)
         """Tokens that have not gone through the model yet."""
@@ -62,6 +67,32 @@ class RunningAnswer:
         self.first_token_s = 0.0
         self._received = received
         self._scored: list[ScoredToken] = []
+
+    def compile_schema(self) -> bool:
+        """Return whether the answer can start. Raise TrainerError where its schema isn't kept."""
+        if self.schema is None:
+            return True
+        if self.schema.is_done:
+            schema, self.schema = self.schema, None
+            self.constraint = schema.take()
+            return True
+        if time.monotonic() < self._received + COMPILE_S:
+            return False
+        late = f"has not been compiled within {COMPILE_S:.0f} seconds"
+        if self.schema.has_begun:
+            raise SchemaError(
+                f"The JSON schema can't be kept: it {late}.",
+                fix="simplify the schema: fewer properties and alternatives.",
+            )
+        raise ModelFailed(
+            f"The JSON schema {late}, because others were compiled.", fix="send it again later."
+        )
+
+    def leave_schema(self) -> None:
+        """Let the schema go that is compiled for this answer."""
+        if self.schema is not None:
+            self.schema.cancel()
+            self.schema = None
 
     def start(self) -> None:
         """Begin with what is known of the prompt already."""
@@ -160,9 +191,18 @@ class RunningAnswer:
 class Batch:
     """Answers in the making, at most `rows` at once, and requests that wait for a place."""
 
-    def __init__(self, models: Sequence[ServedModel], rows: int) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        rows: int,
+        on_prepared: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_prepared` is called, in any thread, when a step may have more to do."""
+        self._on_prepared = on_prepared
         self.models = {model.reply["name"]: model for model in models}
         self.rows = rows
+        self.preparing: list[RunningAnswer] = []
+        """Answers whose schema is compiled."""
         self.waiting: deque[RunningAnswer] = deque()
         self.running: list[RunningAnswer] = []
         self.totals = {"promptTokens": 0, "sharedTokens": 0, "generatedTokens": 0, "steps": 0}
@@ -180,19 +220,28 @@ class Batch:
     def submit(self, request: Submission, reply: Reply, received: float) -> RunningAnswer:
         """Take a request; its answer starts with the next step. Raise TrainerError."""
         answer = RunningAnswer(self.find_model(request["model"]), request, reply, received)
-        self.waiting.append(answer)
+        if answer.schema is None:
+            self.waiting.append(answer)
+        else:
+            self.preparing.append(answer)
+            answer.schema.call_when_done(self._on_prepared)
         return answer
 
     @property
     def is_idle(self) -> bool:
-        """Return whether there is nothing to do."""
+        """Return whether a step would do nothing: at most, schemas are compiled."""
         return not self.running and not self.waiting
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no request is open."""
+        return self.is_idle and not self.preparing
 
     def stats(self) -> Values:
         """Return what is done now, and has been done."""
         return {
             "running": len(self.running),
-            "waiting": len(self.waiting),
+            "waiting": len(self.preparing) + len(self.waiting),
             **self.totals,
             "cachedTokens": sum(decoder.cached_tokens for decoder in self._decoders),
         }
@@ -200,11 +249,31 @@ class Batch:
     def step(self) -> None:
         """Compute the next token of every answer under way, and parts of prompts that wait."""
         self._drop_canceled()
+        self._admit_prepared()
         self._admit()
         for decoder in self._decoders:
             answers = [answer for answer in self.running if answer.model.decoder is decoder]
             if answers:
                 self._step_decoder(decoder, answers)
+
+    def _admit_prepared(self) -> None:
+        """Let the answers wait for a place whose schema is compiled, and end those where it fails.
+
+        Also those that were canceled end here.
+        """
+        preparing, self.preparing = self.preparing, []
+        for answer in preparing:
+            try:
+                if answer.is_canceled:
+                    answer.leave_schema()
+                    answer.finish(CANCELED)
+                elif answer.compile_schema():
+                    self.waiting.append(answer)
+                else:
+                    self.preparing.append(answer)
+            except Exception as error:  # whatever it is, other requests go on
+                answer.leave_schema()
+                answer.fail(preparation_error(error))
 
     def _admit(self) -> None:
         """Start the answers that wait, while there is a place."""

@@ -26,10 +26,11 @@ fault (`code` of local_backend/errors.py); a token of `logprobs` is `{"token",
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, TypedDict
 
 from local_backend.data.chat_messages import JsonObject
-from local_backend.errors import TrainerError
+from local_backend.errors import ModelFailed, TrainerError
 from local_backend.inference.completion import Prompt
 
 
@@ -103,3 +104,14 @@ def error_reply(error: TrainerError) -> Values:
     """Return the reply to a request that can't be answered, without its id."""
     code = {} if error.code is None else {"code": error.code}
     return {"error": error.message, "fix": error.fix, **code}
+
+
+def preparation_error(error: Exception) -> TrainerError:
+    """Return what is replied to a request that could not be prepared; print what nobody expects."""
+    if isinstance(error, TrainerError):
+        return error
+    traceback.print_exception(error)
+    return ModelFailed(
+        f"The request could not be prepared: {type(error).__name__}",
+        fix="send it without what is unusual in it: a schema, tools, nested values.",
+    )
