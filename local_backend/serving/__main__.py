@@ -29,6 +29,7 @@ from local_backend.serving.requests import (
     error_reply,
     preparation_error,
 )
+from local_backend.serving.tokenizing import describe_tokenizer, detokenize, tokenize
 from local_backend.settings import read_settings
 
 ROWS = 32
@@ -98,17 +99,23 @@ class EngineProgram:
             elif "cancel" in line:
                 if number in self._answers:
                     self._answers[number].is_canceled = True
-            elif "count" in line:
-                model = self.batch.find_model(line["count"]["model"])
-                tokens = len(model.encode(line["count"]["prompt"]))
-                self.reply({"id": number, "count": tokens})
             else:
-                resident = resident_bytes(os.getpid())
-                self.reply(
-                    {"id": number, "stats": {**self.batch.stats(), "residentBytes": resident}}
-                )
+                self.reply({"id": number, **self._look(line)})
         except Exception as error:  # whatever it is, other requests go on
             self.reply({"id": number, **error_reply(preparation_error(error))})
+
+    def _look(self, line: EngineLine) -> Values:
+        """Return the reply to a line that nothing is generated for."""
+        find = self.batch.find_model
+        if "count" in line:
+            return {"count": len(find(line["count"]["model"]).encode(line["count"]["prompt"]))}
+        if "tokenize" in line:
+            return {"ids": tokenize(find(line["tokenize"]["model"]), line["tokenize"])}
+        if "detokenize" in line:
+            return {"text": detokenize(find(line["detokenize"]["model"]), line["detokenize"])}
+        if "tokenizer" in line:
+            return {"tokenizer": describe_tokenizer(find(line["tokenizer"]["model"]))}
+        return {"stats": {**self.batch.stats(), "residentBytes": resident_bytes(os.getpid())}}
 
     def _submit(self, number: str, line: EngineLine) -> None:
         def reply(values: Values) -> None:

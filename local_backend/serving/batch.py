@@ -22,6 +22,7 @@ from local_backend.serving.choose import (
 from local_backend.serving.constraint import JsonConstraint
 from local_backend.serving.kept_prefixes import common_prefix
 from local_backend.serving.models import ServedModel
+from local_backend.serving.prompt_scores import PromptScores
 from local_backend.serving.requests import Submission, Values, error_reply, preparation_error
 from local_backend.serving.sequences import Decoded, Decoder, NewTokens
 
@@ -46,7 +47,7 @@ class RunningAnswer:
         prompt = request["prompt"]
         self.prompt_ids = model.encode(prompt)
         room = model.loaded.context_length - len(self.prompt_ids)
-        self.limit = max(1, min(request.get("maxNewTokens", 256), room))
+        self.limit = min(request.get("maxNewTokens", 256), room)
         self.sampling = RowSampling(
             request.get("temperature", 0.0),
             request.get("topP", 1.0),
@@ -54,6 +55,9 @@ class RunningAnswer:
             request.get("seed", 0),
         )
         self.top = request.get("logprobs")
+        self.prompt_scores: PromptScores | None = None
+        if request.get("scorePrompt"):
+            self.prompt_scores = PromptScores(self.prompt_ids, self.top or 0)
         self.text = AnswerText(model.loaded, prompt, request.get("stop", ()))
         self.constraint: JsonConstraint | None = None
         schema = request.get("jsonSchema")
@@ -96,7 +100,8 @@ class RunningAnswer:
 
     def start(self) -> None:
         """Begin with what is known of the prompt already."""
-        self.sequence = self.model.decoder.add(self.model.adapter, self.prompt_ids)
+        reuse = self.prompt_scores is None
+        self.sequence = self.model.decoder.add(self.model.adapter, self.prompt_ids, reuse=reuse)
         self.shared_tokens = self.sequence.length
         self.pending = self.prompt_ids[self.shared_tokens :]
 
@@ -110,6 +115,18 @@ class RunningAnswer:
         count = min(len(self.pending), budget) if splits else len(self.pending)
         part, self.pending = self.pending[:count], self.pending[count:]
         return part
+
+    def report_prompt(self) -> None:
+        """Report the scores of the prompt's tokens, which is done once."""
+        if self.prompt_scores is None:
+            return
+        scores, self.prompt_scores = self.prompt_scores, None
+        texts = self.model.token_bytes
+        data = b"".join(texts(token) for token in self.prompt_ids)
+        first = self._text(self.prompt_ids[0])
+        scored = [self._describe(one) for one in scores.tokens]
+        prompt = {"text": data.decode("utf-8", "replace"), "first": first, "tokens": scored}
+        self.reply({"delta": "", "reasoning": "", "tokens": 0, "logprobs": [], "prompt": prompt})
 
     def choose_token(self, logits: torch.Tensor, best: int) -> int:
         """Return the next token; `best` is that of the largest of the `logits` [vocabulary]."""
@@ -181,11 +198,14 @@ class RunningAnswer:
         return {**self._token(scored.token, scored.logprob), "top": top}
 
     def _token(self, token: int, logprob: float) -> Values:
-        data = self.model.token_bytes(token)
-        text = data.decode("utf-8", "replace")
+        data = list(self.model.token_bytes(token))
+        return {"token": token, "text": self._text(token), "bytes": data, "logprob": logprob}
+
+    def _text(self, token: int) -> str:
+        text = self.model.token_bytes(token).decode("utf-8", "replace")
         if INCOMPLETE in text:
             text = str(self.model.loaded.tokenizer.decode([token]))
-        return {"token": token, "text": text, "bytes": list(data), "logprob": logprob}
+        return text
 
 
 class Batch:
@@ -292,7 +312,7 @@ class Batch:
     def _will_be_known(self, answer: RunningAnswer) -> bool:
         """Return whether a prompt under way computes what this one begins with, and nothing has."""
         model = answer.model
-        if not model.decoder.splits_prompts:
+        if not model.decoder.splits_prompts or answer.prompt_scores is not None:
             return False
         longest = max(
             (
@@ -330,7 +350,9 @@ class Batch:
                 continue
             part = answer.take_part(budget, splits=decoder.splits_prompts)
             budget -= len(part) if is_prompt else 0
-            work.append(NewTokens(sequence, part, not answer.pending))
+            scores = answer.prompt_scores
+            on_logits = None if scores is None else scores.take
+            work.append(NewTokens(sequence, part, not answer.pending, on_logits))
             by_sequence[id(sequence)] = answer
         try:
             complete, logits = decoder.step(work)
@@ -343,12 +365,14 @@ class Batch:
     def _take_tokens(self, answers: Sequence[RunningAnswer], logits: torch.Tensor) -> None:
         for answer, best, row in zip(answers, logits.argmax(-1).tolist(), logits, strict=True):
             try:
-                token = answer.choose_token(row, best)
-                reason = answer.take_token(token, row)
+                answer.report_prompt()
+                reason: str | None = LENGTH
+                if answer.limit:
+                    reason = answer.take_token(answer.choose_token(row, best), row)
             except Exception as error:  # whatever it is, other requests go on
                 self._fail_all([answer], error)
                 continue
-            self.totals["generatedTokens"] += 1
+            self.totals["generatedTokens"] += bool(answer.limit)
             if reason is not None:
                 self._leave(answer)
                 answer.finish(reason)

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from local_backend.models.lora import LoraLinear
 
 Angles = tuple[torch.Tensor, torch.Tensor]
+SCORED_AT_ONCE = 32
+"""Tokens of a prompt whose logits are in memory together."""
 
 
 class Step:
@@ -88,6 +90,13 @@ class Step:
         self.lengths = torch.tensor(lengths, device=device).repeat_interleave(counts)
         ends = counts.cumsum(0) - 1
         complete = [at for at, one in enumerate(self.order) if one.is_complete]
+        self.scored: list[tuple[NewTokens, int]] = []
+        """Those whose logits are all requested, each with the index of its first token."""
+        at = 0
+        for one in self.order:
+            if one.on_logits is not None:
+                self.scored.append((one, at))
+            at += len(one.ids)
         self.predicted = ends[torch.tensor(complete, dtype=torch.long, device=device)]
         self.adapters = [one.sequence.adapter for one in self.order for _ in one.ids]
         self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
@@ -285,9 +294,9 @@ class BatchDecoder:
         """Return how many tokens have their keys and values in memory."""
         return self.values.tokens
 
-    def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
+    def add(self, adapter: int, prompt: Sequence[int], *, reuse: bool = True) -> Decoded:
         """Return a sequence for a prompt. Its `length` is how much of it is known already."""
-        length, source = self._find_prefix(adapter, prompt)
+        length, source = self._find_prefix(adapter, prompt) if reuse else (0, None)
         place = self.values.add(len(prompt) + 1)
         sequence = Decoded(adapter, len(prompt), place, list(prompt[:length]))
         if isinstance(source, Decoded):
@@ -345,15 +354,34 @@ class BatchDecoder:
             for one in step.order:
                 one.sequence.place.length += len(one.ids)
                 one.sequence.tokens += one.ids
+            for one, first in step.scored:
+                self._report_logits(one, x, delta, first)
             complete = [one for one in step.order if one.is_complete]
             if not complete:
                 return [], x.new_empty((0, self.vocabulary))
-            x = x.index_select(0, step.predicted)
-            if delta is not None:
-                x = self.blocks[-1].parts.add(x, delta.index_select(0, step.predicted))
-            logits = self.head(self.model.head_input(x)).float()
-            cap = self.model.logit_softcap
-            return complete, logits if cap is None else cap * torch.tanh(logits / cap)
+            return complete, self._logits(x, delta, step.predicted)
+
+    def _report_logits(
+        self, one: NewTokens, x: torch.Tensor, delta: torch.Tensor | None, first: int
+    ) -> None:
+        """Hand over the logits after each token of `one`, of which `first` is the first in `x`."""
+        assert one.on_logits is not None
+        last = first + len(one.ids)
+        for start in range(first, last, SCORED_AT_ONCE):
+            end = min(start + SCORED_AT_ONCE, last)
+            rows = torch.arange(start, end, device=self.device)
+            one.on_logits(self._logits(x, delta, rows))
+
+    def _logits(
+        self, x: torch.Tensor, delta: torch.Tensor | None, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the logits, float32 [rows, vocabulary], after some tokens of a step."""
+        x = x.index_select(0, rows)
+        if delta is not None:
+            x = self.blocks[-1].parts.add(x, delta.index_select(0, rows))
+        logits = self.head(self.model.head_input(x)).float()
+        cap = self.model.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def unsupported_reason_with(loaded: LoadedModel, adapters: AdapterSet) -> str | None:

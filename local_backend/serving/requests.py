@@ -9,9 +9,13 @@ and is answered by `{"ready": true, "models": [{"name", "jobId", "variant", "con
 job that has none; `base` that of its base, null to leave that out. Then each has an `id`:
 
     {"id", "submit": {"model", "prompt", "maxNewTokens", "temperature", "topP", "topK", "seed",
-     "stop": [text, ...], "logprobs": null or 0 to 20, "jsonSchema": null or {...}}}
+     "stop": [text, ...], "logprobs": null or 0 to 20, "scorePrompt": false,
+     "jsonSchema": null or {...}}}
     {"id", "cancel": true}
     {"id", "count": {"model", "prompt"}}
+    {"id", "tokenize": {"model", "text", "special": bool} or {"model", "prompt"}}
+    {"id", "detokenize": {"model", "ids"}}
+    {"id", "tokenizer": {"model"}}
     {"id", "stats": true}
 
 A prompt is `{"messages", "toolConfig"?}`, `{"text"}`, or `{"text": "", "ids"}` with its tokens.
@@ -19,8 +23,11 @@ Replies to a submit are any number of `{"id", "delta", "reasoning", "tokens", "l
 `{"id", "end": {"text", "reasoning", "calls", "tokens", "finishReason", "promptTokens", "ids",
 "stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "code"?}`, where `code` says what is at
 fault (`code` of local_backend/errors.py); a token of `logprobs` is `{"token",
-"text", "bytes", "logprob", "top": [the same without top]}`. A count is answered by `{"id",
-"count"}`, stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
+"text", "bytes", "logprob", "top": [the same without top]}`. With `scorePrompt` the first of them
+also has `"prompt": {"text", "first", "tokens"}`: the text of the prompt and of its first token, and
+the other tokens as in `logprobs`. A count is answered by `{"id", "count"}`, the next three by
+`{"id", "ids"}`, `{"id", "text"}` and `{"id", "tokenizer": {"bos", "eos", "pad", "template"}}`,
+stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
 `canceled`. The process ends with its standard input.
 """
 
@@ -63,6 +70,7 @@ class Submission(TypedDict, total=False):
     seed: int
     stop: list[str]
     logprobs: int | None
+    scorePrompt: bool
     jsonSchema: JsonObject | None
 
 
@@ -73,6 +81,22 @@ class CountRequest(TypedDict):
     prompt: Prompt
 
 
+class TokenizeRequest(TypedDict, total=False):
+    """A prompt, or a text, whose tokens are requested; `special`: with BOS where it has one."""
+
+    model: str
+    prompt: Prompt
+    text: str
+    special: bool
+
+
+class DetokenizeRequest(TypedDict):
+    """Tokens whose text is requested."""
+
+    model: str
+    ids: list[int]
+
+
 class EngineLine(TypedDict, total=False):
     """One line of standard input after the first."""
 
@@ -80,6 +104,9 @@ class EngineLine(TypedDict, total=False):
     submit: Submission
     cancel: bool
     count: CountRequest
+    tokenize: TokenizeRequest
+    detokenize: DetokenizeRequest
+    tokenizer: dict[str, str]
     stats: bool
     received: float
     """When it was read, by time.monotonic; not of the line itself."""
