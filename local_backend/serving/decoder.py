@@ -21,7 +21,6 @@ from local_backend.packed import (
     ModelFamily,
     PackedBlock,
     PackedModel,
-    apply_rotary,
     find_family,
     unsupported_reason,
 )
@@ -48,12 +47,12 @@ from local_backend.serving.products import (
     Update,
     join_updates,
 )
+from local_backend.serving.rotations import Angles, rotate
 from local_backend.serving.sequences import Decoded, NewTokens
 
 if TYPE_CHECKING:
     from local_backend.models.lora import LoraLinear
 
-Angles = tuple[torch.Tensor, torch.Tensor]
 SCORED_AT_ONCE = 32
 """Tokens of a prompt whose logits are in memory together."""
 
@@ -100,7 +99,7 @@ class Step:
         self.predicted = ends[torch.tensor(complete, dtype=torch.long, device=device)]
         self.adapters = [one.sequence.adapter for one in self.order for _ in one.ids]
         self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
-        self._biases: dict[tuple[int, int | None], torch.Tensor] = {}
+        self._biases: dict[tuple[int, int | None], torch.Tensor | None] = {}
 
     def mask(self, number: int, window: int | None) -> torch.Tensor | None:
         """Return the mask of a part of a prompt for layers with this window."""
@@ -109,8 +108,8 @@ class Step:
             self._masks[key] = self.parts[number].mask(window, self.ids.device)
         return self._masks[key]
 
-    def bias(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Return the bias of single tokens for layers with this window."""
+    def bias(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return the bias of single tokens for layers with this window; None: all is seen."""
         key = (number, window)
         if key not in self._biases:
             self._biases[key] = self.singles[number].bias(window, dtype)
@@ -129,6 +128,7 @@ class ServedBlock:
     ) -> None:
         self.number, self.layer, self.kind = number, layer, layer.kind
         self.parts, self.sinks = copy.copy(block.parts), block.sinks
+        self.parts.freeze_norms()
         self.parts.set_projections(list(projections))
         self.heads, self.kv_heads = layer.kind.heads, layer.kind.kv_heads
 
@@ -138,10 +138,8 @@ class ServedBlock:
         """Return the residual stream and what is still to be added; keep keys and values."""
         x, normalized = self.parts.start(x, delta)
         vectors = self.parts.project_normalized(normalized, self.kind)
-        vectors = apply_rotary(
-            vectors.view(len(x), self.heads + 2 * self.kv_heads, -1), self.kind, *angles
-        )
-        q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 1)
+        vectors = vectors.view(len(x), self.heads + 2 * self.kv_heads, -1)
+        q, k, v = rotate(vectors, self.kind, angles)
         outputs = [self._attend_singles(at, q, k, v, step) for at in range(len(step.singles))]
         outputs += [self._attend_part(at, q, k, v, step) for at in range(len(step.parts))]
         mixed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -152,9 +150,14 @@ class ServedBlock:
     ) -> torch.Tensor:
         group = step.singles[at]
         here = slice(group.first, group.last)
-        keys, values = group.block.memory[self.number]
-        keys[group.numbers, :, group.positions] = k[here]
-        values[group.numbers, :, group.positions] = v[here]
+        memory = group.block.memory[self.number]
+        if group.last - group.first == 1:  # the copy of a slice is a fifth of an indexed one's time
+            one = memory[:, group.places - 1, :, group.longest - 1]
+            one[0], one[1] = k[group.first], v[group.first]
+        else:
+            memory[0][group.numbers, :, group.positions] = k[here]
+            memory[1][group.numbers, :, group.positions] = v[here]
+        keys, values = memory
         queries = q[here]
         if not group.is_dense:
             shape = (group.places, *queries.shape[1:])
@@ -347,7 +350,8 @@ class BatchDecoder:
         with torch.inference_mode():
             step = Step(work, self.device)
             self.rows.choose(step.adapters, self.device, self.dtype)
-            tables = self.model.rotary.tables(self.model.layers, step.positions, step.lengths)
+            angles = self.model.rotary.tables(self.model.layers, step.positions, step.lengths)
+            tables = {name: Angles(*each) for name, each in angles.items()}
             x, delta = self.model.embed(step.ids), None
             for block in self.blocks:
                 x, delta = block(x, delta, tables[block.layer.rotary], step)
