@@ -78,7 +78,7 @@ def _plan_weights(config: PreTrainedConfig, family: GgufFamily) -> None:
         def __init__(self) -> None:
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(config)
-            tensors = model.state_dict().items()
+            tensors = sorted(model.state_dict().items())  # in the order of safetensors
             self._files = {name: (Path(), tuple(tensor.shape)) for name, tensor in tensors}
 
     plan_tensors(UnsavedCheckpoint(), config, family)
