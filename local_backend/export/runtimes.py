@@ -78,6 +78,8 @@ RUNTIMES: dict[str, Runtime] = {
         (
             # One token longer: sliding_window + 1 (its commandr.py).
             Reading("sliding-window", "changes", frozenset({"cohere2"})),
+            # By the long factors as soon as its own context is longer than the original length.
+            Reading("rope-longrope", "changes"),
             Reading("greedy", "default", formats=ADAPTER),
             Reading("other-penalties", "default"),
             Reading("adapter-norms", "refuses", formats=ADAPTER),

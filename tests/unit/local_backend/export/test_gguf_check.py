@@ -46,6 +46,15 @@ def save_model(folder: Path, family: str, inner: Any, **changes: Any) -> ModelFi
     return ModelFiles(json.loads((folder / "config.json").read_text()))
 
 
+def build_with_whole_word() -> Any:
+    """Return a tokenizer with a token that is read as a word of its own alone."""
+    from tokenizers import AddedToken
+
+    inner = PLAIN()
+    inner.add_tokens([AddedToken("<ORDER>", single_word=True)])
+    return inner
+
+
 CASES: dict[str, tuple[str, Any, dict[str, Any], str]] = {
     "biases": ("qwen3", PLAIN, {"attention_bias": True}, "has no place for weights"),
     "few rows": ("llama", PLAIN, {"vocab_size": 32}, "the model's embedding 32 rows"),
@@ -56,6 +65,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any], str]] = {
         "partial_rotary_factor 0.5",
     ),
     "unigram": ("llama", tokenizer_kinds.KINDS["metaspace-always"], {}, "of type Unigram"),
+    "whole word": ("llama", build_with_whole_word, {}, "'<ORDER>' is read as a word of its own"),
     "wordpiece": ("llama", tokenizer_kinds.KINDS["wordpiece"], {}, "of type WordPiece"),
     "yarn betas": (
         *("qwen3", PLAIN),
