@@ -5,6 +5,7 @@ The names are the trainer's (local_backend/export/options.py; a test compares th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudft.errors import UsageError
@@ -84,11 +85,10 @@ def choose_export(
             fix="use --quantize f32, f16 or bf16, or a shorter one.",
         )
     if quantization:
-        check_quantization(chosen, quantization)
+        check_quantization(chosen, quantization, readable)
     if base and chosen != "adapter":
-        raise UsageError(
-            f"--base is for adapters, and the format is {chosen}", fix="add --format adapter."
-        )
+        fix = "add --format adapter." if "adapter" in readable else "leave out --base."
+        raise UsageError(f"--base is for adapters, and the format is {chosen}", fix=fix)
     return ExportOptions(
         chosen,
         runtime,
@@ -99,13 +99,20 @@ def choose_export(
     )
 
 
-def check_quantization(form: str, quantization: str) -> None:
-    """Raise UsageError for a quantization that a format does not have."""
+def check_quantization(form: str, quantization: str, readable: Sequence[str]) -> None:
+    """Raise UsageError for a quantization that a format does not have.
+
+    `readable` are the formats that the named runtime reads.
+    """
     known = {"gguf": QUANTIZATIONS, "mlx": MLX_QUANTIZATIONS}.get(form)
     if known is None:
+        better = "mlx" if quantization in MLX_QUANTIZATIONS else "gguf"
+        others = [name for name, formats in RUNTIME_FORMATS.items() if better in formats]
+        reads = f"add --format {better}" if better in readable else ""
+        reads = reads or f"use --for {' or '.join(others)}"
         raise UsageError(
             f"--quantize is for GGUF files and mlx, and the format is {form}",
-            fix="add --format gguf or --format mlx, or use --dtype float16 or --dtype bfloat16.",
+            fix=f"{reads}, or --dtype float16 or bfloat16 instead.",
         )
     if quantization not in known:
         nearest = next((name for name in known if name[:2] == quantization[:2]), known[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
     if os.path.lexists(out):
         raise exists_error(out)
     files, notes = check_options(job_dir, options)
+    _require_room_for_folder(out)
     tuned = load_tuned_model(job_dir)
     try:
         with (
@@ -95,6 +97,20 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
     except (FileExistsError, NotADirectoryError) as error:
         raise exists_error(out) from error
     return record
+
+
+def _require_room_for_folder(out: Path) -> None:
+    """Raise TrainerError where no folder can be made, before the model is loaded."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise exists_error(out) from error
+    except OSError as error:
+        raise TrainerError(
+            f"{out} can't be made: {error.strerror}.",
+            fix="name a folder in one that you may write into.",
+        ) from error
 
 
 def summary_notes(proof: Proof) -> list[str]:

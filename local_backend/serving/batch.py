@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -242,10 +241,10 @@ class Batch:
     def _drop_canceled(self) -> None:
         for answer in [one for one in self.waiting if one.is_canceled]:
             self.waiting.remove(answer)
-            answer.finish(CANCELED)
+            self._finish(answer, CANCELED)
         for answer in [one for one in self.running if one.is_canceled]:
             self._leave(answer)
-            answer.finish(CANCELED)
+            self._finish(answer, CANCELED)
 
     def _step_decoder(self, decoder: Decoder, answers: Sequence[RunningAnswer]) -> None:
         work, by_sequence = [], {}
@@ -282,18 +281,28 @@ class Batch:
             self.totals["generatedTokens"] += 1
             if reason is not None:
                 self._leave(answer)
-                answer.finish(reason)
+                self._finish(answer, reason)
+
+    def _finish(self, answer: RunningAnswer, reason: str) -> None:
+        try:
+            answer.finish(reason)
+        except Exception as error:  # whatever the model wrote, other requests go on
+            answer.fail(_failure(error))
 
     def _fail_all(self, answers: Sequence[RunningAnswer], error: Exception) -> None:
-        known: Any = error if isinstance(error, TrainerError) else None
-        failure = known or ModelFailed(
-            f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
-        )
         for answer in answers:
             self._leave(answer)
-            answer.fail(failure)
+            answer.fail(_failure(error))
 
     def _leave(self, answer: RunningAnswer) -> None:
         self.running.remove(answer)
         assert answer.sequence is not None
         answer.model.decoder.remove(answer.sequence)
+
+
+def _failure(error: Exception) -> TrainerError:
+    if isinstance(error, TrainerError):
+        return error
+    return ModelFailed(
+        f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
+    )

@@ -21,7 +21,12 @@ from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import TOKENS
-from cloudft.cli.runtime_check import is_export, runtime_check_options, verify_in_runtime
+from cloudft.cli.runtime_check import (
+    is_export,
+    require_verifiable,
+    runtime_check_options,
+    verify_in_runtime,
+)
 from cloudft.errors import UsageError
 
 
@@ -107,6 +112,8 @@ def export_command(
             f"{out} exists already", fix=f"name a folder that does not exist.{verifies}"
         )
     is_adapter = options.format == "adapter"
+    if verify:
+        require_verifiable(record, backend)
     doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
     console.note(f"{doing} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, options)
@@ -114,7 +121,7 @@ def export_command(
         console.note(f"warning: {text}")
     text = describe_export(out, proof)
     if verify:
-        console.note("answering held-out records in the runtime ...")
+        console.note(f"{out} is written; answering held-out records in the runtime ...")
         checked = verify_in_runtime(record, backend, out, options.runtime, runtime_python, console)
         proof = {**proof, "runtimes": {checked["runtime"]: checked}}
         text += "\n" + describe_proof(checked)

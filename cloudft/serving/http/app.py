@@ -79,7 +79,7 @@ class OpenAIServer:
         by_id = {model.job_id: model for model in self.engine.models if model.variant != BASE}
         model = models.get(name) or by_id.get(name)
         if model is None:
-            raise model_not_found(name, list(models))
+            raise model_not_found(name, [one.name for one in tuned_first(models.values())])
         exchange_of(request.scope).model = model.name
         return model
 

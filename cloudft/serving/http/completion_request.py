@@ -71,11 +71,12 @@ def make_completion_request(body: CompletionBody, model: EngineModel) -> Complet
     if len(prompts) * choices > MAX_CHOICES:
         message = f"A request has {MAX_CHOICES} answers at most: prompts times 'n'."
         raise invalid(message, "n", "invalid_value")
-    decodings = read_decoding(body, choices, body.max_tokens or DEFAULT_MAX_TOKENS)
+    limit = body.max_tokens or DEFAULT_MAX_TOKENS
     requests = [
         EngineRequest(model.name, prompt, decoding, stops, body.logprobs, schema)
         for prompt in prompts
-        for decoding in decodings
+        # For each prompt: without a seed, equal prompts have answers of their own.
+        for decoding in read_decoding(body, choices, limit)
     ]
     echoes = [
         (prompt.text or "") if body.echo else "" for prompt in prompts for _ in range(choices)

@@ -265,6 +265,7 @@ def test_an_open_page_gets_new_points_lines_and_states(workbench: Workbench) -> 
     append_lines(record, train_line(1, 1.5))
     assert live.look()["points"]["loss"] == {"training": [(2, 1.5)]}  # type: ignore[index]
     workbench.store.delete(record.id)
+    assert live.look() == {"gone": {}}
     assert live.look() is None
 
 

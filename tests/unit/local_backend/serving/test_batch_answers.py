@@ -292,3 +292,24 @@ def test_a_model_that_the_batch_can_not_compute_answers_by_its_own_generate(tmp_
     assert [end["text"] for end in ends] == expected
     assert last["finishReason"] == "canceled"
     assert batch.stats()["cachedTokens"] == 0
+
+
+def test_an_answer_that_can_not_be_read_fails_alone(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(batch)
+    answers.submit("one", PROMPTS[0])
+    odd = answers.submit("one", PROMPTS[1])
+    canceled = answers.submit("one", PROMPTS[2])
+    canceled.is_canceled = True
+
+    def fail() -> None:
+        raise RecursionError("in what the model wrote")
+
+    monkeypatch.setattr(odd.text, "finish", fail)
+    monkeypatch.setattr(canceled.text, "finish", fail)
+    first, second, third = answers.run()
+    assert first["text"]
+    for failed in (second, third):
+        assert "in what the model wrote" in failed["error"] and failed["code"] == "modelFailed"
+    assert batch.is_idle and batch.stats()["running"] == 0
