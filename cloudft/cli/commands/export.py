@@ -10,7 +10,13 @@ from typing import Any
 
 import click
 
-from cloudft.backends.export_options import DTYPES, FORMATS, QUANTIZATIONS, RUNTIME_FORMATS
+from cloudft.backends.export_options import (
+    DTYPES,
+    FORMATS,
+    MLX_QUANTIZATIONS,
+    QUANTIZATIONS,
+    RUNTIME_FORMATS,
+)
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
@@ -42,13 +48,13 @@ from cloudft.errors import UsageError
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Number format of the weights; float32 if not given.",
+    help="Number format of the weights; float32 if not given, float16 beside q4 and q8.",
 )
 @click.option(
     "--quantize",
     "quantization",
-    type=click.Choice(QUANTIZATIONS),
-    help="Of a GGUF file: how it holds the weights; f16 if not given.",
+    type=click.Choice([*QUANTIZATIONS, *MLX_QUANTIZATIONS]),
+    help="How a GGUF file holds the weights, f16 if not given; q4 or q8 for mlx.",
 )
 @click.option(
     "--context", type=TOKENS, help="Tokens of prompt and answer at most, as the folder says it."
