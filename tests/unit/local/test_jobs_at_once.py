@@ -15,7 +15,7 @@ from cloudft.spec.load import load_job
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have four cores, 16 GiB, bfloat16 and no GPU."""
+    """Set four cores, 16 GiB, bfloat16 and no GPU."""
     monkeypatch.setattr(module, "_cores", lambda: 4)
     monkeypatch.setattr(module, "_free_bytes", lambda: 2**34)
     monkeypatch.setattr(module, "_has_bfloat16", lambda dtype: dtype != "float32")

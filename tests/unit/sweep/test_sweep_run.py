@@ -65,7 +65,7 @@ class Trainings:
         score: Callable[[TrialRecord], float | str],
         polls: Callable[[TrialRecord], int] = lambda _: 1,
     ) -> None:
-        """`polls` is how long a training takes."""
+        """Set how trainings end, and after how many polls."""
         self.score, self.polls = score, polls
         self.started, self.stopped = list[TrialRecord](), 0
         self.at_once, self.running = 0, 0
