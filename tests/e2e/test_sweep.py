@@ -106,13 +106,16 @@ def test_trials_at_once_learn_as_a_submit_of_their_values(
         assert alone.returncode == 0, alone.stderr
         name = json.loads(alone.stdout)["id"]
         assert name != trial["job"]
-        assert curve(home / "jobs" / name) == curve(home / "jobs" / trial["job"]) != []
+        expected = losses(home / "jobs" / name)
+        # float32, whose products add in another order with other threads.
+        assert losses(home / "jobs" / trial["job"]) == pytest.approx(expected, rel=1e-4)
+        assert expected
 
 
-def curve(folder: Path) -> list[tuple[str, float]]:
+def losses(folder: Path) -> list[float]:
     """Return the losses of a job's curve."""
     points = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [(point["split"], point["loss"]) for point in points]
+    return [point["loss"] for point in points]
 
 
 @pytest.mark.parametrize(
