@@ -60,6 +60,25 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16.get(device.type, lambda: False)() else torch.float32
 
 
+_all_threads: int | None = None
+"""The threads of a trainer that has the machine for itself, where this one shares it."""
+
+
+def share_cores(threads: int) -> None:
+    """Compute with so many threads from now on: other trainers have the rest of the cores."""
+    global _all_threads
+    _all_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+
+
+def count_all_threads() -> int:
+    """Return the threads that this process would have alone.
+
+    What is decided by them is the same for a job that shares the cores: it computes the same.
+    """
+    return torch.get_num_threads() if _all_threads is None else _all_threads
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True for an allocation that failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -9,9 +9,9 @@ Only imports have run before a fork: none of torch's threads, no random number. 
 computes what one that was started on its own computes.
 
 Messages (JSON) from the other end: `{"method", "fsdp", "models": [WEIGHTS, ...]}` first; then for
-each job `{"jobDir"}` with two file descriptors, the job's held lock and its log; or, to answer
-prompts, `{"answer": JOB_DIR}` with the standard streams of inference/generate.py. The answer
-`{"pid"}` comes from the forked process itself.
+each job `{"jobDir", "threads"}` (null: all cores) with two file descriptors, the job's held lock
+and its log; or, to answer prompts, `{"answer": JOB_DIR}` with the standard streams of
+inference/generate.py. The answer `{"pid"}` comes from the forked process itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if os.fork() == 0:
                 if "answer" in message:
                     run_generate(link, JobDir(message["answer"]), fds)
-                run_supervisor(link, JobDir(message["jobDir"]), fds, is_lean)
+                run_supervisor(link, message, fds, is_lean)
             for fd in fds:
                 os.close(fd)
 
@@ -97,8 +97,11 @@ def _import_family(folder: Path | None) -> None:
         importlib.import_module(f"transformers.models.{family}.modeling_{family}")
 
 
-def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean: bool) -> NoReturn:
+def run_supervisor(
+    link: socket.socket, message: Mapping[str, Any], fds: list[int], is_lean: bool
+) -> NoReturn:
     """Supervise a job in this process, which was just forked, and exit."""
+    job_dir, threads = JobDir(message["jobDir"]), message["threads"]
 
     def run() -> int:
         lock, log = fds
@@ -112,8 +115,9 @@ def run_supervisor(link: socket.socket, job_dir: JobDir, fds: list[int], is_lean
         with contextlib.suppress(OSError):  # the other end may be gone: the job is here
             link.send(json.dumps({"pid": os.getpid()}).encode())
         link.close()
-        start = fork_trainer if can_fork(job_dir, is_lean) else start_trainers
-        return supervise(job_dir, lock, start)
+        if not can_fork(job_dir, is_lean):
+            return supervise(job_dir, lock, start_trainers)
+        return supervise(job_dir, lock, lambda job, _lock: fork_trainer(job, threads))
 
     _run_and_exit(run)
 
@@ -150,8 +154,8 @@ def can_fork(job_dir: JobDir, is_lean: bool) -> bool:
     )
 
 
-def fork_trainer(job_dir: JobDir, _lock: int) -> list[TrainerProcess]:
-    """Fork the trainer of a job with one process."""
+def fork_trainer(job_dir: JobDir, threads: int | None) -> list[TrainerProcess]:
+    """Fork the trainer of a job with one process, which computes with so many threads."""
     pid = os.fork()
     if pid:
         return [ForkedProcess(pid)]
@@ -160,6 +164,8 @@ def fork_trainer(job_dir: JobDir, _lock: int) -> list[TrainerProcess]:
     set_command_line([sys.executable, "-m", *sys.argv])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     train = importlib.import_module("local_backend.train")
+    if threads is not None:
+        importlib.import_module("local_backend.device").share_cores(threads)
     _run_and_exit(lambda: int(train.main([path])))
 
 

@@ -60,6 +60,25 @@ def choose_runtime(out: Path, named: str | None) -> str:
     return str(named or content.get("runtime") or by_file)
 
 
+def require_verifiable(record: JobRecord, backend: Backend) -> None:
+    """Raise UsageError for a job whose export can't be compared in a runtime, before it is made."""
+    from cloudft.backends.capabilities import SupportsRuntimeCheck
+    from cloudft.evaluate.held_out import has_held_out_data
+    from cloudft.storage.home import Home
+
+    if not isinstance(backend, SupportsRuntimeCheck):
+        raise UsageError(
+            f"a job on {record.backend} has no tuned model on this machine to compare with",
+            fix="leave out --verify.",
+        )
+    if not has_held_out_data(record, Home.from_environ()):
+        raise UsageError(
+            f"{record.id} has no held-out data to compare the runtime on",
+            fix="leave out --verify (the export itself is compared on training records), or compare"
+            f" on a file: `cloudft evaluate {record.id} --data FILE --engine llama.cpp`",
+        )
+
+
 def verify_in_runtime(
     record: JobRecord,
     backend: Backend,
@@ -76,11 +95,8 @@ def verify_in_runtime(
     from cloudft.evaluate.runtime_proof import RuntimeCheck, describe_proof, prove_in_runtime
     from cloudft.storage.home import Home
 
-    if not isinstance(backend, SupportsRuntimeCheck):
-        raise UsageError(
-            f"a job on {record.backend} has no tuned model on this machine to compare with",
-            fix="leave out --verify.",
-        )
+    require_verifiable(record, backend)
+    assert isinstance(backend, SupportsRuntimeCheck)
     check = RuntimeCheck(choose_runtime(out, named), str(python or sys.executable))
     with task_progress(console) as progress:
         home = Home.from_environ()

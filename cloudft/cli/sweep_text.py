@@ -9,10 +9,16 @@ from typing import Any
 from cloudft.cli.number_format import format_duration
 from cloudft.cli.output import format_table
 from cloudft.sweep.folder import SweepFolder
-from cloudft.sweep.notes import importance_text, notes
+from cloudft.sweep.notes import format_seconds, importance_text, notes
 from cloudft.sweep.records import TrialRecord
 from cloudft.sweep.result import SweepResult
-from cloudft.sweep.table import describe_outcome, format_score, format_value, trial_name
+from cloudft.sweep.table import (
+    describe_outcome,
+    format_score,
+    format_seeds,
+    format_value,
+    trial_name,
+)
 from cloudft.sweep.trial_job import TrialFactory
 
 ROWS_SHOWN = 15
@@ -51,7 +57,7 @@ def result_lines(result: SweepResult, files: Mapping[str, str], folder: Path) ->
     if result.status == "out of time":
         yield (
             f"the budget of {result.budget_minutes:g} minutes is used up, after"
-            f" {_done(result)} of {result.planned} trials; a larger one continues the sweep"
+            f" {result.trials_done} of {result.planned} trials; a larger one continues the sweep"
         )
     yield f"- {result.verdict.text}"
     yield from (f"- {text}" for text in notes(result))
@@ -67,14 +73,10 @@ def result_lines(result: SweepResult, files: Mapping[str, str], folder: Path) ->
         yield f"next: `cloudft submit {files['jobFile']} --wait`, then `cloudft evaluate -`"
 
 
-def _done(result: SweepResult) -> int:
-    return sum(one.outcome != "running" and one.same_as is None for one in result.trials)
-
-
 def _table(result: SweepResult) -> Iterator[str]:
     names = [parameter.name for parameter in result.space]
     ranked = sorted(result.trials, key=lambda one: (not one.is_scored, one.score or 0, one.number))
-    means = {one.number: f"{one.mean:.4f} ± {one.spread / 2:.4f}" for one in result.repeated}
+    means = {one.number: format_seeds(one) for one in result.repeated}
     columns = ["TRIAL", "LOSS", *(["SEEDS"] if means else []), "OUTCOME", *names]
     rows = [
         [
@@ -109,6 +111,8 @@ def plan_lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield f"trials: {value['trials']}{points}, {value['trialsDone']} done" + (
         "" if budget is None else f"; at most {budget:g} minutes of training"
     )
+    if value["parallelTrials"] > 1:
+        yield f"{value['parallelTrials']} trials at once, which share the cores"
     seeds, best = value["seeds"], value["repeatBest"]
     if seeds:
         yield (
@@ -116,7 +120,17 @@ def plan_lines(value: Mapping[str, Any]) -> Iterator[str]:
             f"{f' {best}' if best != 1 else ''} and the job file's own values"
         )
     yield f"score: {value['metric']} of {_held_out(value)}; test data are never used"
+    yield _time_left(value["secondsLeft"])
     yield f"folder: {value['folder']}"
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return (
+            "time: not known before a trial is complete; `cloudft estimate --probe` times a run of"
+            " the job file's own values"
+        )
+    return f"time: at most about {format_seconds(seconds)} left, by the mean of the complete trials"
 
 
 def _held_out(value: Mapping[str, Any]) -> str:

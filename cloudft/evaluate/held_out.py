@@ -140,6 +140,15 @@ def load_held_out_data(
     )
 
 
+def has_held_out_data(record: JobRecord, home: Home) -> bool:
+    """Return whether a job has test or validation data, without reading it."""
+    try:
+        _resolve_source(record, home, None)
+    except UsageError:
+        return False
+    return True
+
+
 def _resolve_source(
     record: JobRecord, home: Home, data: Path | None
 ) -> tuple[str, Path, tuple[str, ...]]:

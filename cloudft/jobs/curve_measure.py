@@ -23,6 +23,8 @@ class CurveMeasure:
 
 LOSS = CurveMeasure("Loss", "loss (nats per token)")
 PAIR_LOSS = CurveMeasure("Loss", "loss (mean of the pairs)")
+POLICY_LOSS = CurveMeasure("Loss", "policy loss")
+"""Of a job that learns from rewards: weighted by advantages, it is no cross-entropy."""
 REWARD = CurveMeasure("Reward", "mean reward", is_reward=True)
 
 

@@ -12,12 +12,13 @@ from cloudft.publishing.facts import EvaluationFacts, ModelFacts, Score, describ
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-ADAPTER, MERGED, GGUF = "adapter", "merged", "gguf"
+ADAPTER, MERGED, GGUF, MLX = "adapter", "merged", "gguf", "mlx"
 FORMATS = (MERGED, ADAPTER, GGUF)
-RELATION = {ADAPTER: "adapter", MERGED: "finetune", GGUF: "finetune"}
+"""What is made for the Hub. Of mlx-lm's folders, a quantized one is a format of its own there."""
+RELATION = {ADAPTER: "adapter", MERGED: "finetune", GGUF: "finetune", MLX: "finetune"}
 """Format -> `base_model_relation` (Hub documentation, "Model Cards"). A GGUF file of a tuned model
 is no mere quantization of its base."""
-LIBRARY = {ADAPTER: "peft", MERGED: "transformers", GGUF: "gguf"}
+LIBRARY = {ADAPTER: "peft", MERGED: "transformers", GGUF: "gguf", MLX: "mlx"}
 HUB_METRICS = {
     "accuracy": "accuracy",
     "macroF1": "f1",
@@ -141,6 +142,7 @@ def _introduction(facts: ModelFacts, options: CardOptions) -> list[str]:
         ADAPTER: "a LoRA adapter for",
         MERGED: "tuned from",
         GGUF: "tuned from, as GGUF for llama.cpp and Ollama,",
+        MLX: "tuned from, quantized for mlx-lm,",
     }[options.format]
     base = facts.base.hub_id or _plain(facts.base.title)
     lines = [
@@ -163,6 +165,8 @@ def _usage(facts: ModelFacts, options: CardOptions) -> list[str]:
             f"ollama run hf.co/{hub_id}",
             "```",
         ]
+    elif options.format == MLX:
+        code = ["```sh", f'mlx_lm.generate --model {hub_id} --prompt "..."', "```"]
     elif options.format == ADAPTER:
         code = [
             "```python",
@@ -274,7 +278,9 @@ def _verification(proof: Mapping[str, Any]) -> list[str]:
         return []
     what = f"The published weights ({proof['dtype']}) were loaded again and"
     if proof.get("quantization"):
-        what = f"The GGUF file ({proof['quantization']}) was written from merged weights that were"
+        form = "GGUF file" if proof.get("format") == GGUF else "quantized weights"
+        verb = "was" if proof.get("format") == GGUF else "were"
+        what = f"The {form} ({proof['quantization']}) {verb} written from merged weights that were"
     return [
         "## Verification",
         "",

@@ -15,13 +15,21 @@ from cloudft.errors import JobStateConflict, UsageError
 from cloudft.publishing.base_model import License
 from cloudft.publishing.facts import ModelFacts
 from cloudft.publishing.hub_repository import MANIFEST, RepositoryState
-from cloudft.publishing.model_card import ADAPTER, GGUF, MERGED, CardOptions, render_model_card
+from cloudft.publishing.model_card import (
+    ADAPTER,
+    GGUF,
+    MERGED,
+    MLX,
+    CardOptions,
+    render_model_card,
+)
 from cloudft.publishing.model_files import ModelFile, list_model_files
 from cloudft.storage.atomic_files import as_store_error
 
 CARD = "README.md"
 WEIGHTS = (".safetensors", ".gguf")
 ADAPTER_CONFIG, BASE_KEY = "adapter_config.json", "base_model_name_or_path"
+CONFIG = "config.json"
 NOT_PUSHED = (CARD, MANIFEST, PROOF)
 """The card has the proof's figures, without the paths of this machine that the file has."""
 
@@ -78,7 +86,9 @@ def find_format(folder: Path) -> str:
         )
     if (folder / ADAPTER_CONFIG).is_file():
         return ADAPTER
-    return GGUF if any(folder.glob("*.gguf")) else MERGED
+    if any(folder.glob("*.gguf")):
+        return GGUF
+    return MLX if "quantization" in _read_json(folder / CONFIG) else MERGED
 
 
 def check_adapter_base(facts: ModelFacts) -> None:

@@ -152,7 +152,7 @@ def _parse_call(call: Mapping[str, Any]) -> ToolCall:
     given = function.get("arguments") or "{}"
     try:
         arguments = json.loads(given) if isinstance(given, str) else given
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = given
     known = arguments if isinstance(arguments, dict) else {"": arguments}
     return ToolCall(str(call.get("id", "")), str(function["name"]), known)

@@ -39,7 +39,8 @@ class EngineRequest:
 
     `stop` are texts before which the answer ends. With `logprobs` each token comes with its
     logarithmic probability and those of so many likeliest ones (0 to 20). `json_schema` constrains
-    the answer to JSON that keeps it; a schema that can't be kept whole is refused.
+    the answer to JSON that keeps it; a schema that can't be kept whole is refused. With
+    `score_prompt` the tokens of the prompt are scored, too, and `max_new_tokens` may be 0.
     """
 
     model: str
@@ -48,6 +49,7 @@ class EngineRequest:
     stop: Sequence[str] = ()
     logprobs: int | None = None
     json_schema: Mapping[str, Any] | None = None
+    score_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,27 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class ScoredPrompt:
+    """The text of a prompt's tokens and of the first of them, and the others with their scores."""
+
+    text: str
+    first: str
+    tokens: Sequence[TokenLogprob]
+
+
+@dataclass(frozen=True)
 class EngineDelta:
-    """New text of an answer: whole characters that are never taken back."""
+    """New text of an answer: whole characters that are never taken back.
+
+    `prompt` is that of a request with `score_prompt`, in its first delta.
+    """
 
     text: str
     reasoning: str = ""
     tokens: int = 0
     """Tokens of the answer so far."""
     logprobs: Sequence[TokenLogprob] = ()
+    prompt: ScoredPrompt | None = None
 
 
 STOP, LENGTH, STOP_SEQUENCE, CANCELED = "stop", "length", "stop_sequence", "canceled"
@@ -120,6 +135,37 @@ class EngineStats:
     resident_bytes: int | None = None
     shared_tokens: int = 0
     """Tokens of prompts that began as another one, and were not computed."""
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """The special tokens of a model, and its chat template; None where it has none."""
+
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+
+
+class SupportsTokenizer(ABC):
+    """An engine that shows its models' tokens. Its methods raise RequestRefused, EngineFailed."""
+
+    @abstractmethod
+    def tokenize(
+        self, model: str, prompt: Prompt | str, *, add_special_tokens: bool = True
+    ) -> Sequence[int]:
+        """Return the tokens of a prompt as the model gets it, or of a text of any length.
+
+        Without `add_special_tokens` a text gets no BOS.
+        """
+
+    @abstractmethod
+    def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, with special ones."""
+
+    @abstractmethod
+    def tokenizer_info(self, model: str) -> TokenizerInfo:
+        """Return what clients need to know to write prompts of their own."""
 
 
 class Engine(ABC):

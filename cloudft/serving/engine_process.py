@@ -35,6 +35,9 @@ from cloudft.serving.engine import (
     EngineModel,
     EngineRequest,
     EngineStats,
+    ScoredPrompt,
+    SupportsTokenizer,
+    TokenizerInfo,
     TokenLogprob,
 )
 
@@ -117,7 +120,7 @@ class _Open:
     on_event: Callable[[EngineEvent], None]
 
 
-class EngineProcess(Engine):
+class EngineProcess(Engine, SupportsTokenizer):
     """A process that has loaded the models of some jobs. Thread-safe."""
 
     def __init__(
@@ -220,6 +223,31 @@ class EngineProcess(Engine):
         self._find_model(model)
         reply = self._call({"count": {"model": model, "prompt": _prompt(prompt)}})
         return int(reply["count"])
+
+    def tokenize(
+        self, model: str, prompt: Prompt | str, *, add_special_tokens: bool = True
+    ) -> Sequence[int]:
+        """Return the tokens of a prompt, or of a text. Raise RequestRefused, EngineFailed."""
+        self._find_model(model)
+        request: dict[str, object] = {"model": model}
+        if isinstance(prompt, str):
+            request |= {"text": prompt, "special": add_special_tokens}
+        else:
+            request["prompt"] = _prompt(prompt)
+        ids: list[int] = self._call({"tokenize": request})["ids"]
+        return ids
+
+    def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens. Raise RequestRefused, EngineFailed."""
+        self._find_model(model)
+        reply = self._call({"detokenize": {"model": model, "ids": list(token_ids)}})
+        return str(reply["text"])
+
+    def tokenizer_info(self, model: str) -> TokenizerInfo:
+        """Return the model's special tokens and chat template. Raise EngineFailed."""
+        self._find_model(model)
+        found = self._call({"tokenizer": {"model": model}})["tokenizer"]
+        return TokenizerInfo(found["bos"], found["eos"], found["pad"], found["template"])
 
     def stats(self) -> EngineStats:
         """Return what the engine does now. Raise TrainerError for a dead process."""
@@ -368,6 +396,7 @@ def _submission(request: EngineRequest) -> dict[str, object]:
         "seed": decoding.seed,
         "stop": list(request.stop),
         "logprobs": request.logprobs,
+        "scorePrompt": request.score_prompt,
         "jsonSchema": request.json_schema,
     }
 
@@ -385,6 +414,7 @@ def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
             reply["reasoning"],
             reply["tokens"],
             tuple(_token(one) for one in reply["logprobs"]),
+            _scored_prompt(reply.get("prompt")),
         )
     end = reply["end"]
     answer = Answer(
@@ -398,6 +428,13 @@ def _event(model: EngineModel, reply: Mapping[str, Any]) -> EngineEvent:
         prompt_tokens=end["promptTokens"],
     )
     return EngineEnd(answer, end["stopSequence"], tuple(end["ids"]), end["firstTokenS"])
+
+
+def _scored_prompt(value: Mapping[str, Any] | None) -> ScoredPrompt | None:
+    if value is None:
+        return None
+    tokens = tuple(_token(one) for one in value["tokens"])
+    return ScoredPrompt(value["text"], value["first"], tokens)
 
 
 def _error(reply: Mapping[str, Any]) -> TrainerError:

@@ -40,6 +40,7 @@ from cloudft.storage.atomic_files import (
     try_lock,
 )
 from cloudft.storage.documents import Count, FileName, check_iso_time, decode
+from cloudft.storage.side_jobs import without_side_jobs
 
 VERSION = 1
 RECORD_FILE, SUBMITTED_FILE, SUBMIT_LOCK_FILE = "record.json", "submitted.json", "submit.lock"
@@ -193,7 +194,9 @@ class Store:
             return self.get(reference)
         matching = sorted(i for i in ids if reference and i.startswith(reference))
         records = [r for r in self.iter_records() if isinstance(r, JobRecord)]
-        chosen = records if reference == "-" else [r for r in records if r.name == reference]
+        # The last job is one that somebody has submitted, however many trials a sweep made since.
+        last = (without_side_jobs(records) or records) if reference == "-" else []
+        chosen = last or [r for r in records if r.name == reference]
         if chosen:
             return chosen[0]
         if len(matching) == 1:

@@ -112,6 +112,11 @@ class SweepSpec(Section):
     pruning: Bool = Field(
         default=True, description="Whether trials that are behind at a validation are stopped."
     )
+    parallel_trials: Annotated[int, Field(ge=1, le=64), READ_NUMBER] | None = Field(
+        default=None,
+        description="Trials at once, which share the cores; if unset, two where a small model's"
+        " adapters are trained in bfloat16 on the CPU, else one.",
+    )
     seeds: Int = Field(
         default=2, ge=0, le=20, description="Further seeds for the job file's values and the best."
     )

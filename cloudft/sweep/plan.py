@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudft.backends.local.jobs_at_once import jobs_at_once
 from cloudft.errors import UsageError
 from cloudft.jobs import teacher_answers
 from cloudft.spec.checks import CheckContext
@@ -12,8 +13,9 @@ from cloudft.spec.serialize import to_portable_values
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.storage.home import Home
 from cloudft.sweep.folder import SweepFolder, sweep_id
+from cloudft.sweep.job_section import SweepSpec
 from cloudft.sweep.records import TrialRecord, Value
-from cloudft.sweep.result import describe_space
+from cloudft.sweep.result import SweepResult, describe_space, estimate_seconds_left
 from cloudft.sweep.space import SpaceParameter, read_space, space_size
 from cloudft.sweep.trial_job import TrialFactory, own_values
 from cloudft.types import is_validation_role
@@ -104,6 +106,29 @@ def _extremes(parameter: SpaceParameter) -> tuple[Value, Value]:
     return parameter.low, parameter.high
 
 
+def _seconds_left(done: SweepResult, options: SweepSpec) -> float | None:
+    return estimate_seconds_left(
+        done,
+        trials=options.trials,
+        # The job file's own values are repeated too, unless they are among the best.
+        repeats=options.seeds * (options.repeat_best + 1),
+        budget_minutes=options.budget_minutes,
+    )
+
+
+def trials_at_once(factory: TrialFactory) -> int:
+    """Return how many trials run at once: what the job file says, else what is known to pay.
+
+    Where one of them may be trained in another way than the job file's own, one after another.
+    """
+    spec = factory.staged.job.spec.sweep
+    assert spec is not None
+    if spec.parallel_trials is not None:
+        return spec.parallel_trials
+    is_same_way = all(one.field != ("local", "method") for one in factory.space)
+    return jobs_at_once(factory.staged.job) if is_same_way else 1
+
+
 def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
     """Return what a sweep would do, as JSON data."""
     spec = factory.staged.job.spec
@@ -130,12 +155,14 @@ def describe_plan(factory: TrialFactory, folder: SweepFolder) -> dict[str, Any]:
         ],
         "points": None if size == float("inf") else int(size),
         "trials": spec.sweep.trials,
-        "trialsDone": 0 if done is None else len([t for t in done.trials if t.same_as is None]),
+        "trialsDone": 0 if done is None else done.trials_done,
         "budgetMinutes": spec.sweep.budget_minutes,
+        "parallelTrials": trials_at_once(factory),
         "pruning": spec.sweep.pruning,
         "seeds": spec.sweep.seeds,
         "repeatBest": spec.sweep.repeat_best,
         "metric": "validation loss",
         "records": {role: file.records for role, file in files.items()},
         "secondsSoFar": None if done is None else done.seconds,
+        "secondsLeft": None if done is None else _seconds_left(done, spec.sweep),
     }

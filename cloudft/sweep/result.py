@@ -106,6 +106,11 @@ class SweepResult(msgspec.Struct, rename="camel"):
         """Return the best trial."""
         return self.trial(self.best)
 
+    @property
+    def trials_done(self) -> int:
+        """Return how many of the planned trials have ended: a point drawn twice counts once."""
+        return sum(one.outcome != "running" and one.same_as is None for one in self.trials)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON data."""
         value: dict[str, Any] = msgspec.to_builtins(self)
@@ -206,6 +211,24 @@ def find_edges(space: Sequence[SpaceParameter], best: TrialRecord | None) -> lis
         if value is not None and side is not None:
             edges.append(Edge(parameter.name, value, side))
     return edges
+
+
+def estimate_seconds_left(
+    result: SweepResult, *, trials: int, repeats: int, budget_minutes: float | None
+) -> float | None:
+    """Return how much training is left at most, by the mean of the complete trials.
+
+    None before one is complete. Trials that will be stopped early take less. `repeats` is the
+    number of runs with further seeds, `trials` that of all trials.
+    """
+    whole = [one.seconds for one in result.trials if one.is_scored]
+    if not whole:
+        return None
+    runs = max(0, trials - result.trials_done) + max(0, repeats - len(result.repeats))
+    seconds = runs * statistics.fmean(whole)
+    if budget_minutes is not None:
+        seconds = min(seconds, max(0.0, 60 * budget_minutes - result.seconds))
+    return round(seconds, 1)
 
 
 def summarize_pruning(trials: Sequence[TrialRecord]) -> PruningView:

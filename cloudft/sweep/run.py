@@ -1,4 +1,4 @@
-"""Run a sweep: one trial after another, from one warm process, until its trials or minutes end."""
+"""Run a sweep: its trials, from one warm process, until they or the minutes are used up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cloudft.sweep.result import SweepResult
 from cloudft.sweep.space import point_key
 from cloudft.sweep.study import Study
 from cloudft.sweep.trial_job import TrialFactory, TrialRun, own_values
+from cloudft.sweep.window import Entry, TrialWindow
 
 if TYPE_CHECKING:
     from cloudft.backends.local.backend import LocalBackend
@@ -61,18 +62,22 @@ class Sweep:
     options: SweepSpec
     events: SweepEvents = field(default_factory=SweepEvents)
     keep_all: bool = False
+    parallel: int = 1
+    """Trials at once."""
     clock: Callable[[], float] = time.monotonic
     _status: results.Status = "running"
     _created_at: str = ""
-    _current: TrialRecord | None = None
     _importance: Importance | None = None
     _written_at: float = 0.0
+    _failures: int = 0
+    _duplicates: int = 0
 
     def __post_init__(self) -> None:
         """Open the study, and have the trials done again that were killed."""
         self.space = self.factory.space
         self.seed = self.factory.staged.job.spec.seed
         self.own: Mapping[str, Value | None] = own_values(self.factory.staged, self.space)
+        self.window = TrialWindow(self.parallel)
         self.study = Study(self.folder.path / STUDY_FILE, self.space, self.seed)
         earlier = self.folder.read_result()
         self._created_at = earlier.created_at if earlier is not None else utc_now()
@@ -81,7 +86,7 @@ class Sweep:
         """Run the trials that are missing, then the repetitions. Return the result.
 
         Raise JobFailed where the job file's own values can't be trained, or several trials in a row
-        failed. After KeyboardInterrupt the running trial is stopped where it can be continued.
+        failed. After KeyboardInterrupt the running trials are stopped where they can be continued.
         """
         self.study.recover()
         try:
@@ -94,38 +99,57 @@ class Sweep:
             self._status = "interrupted"
             raise
         finally:
-            self._current = None
+            self._stop_running()
             result = self.write_result()
         if self._status == "finished" and not self.keep_all:
             self._release_models(result)
         return result
 
+    def _stop_running(self) -> None:
+        """Stop the trials that run, at checkpoints: they are continued there."""
+        for record in self.window.stop():
+            self.study.keep_running(record)
+        self.window.entries.clear()
+
     def _search(self) -> None:
         """Run trials until there are as many as planned, or nothing new is left."""
-        self._run_own_values()
-        failures = duplicates = 0
-        while len(self._trained()) < self.options.trials:
-            if self.study.is_exhausted() or self._is_time_for_repeats():
-                return
-            if self._seconds_left() <= 0:
+        self._start_own_values()
+        while True:
+            while not self.window.is_full and self._has_more() and self._seconds_left() > 0:
+                self._start_next()
+            if self.window.entries:
+                self._count_failure(self._end_first())
+            elif self._has_more():
                 raise OutOfTime
-            record = self.study.ask()
-            earlier = self._find_same(record)
-            if earlier is not None:
-                self._reuse(record, earlier)
-                unseen = self.study.draw_unseen()
-                if unseen is not None:
-                    self.study.enqueue(unseen)
-                duplicates += 1
-                if duplicates >= MAX_DUPLICATES:
-                    return
-                continue
-            self._run_trial(record)
-            duplicates, failures = 0, failures + 1 if record.outcome == "failed" else 0
-            if failures >= MAX_FAILURES:
-                raise _failed(record, f"{failures} trials in a row failed, the last one because")
+            else:
+                return
 
-    def _run_own_values(self) -> None:
+    def _has_more(self) -> bool:
+        """Return whether the search goes on, as far as the budget allows."""
+        if len(self._trained()) + len(self.window.records) >= self.options.trials:
+            return False
+        if self._duplicates >= MAX_DUPLICATES:
+            return False
+        return not self.study.is_exhausted() and not self._is_time_for_repeats()
+
+    def _start_next(self) -> None:
+        """Start the next trial, unless its values are those of an earlier one."""
+        record = self.study.ask()
+        earlier = self._find_same(record)
+        if earlier is None:
+            self._duplicates = 0
+            self._start(record, self.study.end)
+            return
+        if earlier.outcome == "running":  # it will have ended when this one's turn comes
+            self.window.start(Entry(record, None, self.study.end))
+        else:
+            self._reuse(record, earlier)
+        unseen = self.study.draw_unseen()
+        if unseen is not None:
+            self.study.enqueue(unseen)
+        self._duplicates += 1
+
+    def _start_own_values(self) -> None:
         """Run the job file's own values first, whatever the space has."""
         if results.find_own(self._trained(), self.own) is not None:
             return
@@ -133,25 +157,16 @@ class Sweep:
         if all(one.name in values and one.contains(values[one.name]) for one in self.space):
             if not self.study.has_queue:  # it is, where an earlier run of it was killed
                 self.study.enqueue(values)
-            record = self.study.ask()
-            self._run_trial(record)
+            self._start(self.study.ask(), self.study.end)
         else:
-            record = TrialRecord(OWN_VALUES, values, self.seed)
-            self._train(record)
-            self.study.keep_own(record)
-            self._report(record)
-        if record.outcome == "failed":
-            raise _failed(record, "the job file's own values can't be trained:")
+            self._start(TrialRecord(OWN_VALUES, values, self.seed), self.study.keep_own)
 
-    def _run_trial(self, record: TrialRecord) -> None:
-        self._train(record)
-        self.study.end(record)
-        self._report(record)
+    def _start(self, record: TrialRecord, keep: Callable[[TrialRecord], None]) -> None:
+        """Start to train the job of a record; `keep` writes down how it ended."""
+        self.window.start(Entry(record, self._prepare(record), keep))
 
-    def _train(self, record: TrialRecord) -> None:
-        """Train the job of a record, and write down how it ended."""
-        self._current = record
-        run = TrialRun(
+    def _prepare(self, record: TrialRecord) -> TrialRun:
+        return TrialRun(
             self.factory.build(record),
             self.backend,
             Store(self.home.jobs),
@@ -159,14 +174,31 @@ class Sweep:
             on_point=self._after_validation,
             on_start=self._after_start,
         )
-        try:
-            run.run()
-        except (KeyboardInterrupt, OutOfTime):
-            run.stop()  # at a checkpoint: it is continued there
-            self.study.keep_running(record)
-            raise
-        finally:
-            self._current = None
+
+    def _end_first(self) -> TrialRecord:
+        """Wait for the first of the running trials, write down how it ended, and return it."""
+        entry = self.window.pop()
+        record = entry.record
+        if entry.run is None:
+            earlier = self._find_same(record)
+            if earlier is not None:
+                self._reuse(record, earlier)
+            else:  # the earlier one has failed
+                self.window.start(Entry(record, self._prepare(record), entry.keep), first=True)
+            return record
+        entry.keep(record)
+        self._report(record)
+        return record
+
+    def _count_failure(self, record: TrialRecord) -> None:
+        """Raise JobFailed where the search can't go on after a trial."""
+        if record.same_as is not None or record.outcome == "running":
+            return
+        self._failures = self._failures + 1 if record.outcome == "failed" else 0
+        if self._failures and results.find_own([record], self.own) is not None:
+            raise _failed(record, "the job file's own values can't be trained:")
+        if self._failures >= MAX_FAILURES:
+            raise _failed(record, f"{self._failures} trials in a row failed, the last one because")
 
     def _after_start(self, record: TrialRecord) -> None:
         self.events.on_start(record)
@@ -181,7 +213,9 @@ class Sweep:
         if not self.options.pruning or not is_search:
             return None
         own = results.find_own([record], self.own)
-        others = [one.points for one in self._trained() if one.is_scored]
+        # Not those that may or may not have ended by now: the same sweep stops the same trials.
+        last = record.number - self.parallel
+        others = [one.points for one in self._trained() if one.is_scored and one.number <= last]
         return "pruned" if own is None and is_behind(record.points, others) else None
 
     def _repeat(self) -> None:
@@ -197,12 +231,13 @@ class Sweep:
                 seed = (self.seed + offset) % 2**32
                 if (one.number, seed) in done:
                     continue
+                while self.window.is_full or (self.window.entries and self._seconds_left() <= 0):
+                    self._end_first()
                 if self._seconds_left() <= 0:
                     raise OutOfTime
-                record = TrialRecord(one.number, one.values, seed)
-                self._train(record)
-                self.study.keep_repeat(record)
-                self._report(record)
+                self._start(TrialRecord(one.number, one.values, seed), self.study.keep_repeat)
+        while self.window.entries:
+            self._end_first()
 
     def _reuse(self, record: TrialRecord, earlier: TrialRecord) -> None:
         """Give a trial the score of an earlier one with the same values."""
@@ -213,7 +248,8 @@ class Sweep:
 
     def _find_same(self, record: TrialRecord) -> TrialRecord | None:
         key = point_key(record.values)
-        same = (one for one in self._trained() if point_key(one.values) == key)
+        known = (*self._trained(), *self.window.records)
+        same = (one for one in known if point_key(one.values) == key)
         return next((one for one in same if one.outcome != "failed"), None)
 
     def _trained(self) -> list[TrialRecord]:
@@ -250,17 +286,17 @@ class Sweep:
         """Return what is left of the budget; infinity without one."""
         if self.options.budget_minutes is None:
             return float("inf")
-        running = 0.0 if self._current is None else self._current.seconds
+        running = sum(one.seconds for one in self.window.records)
         return self.options.budget_minutes * 60 - self._used_seconds() - running
 
     def _is_time_for_repeats(self) -> bool:
         """Return whether the rest of the budget is needed for the repetitions."""
         scored = [one for one in self._trained() if one.is_scored]
-        if self.options.budget_minutes is None or not scored:
+        if self.options.budget_minutes is None or not scored or not self.options.seeds:
             return False
         mean = sum(one.seconds for one in scored) / len(scored)
         repeats = self.options.seeds * (min(self.options.repeat_best, len(scored)) + 1)
-        return self._seconds_left() <= mean * repeats
+        return self._seconds_left() <= mean * (repeats + len(self.window.records))
 
     def _measure_importance(self, trials: list[TrialRecord]) -> Importance:
         """Return what moves the score; measured again only when there are more trials."""
@@ -279,7 +315,7 @@ class Sweep:
         repeated = results.summarize_repeats(trials, repeats)
         best, own = results.choose_best(trials, repeated), results.find_own(trials, self.own)
         duplicates = [one for one in self.study.trials() if one.same_as is not None]
-        running = [self._current] if self._current and self._current.seed == self.seed else []
+        running = [one for one in self.window.records if one.seed == self.seed]
         spec = self.factory.staged.job
         dotted = {one.name: one.dotted for one in self.space}
         value = SweepResult(

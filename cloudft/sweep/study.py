@@ -105,7 +105,7 @@ class Study:
         """Return a point of a finite space that was not tried; None where all of them were."""
         if space_size(self.space) > MAX_LISTED:
             return None
-        tried = {point_key(one.values) for one in self.trials() if one.outcome != "running"}
+        tried = {point_key(one.values) for one in self.trials()}
         unseen = [values for values in _all_points(self.space) if point_key(values) not in tried]
         if not unseen:
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from cloudft.data.staging.spreadsheet_csv import to_spreadsheet_csv
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.sweep.records import OWN_VALUES, TrialRecord, Value
-from cloudft.sweep.result import SweepResult
+from cloudft.sweep.result import Repeated, SweepResult
 
 COLUMNS = ("trial", "seed", "outcome", "score", "seconds", "steps_done", "same_as", "job")
 
@@ -33,6 +33,12 @@ def format_score(record: TrialRecord) -> str:
         return f"{record.score:.4f}"
     losses = [point.loss for point in record.points]
     return f"({min(losses):.4f})" if losses else ""
+
+
+def format_seeds(repeated: Repeated) -> str:
+    """Return the mean of a trial's seeds, and their lowest and highest score."""
+    scores = repeated.scores.values()
+    return f"{repeated.mean:.4f} ({min(scores):.4f} to {max(scores):.4f})"
 
 
 def describe_outcome(record: TrialRecord, result: SweepResult) -> str:

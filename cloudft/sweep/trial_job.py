@@ -14,10 +14,10 @@ from cloudft.backends.local.job_folder import METRICS, JobFolder
 from cloudft.jobs import lifecycle
 from cloudft.spec.load import load_spec
 from cloudft.spec.serialize import to_portable_values
+from cloudft.storage.side_jobs import SWEEP_TAG, TRIAL_TAG
 from cloudft.sweep.pruning import Point
 from cloudft.sweep.records import OWN_VALUES, Outcome, TrialRecord, Value
 from cloudft.sweep.space import SpaceParameter
-from cloudft.sweep.trials import SWEEP_TAG, TRIAL_TAG
 from cloudft.types import JobState, Metric
 
 if TYPE_CHECKING:
@@ -72,29 +72,15 @@ class TrialRun:
     record: TrialRecord
     on_point: Callable[[TrialRecord], Outcome | None] = lambda _: None
     on_start: Callable[[TrialRecord], None] = lambda _: None
-    sleep: Callable[[float], None] = time.sleep
     _points: dict[int, Point] = field(default_factory=dict)
     _stopped_as: Outcome | None = None
+    _job: JobRecord | None = None
+    _curve: CurveReader | None = None
+    _state: JobState | None = None
+    _restarts: int = 0
+    _polled_at: float = 0.0
 
-    def run(self) -> TrialRecord:
-        """Train to the end, or until it is stopped, and return the record with its ending."""
-        record = self._start()
-        for restarts in range(MAX_RESTARTS + 1):
-            state = self._follow(record)
-            folder = JobFolder(record.folder)
-            killed = state.status == "Failed" and folder.was_killed()
-            if not killed or restarts == MAX_RESTARTS:
-                break
-            self.backend.resume(record.id)  # goes on at its last checkpoint
-        self._end(state)
-        return self.record
-
-    def stop(self) -> None:
-        """Stop the trainer at a checkpoint, where it can be resumed."""
-        if self.record.job is not None:
-            self.backend.stop(self.record.job)
-
-    def _start(self) -> JobRecord:
+    def start(self) -> None:
         """Start the job, or find the one that an interrupted sweep has started."""
         plan = self.backend.plan(self.staged)
         known = self.store.get_or_none(plan.job_id)
@@ -106,31 +92,49 @@ class TrialRun:
             if was_killed or state.status in ("Stopped", "Stopping"):
                 self._wait_until_stopped(known.id)
                 self.backend.resume(known.id)
-        self.record.job = known.id
+        self.record.job, self._job = known.id, known
+        self._curve, self._polled_at = CurveReader(JobFolder(known.folder)), time.monotonic()
         self.on_start(self.record)
-        return known
+
+    def poll(self, running: int = 1) -> bool:
+        """Read the validations that were written since the last call; return whether it has ended.
+
+        `running` trials run now, this one among them: each has its share of the time. A trainer
+        that was killed is started again.
+        """
+        assert self._job is not None and self._curve is not None, "it was started"
+        # In this order, so that the curve of an ended job is read to its end.
+        state = self.backend.describe(self._job.id)
+        now = time.monotonic()
+        self.record.seconds = round(self.record.seconds + (now - self._polled_at) / running, 3)
+        self._polled_at = now
+        for metric in self._curve.read_new():
+            self._add(metric, int(self._job.hyper_parameters["batchSize"]), state)
+        if state.progress is not None and state.progress.total_steps:
+            self.record.done = state.progress.step / state.progress.total_steps
+        if not state.has_ended:
+            return False
+        was_killed = state.status == "Failed" and JobFolder(self._job.folder).was_killed()
+        if was_killed and self._restarts < MAX_RESTARTS:
+            self._restarts += 1
+            self.backend.resume(self._job.id)  # goes on at its last checkpoint
+            return False
+        self._state = state
+        return True
+
+    @property
+    def poll_seconds(self) -> float:
+        """Return how long to wait before the next look."""
+        return min(LONGEST_POLL_S, max(SHORTEST_POLL_S, self.record.seconds * POLL_SHARE))
+
+    def stop(self) -> None:
+        """Stop the trainer at a checkpoint, where it can be resumed."""
+        if self.record.job is not None:
+            self.backend.stop(self.record.job)
 
     def _wait_until_stopped(self, job_id: str) -> None:
         while not self.backend.describe(job_id).has_ended:
-            self.sleep(SHORTEST_POLL_S)
-
-    def _follow(self, record: JobRecord) -> JobState:
-        """Read the validations as they are written, until the job has ended."""
-        curve = CurveReader(JobFolder(record.folder))
-        batch = int(record.hyper_parameters["batchSize"])
-        started, before = time.monotonic(), self.record.seconds
-        while True:
-            # In this order, so that the curve of an ended job is read to its end.
-            state = self.backend.describe(record.id)
-            elapsed = time.monotonic() - started
-            self.record.seconds = round(before + elapsed, 3)
-            for metric in curve.read_new():
-                self._add(metric, batch, state)
-            if state.progress is not None and state.progress.total_steps:
-                self.record.done = state.progress.step / state.progress.total_steps
-            if state.has_ended:
-                return state
-            self.sleep(min(LONGEST_POLL_S, max(SHORTEST_POLL_S, elapsed * POLL_SHARE)))
+            time.sleep(SHORTEST_POLL_S)
 
     def _add(self, metric: Metric, batch: int, state: JobState) -> None:
         """Add a validation, and stop the job where that decides so."""
@@ -157,8 +161,11 @@ class TrialRun:
             if not state.has_ended:
                 self.backend.stop(state.id)
 
-    def _end(self, state: JobState) -> None:
-        record, losses = self.record, [point.loss for point in self._points.values()]
+    def end(self) -> None:
+        """Write how the trial has ended into its record, after `poll` has returned True."""
+        assert self._state is not None, "it has ended"
+        record, state = self.record, self._state
+        losses = [point.loss for point in self._points.values()]
         record.message = state.failure_message
         if self._stopped_as == "diverged" or DIVERGED in (state.failure_message or ""):
             record.outcome = "diverged"

@@ -25,6 +25,7 @@ from cloudft.jobs.setting_differences import (
 from cloudft.storage.store import JobRecord, Store
 from cloudft.types import JobState
 from cloudft.workbench.chart import COLORS
+from cloudft.workbench.job_choices import list_choices
 from cloudft.workbench.job_states import JobStates, KnownJob
 
 MAX_JOBS = 16
@@ -112,12 +113,11 @@ def find_jobs(store: Store, references: Sequence[str]) -> list[JobRecord]:
     return list(found.values())
 
 
-def list_choices(states: JobStates, chosen: Sequence[ComparedJob]) -> list[JobRecord]:
+def list_picks(states: JobStates, chosen: Sequence[ComparedJob]) -> list[JobRecord]:
     """Return the jobs that can be picked: the chosen ones, then the newest others."""
     records = [job.record for job in chosen]
     ids = {record.id for record in records}
-    known = (job.record for job in states.list_jobs() if isinstance(job, KnownJob))
-    others = [record for record in known if record.id not in ids]
+    others = [job.record for job in list_choices(states) if job.record.id not in ids]
     return [*records, *others[:MAX_LISTED]]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cloudft.backends import DEFAULT_BACKEND
 from cloudft.backends.local.job_folder import METRICS
-from cloudft.jobs.curve_measure import LOSS, PAIR_LOSS
+from cloudft.jobs.curve_measure import LOSS, PAIR_LOSS, POLICY_LOSS
 from cloudft.jobs.curves.columns import (
     DRAWN_POINTS,
     CurveColumns,
@@ -74,8 +74,8 @@ class JobCurves:
         """Return the chart of a measure, or of a part of its steps."""
         keys = self._keys(measure)
         title, label = TITLES[measure]
-        if measure == "loss" and "reward_margin" in self.measures():
-            label = PAIR_LOSS.label
+        if measure == "loss":
+            label = self._loss_label(label)
         unreadable = self.columns.unreadable
         damage = [f"{unreadable} lines of the curve's file can't be read"] if unreadable else []
         series = [self.series(key, window) for key in keys]
@@ -87,6 +87,12 @@ class JobCurves:
             column = self.columns.columns.get(key)
             points = column.drawn_points(window or CurveWindow(), DRAWN_POINTS) if column else []
         return Series(key.name, points, key.split)
+
+    def _loss_label(self, label: str) -> str:
+        measures = self.measures()
+        if "reward" in measures:
+            return POLICY_LOSS.label
+        return PAIR_LOSS.label if "reward_margin" in measures else label
 
     def _keys(self, measure: str) -> list[CurveKey]:
         with self.columns.lock:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from cloudft.errors import DamagedJob
 from cloudft.evaluate.results import EVALUATIONS_FOLDER, HeadlineScore, load_newest_score
-from cloudft.storage.home import Home
+from cloudft.storage.side_jobs import without_side_jobs
 from cloudft.storage.store import JobRecord
 from cloudft.workbench.job_states import KnownJob
 from cloudft.workbench.sparkline import Sparkline, draw_sparkline
@@ -116,7 +116,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class TablePage:
-    """One page of the table. `hidden` jobs are of learning curves; `damaged` can't be read."""
+    """One page of the table. `hidden` jobs are side jobs; `damaged` can't be read."""
 
     query: TableQuery
     rows: Sequence[JobRow]
@@ -247,17 +247,8 @@ class Scores:
 
 def _without_parts(jobs: Sequence[KnownJob]) -> list[KnownJob]:
     """Leave out trials of sweeps, and jobs on parts of others' data, as `cloudft list` does."""
-    from cloudft.evaluate.diagnostics.learning_curve_jobs import PARTS_FOLDER, part_job_names
-    from cloudft.sweep.trials import is_trial
-
-    with_parts = [k.record for k in jobs if (k.record.folder / PARTS_FOLDER).is_dir()]
-    names = part_job_names(with_parts)
-    return [
-        known
-        for known in jobs
-        if known.record.name not in names
-        and not is_trial(known.record.tags, Home(known.record.folder.parents[1]))
-    ]
+    kept = {record.id for record in without_side_jobs([known.record for known in jobs])}
+    return [known for known in jobs if known.record.id in kept]
 
 
 def _matches(known: KnownJob, query: TableQuery) -> bool:

@@ -91,35 +91,37 @@ class LiveJob:
         self._render_head, self._clock = render_head, clock
         self._is_local = record.backend == DEFAULT_BACKEND
         self._mark: object = None
+        self._is_gone = False
         self._detail: object = None
         self._head_at = -HEAD_EVERY_S
         self._sent_at = -SEND_EVERY_S
 
     def look(self) -> Events | None:
-        """Return what is new; None once the job is gone."""
-        if not self._record.folder.is_dir():
+        """Return what is new; `gone` once the job was removed, and None after that."""
+        if self._is_gone:
             return None
+        if not self._record.folder.is_dir():
+            self._is_gone = True
+            return {"gone": {}}
         now = self._clock()
         if now - self._sent_at < SEND_EVERY_S:
             return {}
         events = dict(self._local() if self._is_local else self._cloud())
-        head = self._head(now)
-        if head is not None:
-            events["head"] = head
+        events |= self._head(now)
         if events:
             self._sent_at = now
         return events
 
-    def _head(self, now: float) -> str | None:
+    def _head(self, now: float) -> Events:
         export = self._workbench.exports.get(self._record.id)
         mark = (self._workbench.jobs.fingerprint(self._record), export)
         if mark == self._mark or now - self._head_at < HEAD_EVERY_S:
-            return None
+            return {}
         self._mark, self._head_at = mark, now
         try:
-            return self._render_head(self._workbench.jobs.get(self._record.id))
-        except CloudftError:  # damaged or deleted meanwhile: the page says it when it is loaded
-            return None
+            return {"head": self._render_head(self._workbench.jobs.get(self._record.id))}
+        except CloudftError as error:  # damaged meanwhile, or removed: the next look finds that
+            return {"problem": f"{error.message}: {error.fix}" if error.fix else error.message}
 
     def _local(self) -> Events:
         return {**self._points.look(), **self._new_lines()}

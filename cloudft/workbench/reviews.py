@@ -12,6 +12,8 @@ from cloudft.evaluate.human_review.review import REVIEW_FILE, Review, read_revie
 from cloudft.evaluate.results import EVALUATIONS_FOLDER
 from cloudft.storage.home import Home
 from cloudft.storage.store import Store
+from cloudft.workbench.job_choices import list_choices
+from cloudft.workbench.job_states import JobStates
 
 BASE = "base"
 
@@ -62,12 +64,12 @@ def open_review(home: Home, review_id: str) -> Review:
     return Review.load(home.reviews / review_id)
 
 
-def evaluated_jobs(store: Store) -> list[str]:
-    """Return the ids of the jobs with an evaluation, the newest first."""
+def evaluated_jobs(states: JobStates) -> list[str]:
+    """Return the ids of the jobs with an evaluation, the newest first. Raise StoreError."""
     return [
-        job
-        for job in store.job_ids()
-        if any((store.jobs / job / EVALUATIONS_FOLDER).glob("*.json"))
+        one.record.id
+        for one in list_choices(states)
+        if any((one.record.folder / EVALUATIONS_FOLDER).glob("*.json"))
     ]
 
 

@@ -48,7 +48,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default=ExportOptions.format)
     parser.add_argument("--for", dest="runtime", choices=RUNTIME_FORMATS, help="what will run it")
     parser.add_argument("--dtype", choices=DTYPES, default=ExportOptions.dtype)
-    parser.add_argument("--quantize", default=ExportOptions.quantization, help="of a GGUF file")
+    parser.add_argument(
+        "--quantize", default=ExportOptions.quantization, help="of a GGUF file, or for mlx"
+    )
     parser.add_argument("--context", type=int, help="tokens of prompt and answer at most")
     parser.add_argument("--base", help="what an adapter's folder names as its base")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")

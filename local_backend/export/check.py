@@ -31,16 +31,16 @@ def check_exports(request: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     from local_backend.models.weights import locate_tokenizer
 
     model = request["model"]
-    source = locate_tokenizer(model["name"], model["weights"])[1]
+    tokenizer, source = locate_tokenizer(model["name"], model["weights"])
     for export in request["exports"]:
         runtime, form = export["runtime"], export["format"]
         options = ExportOptions(form, runtime, context=request["context"])
         try:
             files = read_model_files(source, planned_adapter(request, form, source))
-            files = limit_context(files, options.context, JOB_FILE_WORDS)
+            files = limit_context(files, options.context, form, JOB_FILE_WORDS)
             notes = check_export(files, options, JOB_FILE_WORDS)
             if form == "gguf":
-                check_gguf(files, options.quantization)
+                check_gguf(files, options.quantization, tokenizer)
         except TrainerError as error:
             yield _finding(runtime, "error", error.message, error.fix or "")
             continue

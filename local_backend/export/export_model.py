@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from local_backend.export.features import ModelFiles
 from local_backend.export.gguf_check import check_gguf
 from local_backend.export.gguf_folder import write_gguf_folder
 from local_backend.export.merged import write_merged
+from local_backend.export.mlx_folder import check_mlx, write_mlx
 from local_backend.export.options import ExportOptions
 from local_backend.export.proof import Proof
 from local_backend.export.provenance import Origin, file_digests, find_origin, library_versions
@@ -43,7 +45,7 @@ WRITERS: dict[str, Callable[[TunedModel, Path, ExportOptions], Proof]] = {
     "merged": write_merged,
     "adapter": write_adapter,
     "gguf": write_gguf_folder,
-    "mlx": write_merged,  # mlx-lm reads the same files; the rules keep out what it would drop
+    "mlx": write_mlx,
 }
 
 
@@ -73,6 +75,7 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
     if os.path.lexists(out):
         raise exists_error(out)
     files, notes = check_options(job_dir, options)
+    _require_room_for_folder(out)
     tuned = load_tuned_model(job_dir)
     try:
         with (
@@ -96,6 +99,20 @@ def export_model(job_dir: JobDir, out: Path, options: ExportOptions) -> ExportRe
     return record
 
 
+def _require_room_for_folder(out: Path) -> None:
+    """Raise TrainerError where no folder can be made, before the model is loaded."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise exists_error(out) from error
+    except OSError as error:
+        raise TrainerError(
+            f"{out} can't be made: {error.strerror}.",
+            fix="name a folder in one that you may write into.",
+        ) from error
+
+
 def summary_notes(proof: Proof) -> list[str]:
     """Return what a GGUF file can't hold, as sentences; nothing for the other formats."""
     summary: Any = proof.get("gguf")
@@ -111,9 +128,11 @@ def check_options(job_dir: JobDir, options: ExportOptions) -> tuple[ModelFiles, 
         check_base(base, settings.method, options)
         adapter = json.loads((tuned / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     whole = str(tuned) if settings.method == "full" else base
-    files = limit_context(read_model_files(whole, adapter), options.context)
+    files = limit_context(read_model_files(whole, adapter), options.context, options.format)
     if options.format == "gguf":
-        check_gguf(files, options.quantization)
+        check_gguf(files, options.quantization, str(tuned))
+    if options.format == "mlx":
+        check_mlx(files, options.quantization)
     return files, [note.text for note in check_export(files, options)]
 
 

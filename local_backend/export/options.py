@@ -18,6 +18,8 @@ RUNTIME_FORMATS = {
 DTYPES = ("float32", "float16", "bfloat16")
 DEFAULT_QUANTIZATION = "f16"
 """How a GGUF file holds its weights unless something else is named."""
+MLX_BITS = {"q4": 4, "q8": 8}
+"""How mlx's folder can hold its weights, and the bits of each."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class ExportOptions:
     """How a model is written, and for what.
 
     `runtime` is the program that shall run it; None where none is named. `quantization` is that of
-    a GGUF file. `context` limits the tokens of prompt and answer. `base` is what an adapter's
-    folder names as its base: a hub id or a folder, where the adapter will be used.
+    a GGUF file, or one of `MLX_BITS`. `context` limits the tokens of prompt and answer. `base` is
+    what an adapter's folder names as its base: a hub id or a folder, where the adapter will be
+    used.
     """
 
     format: str = "merged"

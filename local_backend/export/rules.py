@@ -67,6 +67,8 @@ class Difference:
         name = f"{runtime.title} {runtime.version}"
         if self.effect == "drops":
             return f"{name} silently drops {self.what}"
+        if self.effect == "changes":
+            return f"{name} silently computes {self.what} by a rule of its own"
         if self.effect == "refuses":
             return f"{name} does not run {self.what}"
         return f"{name} does not take {self.what} from the model's files: a request has to say it"
@@ -116,9 +118,9 @@ def _cells_of(runtime: str) -> dict[str, Cell]:
 
 
 def limit_context(
-    files: ModelFiles, context: int | None, words: RemedyWords = COMMAND_WORDS
+    files: ModelFiles, context: int | None, form: str, words: RemedyWords = COMMAND_WORDS
 ) -> ModelFiles:
-    """Return the files of a model that is exported for at most `context` tokens.
+    """Return the files of a model that is exported in a format for at most `context` tokens.
 
     Raise TrainerError where that would change what the model computes.
     """
@@ -130,17 +132,31 @@ def limit_context(
             f" {files.context}.",
             fix=f"{words.context.format(files.context)}, or less.",
         )
-    others = sorted(rope_types(files.text_config).keys() - LENGTH_FREE_ROPES)
-    if others:
+    ropes = rope_types(files.text_config)
+    others = sorted(ropes.keys() - LENGTH_FREE_ROPES)
+    is_gguf_free = all(_says_its_lengths(kind, ropes[kind]) for kind in others)
+    if others and not (form == "gguf" and is_gguf_free):
+        fix = "leave the context as it is, and limit it where the model runs (vLLM: --max-model-len"
+        other = f", or {words.format.format('gguf')}" if is_gguf_free and form != "gguf" else ""
         raise TrainerError(
             f"The model's rope scaling ({', '.join(others)}) follows from its context length: with"
             f" {context} tokens it would be another model.",
-            fix="leave the context as it is, and limit it where the model runs.",
+            fix=f"{fix} {context}){other}.",
         )
     shorter = {**files.text_config, "max_position_embeddings": context}
     nested = files.text_config is not files.config
     config = {**files.config, "text_config": shorter} if nested else shorter
     return replace(files, config=config)
+
+
+def _says_its_lengths(kind: str, rope: Mapping[str, Any]) -> bool:
+    """Return whether a rope scaling names all that it follows from.
+
+    transformers 5 and llama.cpp then take nothing from the context length. transformers 4 takes the
+    factor of YaRN from it all the same, so such a context is for GGUF files alone.
+    """
+    named = rope.get("factor") and rope.get("original_max_position_embeddings")
+    return kind == "yarn" and bool(named)
 
 
 def check_export(

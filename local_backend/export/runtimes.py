@@ -21,8 +21,9 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class Reading:
     """How a runtime takes a feature (`features.py`) that it does not simply read.
 
-    `effect` is `drops` (silently another model), `refuses` (the runtime says so itself), or
-    `default` (the weights are right; requests that don't say how to sample are answered otherwise).
+    `effect` is `drops` (silently another model), `changes` (the same, by a rule of its own),
+    `refuses` (the runtime says so itself), or `default` (the weights are right; requests that don't
+    say how to sample are answered otherwise).
     """
 
     feature: str
@@ -75,6 +76,10 @@ RUNTIMES: dict[str, Runtime] = {
         "vLLM",
         "0.32.0",
         (
+            # One token longer: sliding_window + 1 (its commandr.py).
+            Reading("sliding-window", "changes", frozenset({"cohere2"})),
+            # By the long factors as soon as its own context is longer than the original length.
+            Reading("rope-longrope", "changes"),
             Reading("greedy", "default", formats=ADAPTER),
             Reading("other-penalties", "default"),
             Reading("adapter-norms", "refuses", formats=ADAPTER),
@@ -89,7 +94,6 @@ RUNTIMES: dict[str, Runtime] = {
             "adapter": "vllm serve {base} --dtype {dtype} --tokenizer DIR --enable-lora"
             " --max-lora-rank {rank} --lora-modules tuned=DIR",
         },
-        measured=frozenset({"llama", "mistral"}),
         engine="vllm",
     ),
     "llama.cpp": Runtime(

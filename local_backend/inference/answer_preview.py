@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from local_backend.inference.answers import (
     AnswerForm,
+    SpecialTexts,
     answer_form,
     remove_prefix,
-    special_texts,
-    without,
 )
 from local_backend.inference.completion import Completion, Prompt
 
@@ -52,8 +51,9 @@ def settled_text(form: AnswerForm, text: str) -> str:
     # Before a call, white space is removed at both ends.
     if text[:1].isspace():
         return ""
-    first = form.calls.before.strip()[:1] or form.calls.before_name.strip()[:1]
-    return text.partition(first)[0].rstrip() if first else ""
+    for mark in {head for before in form.calls.beginnings() for head in before.split()[:1]}:
+        text = hold_back(text.partition(mark)[0], mark)
+    return text.rstrip()
 
 
 def hold_back(text: str, mark: str) -> str:
@@ -64,13 +64,24 @@ def hold_back(text: str, mark: str) -> str:
     return text
 
 
+def new_ends(shown: tuple[str, str], now: tuple[str, str]) -> tuple[str, str]:
+    """Return what text and reasoning have beyond what was shown of each.
+
+    One that does not continue what was shown has nothing new. What was shown as reasoning may turn
+    out to be the text: where the prompt opens the reasoning and the answer ends without any.
+    """
+    text, reasoning = (
+        new[len(old) :] if new.startswith(old) else "" for old, new in zip(shown, now, strict=True)
+    )
+    return text, reasoning
+
+
 class AnswerPreview:
     """The settled parts of one answer, as its tokens come."""
 
     def __init__(self, loaded: LoadedModel, prompt: Prompt) -> None:
         self.text = self.reasoning = ""
         self._tokenizer = loaded.tokenizer
-        self._special = special_texts(loaded.tokenizer)
         self._form: AnswerForm | None = None
         if "text" not in prompt:
             has_tools = bool(prompt.get("toolConfig"))
@@ -82,17 +93,16 @@ class AnswerPreview:
         raw = raw.rstrip(INCOMPLETE)
         if self._form is None:
             return self._extend(raw, "")
-        text, reasoning = settled_parts(self._form, raw)
-        return self._extend(without(text, self._special), without(reasoning, self._special))
+        special = SpecialTexts(self._tokenizer, ids)
+        text, reasoning = settled_parts(self._form, special.hold_back(raw))
+        return self._extend(special.remove(text), special.remove(reasoning))
 
     def finish(self, completion: Completion) -> tuple[str, str]:
         """Return what the whole answer has beyond what was returned before."""
         return self._extend(completion["text"], completion["reasoning"])
 
     def _extend(self, text: str, reasoning: str) -> tuple[str, str]:
-        """Return the new ends. A text that does not continue the last one has none."""
-        new = ("", "")
-        if text.startswith(self.text) and reasoning.startswith(self.reasoning):
-            new = (text[len(self.text) :], reasoning[len(self.reasoning) :])
-            self.text, self.reasoning = text, reasoning
+        """Return the new ends, and note what has been shown with them."""
+        new = new_ends((self.text, self.reasoning), (text, reasoning))
+        self.text, self.reasoning = self.text + new[0], self.reasoning + new[1]
         return new

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from local_backend.data.chat_messages import Chat, JsonObject
 from local_backend.data.chat_template import split_turns
+from local_backend.data.json_values import decode_json_at
 from local_backend.data.template_support import (
     THINK_TAGS,
     TOOL,
@@ -49,6 +50,10 @@ class CallMarks:
     before_name: str
     after_name: str
 
+    def beginnings(self) -> tuple[str, str]:
+        """Return what the first call may begin with: some models leave out what is around it."""
+        return self.before, self.before_name
+
     def find(self, text: str, start: int = 0) -> re.Match[str] | None:
         """Return the next call in a text, its name as the first group."""
         pattern = _flexible(self.before_name) + NAME + _flexible(self.after_name)
@@ -64,9 +69,16 @@ class AnswerForm:
     after_thought: str = ""
     calls: CallMarks | None = None
 
-    def parse(self, raw: str) -> Answer | None:
-        """Return the parts of a reply with its marks; None if it is a text without any."""
+    def parse(self, raw: str, *, is_cut_off: bool = False) -> Answer | None:
+        """Return the parts of a reply with its marks; None if it is a text without any.
+
+        Of one that was cut off in its reasoning there is nothing else.
+        """
         thought, rest = self.split_thought(raw)
+        if is_cut_off and rest == raw:
+            open_thought = self.open_thought(raw)
+            if open_thought is not None:
+                return Answer("", open_thought.strip())
         calls, text = self._take_calls(rest)
         text = remove_prefix(text, self.before_text)
         if not calls and text == raw:
@@ -88,13 +100,24 @@ class AnswerForm:
                 return thought, rest.lstrip("\n")
         return "", raw
 
+    def open_thought(self, raw: str) -> str | None:
+        """Return the reasoning that a reply begins with and has not ended; None if there is none.
+
+        Where the prompt itself opens the reasoning, a model that was tuned without any may answer
+        at once: without a mark of its own, a reply is taken for a text.
+        """
+        for opening, closing in self.thought_marks():
+            if opening and raw.lstrip().startswith(opening) and closing not in raw:
+                return raw.lstrip().removeprefix(opening)
+        return None
+
     def _take_calls(self, text: str) -> tuple[list[JsonObject], str]:
         """Return the tool calls of a reply, and the text before them."""
         calls: list[JsonObject] = []
         first = match = self.calls.find(text) if self.calls else None
         while match and self.calls:
             try:
-                arguments, end = json.JSONDecoder().raw_decode(text, match.end())
+                arguments, end = decode_json_at(text, match.end())
             except ValueError:
                 break
             if not isinstance(arguments, dict):
@@ -209,23 +232,50 @@ def parse_answer(
     stop_texts: Sequence[str],
     *,
     with_tools: bool,
+    is_cut_off: bool = False,
 ) -> Answer:
     """Return the parts of a generated reply to a chat, without special tokens."""
     form = answer_form(tokenizer, stop_texts, with_tools=with_tools)
-    parsed = form.parse(str(tokenizer.decode(ids, skip_special_tokens=False)))
+    raw = str(tokenizer.decode(ids, skip_special_tokens=False))
+    parsed = form.parse(raw, is_cut_off=is_cut_off)
+    special = SpecialTexts(tokenizer, ids)
     if parsed is None:
-        return Answer(str(tokenizer.decode(ids, skip_special_tokens=True)))
-    special = special_texts(tokenizer)
-    return Answer(without(parsed.text, special), without(parsed.reasoning, special), parsed.calls)
+        return Answer(special.remove(raw))
+    return Answer(special.remove(parsed.text), special.remove(parsed.reasoning), parsed.calls)
 
 
-def special_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the texts of the tokenizer's special tokens."""
-    return [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+class SpecialTexts:
+    """The texts of the special tokens that an answer has, which are no part of it.
 
+    The same text in other tokens is one that the model means: it explains a template, say.
+    """
 
-def without(text: str, parts: Sequence[str]) -> str:
-    """Return a text without any of these parts."""
-    for part in parts:
-        text = text.replace(part, "")
-    return text
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ids: Iterable[int] = ()) -> None:
+        added = tokenizer.added_tokens_decoder.items()
+        self._all = {number: token.content for number, token in added if token.special}
+        self._texts: list[str] = []
+        self._beginnings: set[str] = set()
+        self._longest = 0
+        for token in ids:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """Take a token of the answer."""
+        text = self._all.get(token)
+        if text is not None and text not in self._texts:
+            self._texts.append(text)
+            self._beginnings |= {text[:end] for end in range(1, len(text))}
+            self._longest = max(map(len, self._beginnings), default=0)
+
+    def remove(self, text: str) -> str:
+        """Return a text without them."""
+        for part in self._texts:
+            text = text.replace(part, "")
+        return text
+
+    def hold_back(self, text: str) -> str:
+        """Return a text without an end that may be the beginning of one of them."""
+        for length in range(min(len(text), self._longest), 0, -1):
+            if text[-length:] in self._beginnings:
+                return text[:-length]
+        return text

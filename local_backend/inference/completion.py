@@ -213,7 +213,13 @@ def decode_completion(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> Co
         answer = Answer(str(loaded.tokenizer.decode(kept, skip_special_tokens=True)))
     else:
         has_tools = bool(prompt.get("toolConfig"))
-        answer = parse_answer(loaded.tokenizer, kept, loaded.stop_texts, with_tools=has_tools)
+        answer = parse_answer(
+            loaded.tokenizer,
+            kept,
+            loaded.stop_texts,
+            with_tools=has_tools,
+            is_cut_off=not ends,
+        )
     return {
         "text": answer.text,
         "reasoning": answer.reasoning,

@@ -22,7 +22,24 @@ class Context(Protocol):
         """Keep tensors for `backward`, where autograd checks that nobody changed them."""
 
 
+class NoContext:
+    """A context of which nothing is read later: without gradients there is no backward pass."""
+
+    needs_input_grad = (False,) * 64
+    """For as many inputs as a function may have."""
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        """Keep nothing."""
+
+
 def run_function(function: type[torch.autograd.Function], *inputs: object) -> torch.Tensor:
-    """Return the result of an autograd function, whose `apply` PyTorch leaves untyped."""
-    output: torch.Tensor = function.apply(*inputs)
+    """Return the result of an autograd function, whose `apply` PyTorch leaves untyped.
+
+    Without gradients its forward pass alone is called: `apply` takes longer than a small product.
+    """
+    output: torch.Tensor
+    if torch.is_grad_enabled():
+        output = function.apply(*inputs)
+    else:
+        output = function.forward(NoContext(), *inputs)
     return output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,10 +52,19 @@ class Norm:
     module: nn.Module
     offset: float
     centers: bool
+    frozen: torch.Tensor | None = None
+
+    def freeze(self) -> Norm:
+        """Return the norm with its weights as they are now, float32."""
+        if getattr(self.module, "weight", None) is None:  # one without weights
+            return self
+        return replace(self, frozen=self.weight.detach().float())
 
     @property
     def weight(self) -> torch.Tensor:
         """Return the weights that multiply what is normalized, [width]."""
+        if self.frozen is not None:
+            return self.frozen
         weight = self.module.weight
         assert isinstance(weight, torch.Tensor)
         return weight.float() + self.offset if self.offset else weight
@@ -101,6 +110,13 @@ class BlockParts:
         self.out: Projection
         self.gate_up: Projection
         self.down: Projection
+
+    def freeze_norms(self) -> None:
+        """Compute with the norms' weights as they are now, in float32."""
+        for name in ("attention_norm", "mlp_norm", "attention_output_norm", "mlp_output_norm"):
+            norm: Norm | None = getattr(self, name)
+            setattr(self, name, norm and norm.freeze())
+        self.query_key_norms = [norm and norm.freeze() for norm in self.query_key_norms]
 
     def set_projections(self, projections: Sequence[Projection]) -> None:
         """Set the projections of ModelFamily.projections, in its order."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from local_backend.packed.autograd import Context
+from local_backend.packed.autograd import Context, run_function
 from local_backend.packed.kernels import NormSettings, kernels_for
 
 
@@ -88,10 +88,8 @@ def add_rms_norm(
     settings: NormSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both results of AddRmsNorm, whose `apply` PyTorch leaves untyped."""
-    results: tuple[torch.Tensor, torch.Tensor] = AddRmsNorm.apply(  # type: ignore[no-untyped-call]
-        x, delta, alpha, weight, settings
-    )
-    return results
+    total, normalized = run_function(AddRmsNorm, x, delta, alpha, weight, settings)
+    return total, normalized
 
 
 def _add_and_normalize(

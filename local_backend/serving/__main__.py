@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from local_backend.errors import ModelFailed, TrainerError
 from local_backend.grading.resident_memory import resident_bytes
 from local_backend.job_dir import JobDir
 from local_backend.lean_imports import allow_lean_imports, import_modeling
@@ -23,11 +22,22 @@ from local_backend.process_exit import exit_now
 from local_backend.replies import ReplyWriter
 from local_backend.serving.batch import Batch, RunningAnswer
 from local_backend.serving.models import load_models
-from local_backend.serving.requests import EngineLine, OpenRequest, Values, error_reply
+from local_backend.serving.requests import (
+    EngineLine,
+    OpenRequest,
+    Values,
+    error_reply,
+    preparation_error,
+)
+from local_backend.serving.tokenizing import describe_tokenizer, detokenize, tokenize
 from local_backend.settings import read_settings
 
 ROWS = 32
 """Answers made at once, if the request to open names no number."""
+
+
+LOOK_S = 1.0
+"""Seconds between looks at requests whose schema may take too long."""
 
 
 class LineReader(threading.Thread):
@@ -49,18 +59,28 @@ class LineReader(threading.Thread):
         finally:  # also of a line that can't be read: its request would wait for good
             self._lines.put(None)
 
-    def take(self, *, wait: bool) -> Iterator[EngineLine]:
-        """Yield the lines that are there; with `wait`, at least one, or none at the end."""
+    def wake(self) -> None:
+        """Let `take` return."""
+        self._lines.put({})
+
+    def take(self, wait_s: float | None) -> Iterator[EngineLine]:
+        """Yield the lines that are there.
+
+        If there is none, wait for one, for `wake` or for the end, `wait_s` at most (None: as long
+        as it takes).
+        """
+        block = wait_s != 0
         while not self.has_ended:
             try:
-                line = self._lines.get(block=wait)
+                line = self._lines.get(block, wait_s)
             except queue.Empty:
                 return
-            wait = False
+            block = False
             if line is None:
                 self.has_ended = True
                 return
-            yield line
+            if line:
+                yield line
 
 
 class EngineProgram:
@@ -79,24 +99,23 @@ class EngineProgram:
             elif "cancel" in line:
                 if number in self._answers:
                     self._answers[number].is_canceled = True
-            elif "count" in line:
-                model = self.batch.find_model(line["count"]["model"])
-                tokens = len(model.encode(line["count"]["prompt"]))
-                self.reply({"id": number, "count": tokens})
             else:
-                resident = resident_bytes(os.getpid())
-                self.reply(
-                    {"id": number, "stats": {**self.batch.stats(), "residentBytes": resident}}
-                )
-        except TrainerError as error:
-            self.reply({"id": number, **error_reply(error)})
+                self.reply({"id": number, **self._look(line)})
         except Exception as error:  # whatever it is, other requests go on
-            traceback.print_exc()
-            failure = ModelFailed(
-                f"The request could not be prepared: {type(error).__name__}",
-                fix="send it without what is unusual in it: a schema, tools, nested values.",
-            )
-            self.reply({"id": number, **error_reply(failure)})
+            self.reply({"id": number, **error_reply(preparation_error(error))})
+
+    def _look(self, line: EngineLine) -> Values:
+        """Return the reply to a line that nothing is generated for."""
+        find = self.batch.find_model
+        if "count" in line:
+            return {"count": len(find(line["count"]["model"]).encode(line["count"]["prompt"]))}
+        if "tokenize" in line:
+            return {"ids": tokenize(find(line["tokenize"]["model"]), line["tokenize"])}
+        if "detokenize" in line:
+            return {"text": detokenize(find(line["detokenize"]["model"]), line["detokenize"])}
+        if "tokenizer" in line:
+            return {"tokenizer": describe_tokenizer(find(line["tokenizer"]["model"]))}
+        return {"stats": {**self.batch.stats(), "residentBytes": resident_bytes(os.getpid())}}
 
     def _submit(self, number: str, line: EngineLine) -> None:
         def reply(values: Values) -> None:
@@ -107,6 +126,13 @@ class EngineProgram:
         self._answers[number] = self.batch.submit(line["submit"], reply, line["received"])
 
 
+def wait_time(batch: Batch) -> float | None:
+    """Return how many seconds the next line is worth waiting for; None: as long as it takes."""
+    if batch.is_empty:
+        return None
+    return LOOK_S if batch.is_idle else 0
+
+
 def main() -> int:
     """Load the models, and answer until standard input ends."""
     with ReplyWriter() as reply:
@@ -115,16 +141,16 @@ def main() -> int:
         import_modeling(read_settings(JobDir(Path(request["jobs"][0]["folder"]))))
         silence_libraries()
         models = load_models(request)
-        batch = Batch(models, request.get("rows", ROWS))
         lines = LineReader()
+        batch = Batch(models, request.get("rows", ROWS), lines.wake)
         reply({"ready": True, "models": [model.reply for model in models]})
         program = EngineProgram(batch, reply)
         lines.start()
         with torch.inference_mode():
             while not lines.has_ended:
-                for line in lines.take(wait=batch.is_idle):
+                for line in lines.take(wait_time(batch)):
                     program.take(line)
-                if not batch.is_idle:
+                if not batch.is_empty:
                     batch.step()
     return reply.status
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from local_backend.inference.answer_preview import INCOMPLETE, hold_back, settled_parts
-from local_backend.inference.answers import Answer, AnswerForm, answer_form, special_texts, without
+from local_backend.inference.answer_preview import (
+    INCOMPLETE,
+    hold_back,
+    new_ends,
+    settled_parts,
+)
+from local_backend.inference.answers import Answer, AnswerForm, SpecialTexts, answer_form
 from local_backend.inference.completion import Completion, Prompt, decode_completion
 
 if TYPE_CHECKING:
@@ -31,6 +36,10 @@ class TokenText:
         known, now = self._decode(self._read), self._decode(len(self._ids))
         if now.endswith(INCOMPLETE) or not now.startswith(known):
             return
+        # The next token is decoded after one with a text: behind special tokens alone, which are
+        # skipped, a tokenizer of SentencePiece takes it for the first, and drops its space.
+        if now == known:
+            return
         self.text += now[len(known) :]
         self._start, self._read = self._read, len(self._ids)
 
@@ -49,11 +58,10 @@ class AnswerText:
         self.stop_sequence: str | None = None
         self._loaded, self._prompt, self._stop = loaded, prompt, [text for text in stop if text]
         self._form: AnswerForm | None = None
-        self._special: list[str] = []
+        self._special = SpecialTexts(loaded.tokenizer)
         if "text" not in prompt:
             has_tools = bool(prompt.get("toolConfig"))
             self._form = answer_form(loaded.tokenizer, loaded.stop_texts, with_tools=has_tools)
-            self._special = special_texts(loaded.tokenizer)
         self._raw = TokenText(loaded, skip_special=self._form is None)
         self._cut = ""
 
@@ -61,6 +69,7 @@ class AnswerText:
         """Take a token, and return what is new and settled in text and reasoning."""
         self.ids.append(token)
         self._raw.add(token)
+        self._special.add(token)
         raw = self._raw.text
         if self._stop:
             at, self.stop_sequence = self._find_stop(raw)
@@ -93,8 +102,8 @@ class AnswerText:
     def _settle(self, raw: str) -> tuple[str, str]:
         if self._form is None:
             return raw, ""
-        text, reasoning = settled_parts(self._form, raw)
-        return without(text, self._special), without(reasoning, self._special)
+        text, reasoning = settled_parts(self._form, self._special.hold_back(raw))
+        return self._special.remove(text), self._special.remove(reasoning)
 
     def finish(self) -> tuple[Completion, tuple[str, str]]:
         """Return the whole answer, and what it has beyond what was returned before."""
@@ -110,17 +119,15 @@ class AnswerText:
         if answer is None:
             answer = Answer(self._cut)
         return {
-            "text": without(answer.text, self._special),
-            "reasoning": without(answer.reasoning, self._special),
+            "text": self._special.remove(answer.text),
+            "reasoning": self._special.remove(answer.reasoning),
             "calls": list(answer.calls),
             "tokens": len(self.ids),
             "finishReason": "stop_sequence",
         }
 
     def _extend(self, text: str, reasoning: str) -> tuple[str, str]:
-        """Return the new ends. A text that does not continue the last one has none."""
-        new = ("", "")
-        if text.startswith(self.text) and reasoning.startswith(self.reasoning):
-            new = (text[len(self.text) :], reasoning[len(self.reasoning) :])
-            self.text, self.reasoning = text, reasoning
+        """Return the new ends, and note what has been shown with them."""
+        new = new_ends((self.text, self.reasoning), (text, reasoning))
+        self.text, self.reasoning = self.text + new[0], self.reasoning + new[1]
         return new

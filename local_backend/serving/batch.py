@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
-from local_backend.errors import ModelFailed, TrainerError
+from local_backend.errors import ModelFailed, SchemaError, TrainerError
 from local_backend.inference.answer_preview import INCOMPLETE
 from local_backend.serving.answer_text import AnswerText
 from local_backend.serving.choose import (
@@ -19,15 +18,19 @@ from local_backend.serving.choose import (
     mask_logits,
     score_token,
 )
+from local_backend.serving.constraint import JsonConstraint
 from local_backend.serving.kept_prefixes import common_prefix
 from local_backend.serving.models import ServedModel
-from local_backend.serving.requests import Submission, Values, error_reply
+from local_backend.serving.prompt_scores import PromptScores
+from local_backend.serving.requests import Submission, Values, error_reply, preparation_error
 from local_backend.serving.sequences import Decoded, Decoder, NewTokens
 
 Reply = Callable[[Values], None]
 """Takes a reply to a request, without its id."""
 PROMPT_TOKENS = 256
 """Tokens of prompts that go through the model in one step, beside the answers under way."""
+COMPILE_S = 60.0
+"""Seconds that a request waits for its schema at most."""
 WORTH_WAITING = 32
 """Tokens that a prompt under way must spare another one for that to wait for it."""
 CANCELED, LENGTH, STOP, STOP_SEQUENCE = "canceled", "length", "stop", "stop_sequence"
@@ -43,7 +46,7 @@ class RunningAnswer:
         prompt = request["prompt"]
         self.prompt_ids = model.encode(prompt)
         room = model.loaded.context_length - len(self.prompt_ids)
-        self.limit = max(1, min(request.get("maxNewTokens", 256), room))
+        self.limit = min(request.get("maxNewTokens", 256), room)
         self.sampling = RowSampling(
             request.get("temperature", 0.0),
             request.get("topP", 1.0),
@@ -51,9 +54,14 @@ class RunningAnswer:
             request.get("seed", 0),
         )
         self.top = request.get("logprobs")
-        schema = request.get("jsonSchema")
-        self.constraint = None if schema is None else model.schemas.start(schema)
+        self.prompt_scores: PromptScores | None = None
+        if request.get("scorePrompt"):
+            self.prompt_scores = PromptScores(self.prompt_ids, self.top or 0)
         self.text = AnswerText(model.loaded, prompt, request.get("stop", ()))
+        self.constraint: JsonConstraint | None = None
+        schema = request.get("jsonSchema")
+        self.schema = None if schema is None else model.schemas.start(schema)
+        """The constraint to come, while the schema is compiled."""
         self.sequence: Decoded | None = None
         self.pending = list(self.prompt_ids)
         """Tokens that have not gone through the model yet."""
@@ -63,9 +71,36 @@ class RunningAnswer:
         self._received = received
         self._scored: list[ScoredToken] = []
 
+    def compile_schema(self) -> bool:
+        """Return whether the answer can start. Raise TrainerError where its schema isn't kept."""
+        if self.schema is None:
+            return True
+        if self.schema.is_done:
+            schema, self.schema = self.schema, None
+            self.constraint = schema.take()
+            return True
+        if time.monotonic() < self._received + COMPILE_S:
+            return False
+        late = f"has not been compiled within {COMPILE_S:.0f} seconds"
+        if self.schema.has_begun:
+            raise SchemaError(
+                f"The JSON schema can't be kept: it {late}.",
+                fix="simplify the schema: fewer properties and alternatives.",
+            )
+        raise ModelFailed(
+            f"The JSON schema {late}, because others were compiled.", fix="send it again later."
+        )
+
+    def leave_schema(self) -> None:
+        """Let the schema go that is compiled for this answer."""
+        if self.schema is not None:
+            self.schema.cancel()
+            self.schema = None
+
     def start(self) -> None:
         """Begin with what is known of the prompt already."""
-        self.sequence = self.model.decoder.add(self.model.adapter, self.prompt_ids)
+        reuse = self.prompt_scores is None
+        self.sequence = self.model.decoder.add(self.model.adapter, self.prompt_ids, reuse=reuse)
         self.shared_tokens = self.sequence.length
         self.pending = self.prompt_ids[self.shared_tokens :]
 
@@ -79,6 +114,18 @@ class RunningAnswer:
         count = min(len(self.pending), budget) if splits else len(self.pending)
         part, self.pending = self.pending[:count], self.pending[count:]
         return part
+
+    def report_prompt(self) -> None:
+        """Report the scores of the prompt's tokens, which is done once."""
+        if self.prompt_scores is None:
+            return
+        scores, self.prompt_scores = self.prompt_scores, None
+        texts = self.model.token_bytes
+        data = b"".join(texts(token) for token in self.prompt_ids)
+        first = self._text(self.prompt_ids[0])
+        scored = [self._describe(one) for one in scores.tokens]
+        prompt = {"text": data.decode("utf-8", "replace"), "first": first, "tokens": scored}
+        self.reply({"delta": "", "reasoning": "", "tokens": 0, "logprobs": [], "prompt": prompt})
 
     def choose_token(self, logits: torch.Tensor, best: int) -> int:
         """Return the next token; `best` is that of the largest of the `logits` [vocabulary]."""
@@ -150,19 +197,31 @@ class RunningAnswer:
         return {**self._token(scored.token, scored.logprob), "top": top}
 
     def _token(self, token: int, logprob: float) -> Values:
-        data = self.model.token_bytes(token)
-        text = data.decode("utf-8", "replace")
+        data = list(self.model.token_bytes(token))
+        return {"token": token, "text": self._text(token), "bytes": data, "logprob": logprob}
+
+    def _text(self, token: int) -> str:
+        text = self.model.token_bytes(token).decode("utf-8", "replace")
         if INCOMPLETE in text:
             text = str(self.model.loaded.tokenizer.decode([token]))
-        return {"token": token, "text": text, "bytes": list(data), "logprob": logprob}
+        return text
 
 
 class Batch:
     """Answers in the making, at most `rows` at once, and requests that wait for a place."""
 
-    def __init__(self, models: Sequence[ServedModel], rows: int) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        rows: int,
+        on_prepared: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_prepared` is called, in any thread, when a step may have more to do."""
+        self._on_prepared = on_prepared
         self.models = {model.reply["name"]: model for model in models}
         self.rows = rows
+        self.preparing: list[RunningAnswer] = []
+        """Answers whose schema is compiled."""
         self.waiting: deque[RunningAnswer] = deque()
         self.running: list[RunningAnswer] = []
         self.totals = {"promptTokens": 0, "sharedTokens": 0, "generatedTokens": 0, "steps": 0}
@@ -180,19 +239,28 @@ class Batch:
     def submit(self, request: Submission, reply: Reply, received: float) -> RunningAnswer:
         """Take a request; its answer starts with the next step. Raise TrainerError."""
         answer = RunningAnswer(self.find_model(request["model"]), request, reply, received)
-        self.waiting.append(answer)
+        if answer.schema is None:
+            self.waiting.append(answer)
+        else:
+            self.preparing.append(answer)
+            answer.schema.call_when_done(self._on_prepared)
         return answer
 
     @property
     def is_idle(self) -> bool:
-        """Return whether there is nothing to do."""
+        """Return whether a step would do nothing: at most, schemas are compiled."""
         return not self.running and not self.waiting
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no request is open."""
+        return self.is_idle and not self.preparing
 
     def stats(self) -> Values:
         """Return what is done now, and has been done."""
         return {
             "running": len(self.running),
-            "waiting": len(self.waiting),
+            "waiting": len(self.preparing) + len(self.waiting),
             **self.totals,
             "cachedTokens": sum(decoder.cached_tokens for decoder in self._decoders),
         }
@@ -200,11 +268,31 @@ class Batch:
     def step(self) -> None:
         """Compute the next token of every answer under way, and parts of prompts that wait."""
         self._drop_canceled()
+        self._admit_prepared()
         self._admit()
         for decoder in self._decoders:
             answers = [answer for answer in self.running if answer.model.decoder is decoder]
             if answers:
                 self._step_decoder(decoder, answers)
+
+    def _admit_prepared(self) -> None:
+        """Let the answers wait for a place whose schema is compiled, and end those where it fails.
+
+        Also those that were canceled end here.
+        """
+        preparing, self.preparing = self.preparing, []
+        for answer in preparing:
+            try:
+                if answer.is_canceled:
+                    answer.leave_schema()
+                    answer.finish(CANCELED)
+                elif answer.compile_schema():
+                    self.waiting.append(answer)
+                else:
+                    self.preparing.append(answer)
+            except Exception as error:  # whatever it is, other requests go on
+                answer.leave_schema()
+                answer.fail(preparation_error(error))
 
     def _admit(self) -> None:
         """Start the answers that wait, while there is a place."""
@@ -223,7 +311,7 @@ class Batch:
     def _will_be_known(self, answer: RunningAnswer) -> bool:
         """Return whether a prompt under way computes what this one begins with, and nothing has."""
         model = answer.model
-        if not model.decoder.splits_prompts:
+        if not model.decoder.splits_prompts or answer.prompt_scores is not None:
             return False
         longest = max(
             (
@@ -242,10 +330,10 @@ class Batch:
     def _drop_canceled(self) -> None:
         for answer in [one for one in self.waiting if one.is_canceled]:
             self.waiting.remove(answer)
-            answer.finish(CANCELED)
+            self._finish(answer, CANCELED)
         for answer in [one for one in self.running if one.is_canceled]:
             self._leave(answer)
-            answer.finish(CANCELED)
+            self._finish(answer, CANCELED)
 
     def _step_decoder(self, decoder: Decoder, answers: Sequence[RunningAnswer]) -> None:
         work, by_sequence = [], {}
@@ -261,7 +349,9 @@ class Batch:
                 continue
             part = answer.take_part(budget, splits=decoder.splits_prompts)
             budget -= len(part) if is_prompt else 0
-            work.append(NewTokens(sequence, part, not answer.pending))
+            scores = answer.prompt_scores
+            on_logits = None if scores is None else scores.take
+            work.append(NewTokens(sequence, part, not answer.pending, on_logits))
             by_sequence[id(sequence)] = answer
         try:
             complete, logits = decoder.step(work)
@@ -274,26 +364,38 @@ class Batch:
     def _take_tokens(self, answers: Sequence[RunningAnswer], logits: torch.Tensor) -> None:
         for answer, best, row in zip(answers, logits.argmax(-1).tolist(), logits, strict=True):
             try:
-                token = answer.choose_token(row, best)
-                reason = answer.take_token(token, row)
+                answer.report_prompt()
+                reason: str | None = LENGTH
+                if answer.limit:
+                    reason = answer.take_token(answer.choose_token(row, best), row)
             except Exception as error:  # whatever it is, other requests go on
                 self._fail_all([answer], error)
                 continue
-            self.totals["generatedTokens"] += 1
+            self.totals["generatedTokens"] += bool(answer.limit)
             if reason is not None:
                 self._leave(answer)
-                answer.finish(reason)
+                self._finish(answer, reason)
+
+    def _finish(self, answer: RunningAnswer, reason: str) -> None:
+        try:
+            answer.finish(reason)
+        except Exception as error:  # whatever the model wrote, other requests go on
+            answer.fail(_failure(error))
 
     def _fail_all(self, answers: Sequence[RunningAnswer], error: Exception) -> None:
-        known: Any = error if isinstance(error, TrainerError) else None
-        failure = known or ModelFailed(
-            f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
-        )
         for answer in answers:
             self._leave(answer)
-            answer.fail(failure)
+            answer.fail(_failure(error))
 
     def _leave(self, answer: RunningAnswer) -> None:
         self.running.remove(answer)
         assert answer.sequence is not None
         answer.model.decoder.remove(answer.sequence)
+
+
+def _failure(error: Exception) -> TrainerError:
+    if isinstance(error, TrainerError):
+        return error
+    return ModelFailed(
+        f"The model failed: {error}", fix="if memory ran out, send fewer requests at a time."
+    )

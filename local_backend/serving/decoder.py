@@ -21,7 +21,6 @@ from local_backend.packed import (
     ModelFamily,
     PackedBlock,
     PackedModel,
-    apply_rotary,
     find_family,
     unsupported_reason,
 )
@@ -48,12 +47,14 @@ from local_backend.serving.products import (
     Update,
     join_updates,
 )
+from local_backend.serving.rotations import Angles, rotate
 from local_backend.serving.sequences import Decoded, NewTokens
 
 if TYPE_CHECKING:
     from local_backend.models.lora import LoraLinear
 
-Angles = tuple[torch.Tensor, torch.Tensor]
+SCORED_AT_ONCE = 32
+"""Tokens of a prompt whose logits are in memory together."""
 
 
 class Step:
@@ -88,10 +89,17 @@ class Step:
         self.lengths = torch.tensor(lengths, device=device).repeat_interleave(counts)
         ends = counts.cumsum(0) - 1
         complete = [at for at, one in enumerate(self.order) if one.is_complete]
+        self.scored: list[tuple[NewTokens, int]] = []
+        """Those whose logits are all requested, each with the index of its first token."""
+        at = 0
+        for one in self.order:
+            if one.on_logits is not None:
+                self.scored.append((one, at))
+            at += len(one.ids)
         self.predicted = ends[torch.tensor(complete, dtype=torch.long, device=device)]
         self.adapters = [one.sequence.adapter for one in self.order for _ in one.ids]
         self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
-        self._biases: dict[tuple[int, int | None], torch.Tensor] = {}
+        self._biases: dict[tuple[int, int | None], torch.Tensor | None] = {}
 
     def mask(self, number: int, window: int | None) -> torch.Tensor | None:
         """Return the mask of a part of a prompt for layers with this window."""
@@ -100,8 +108,8 @@ class Step:
             self._masks[key] = self.parts[number].mask(window, self.ids.device)
         return self._masks[key]
 
-    def bias(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """Return the bias of single tokens for layers with this window."""
+    def bias(self, number: int, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """Return the bias of single tokens for layers with this window; None: all is seen."""
         key = (number, window)
         if key not in self._biases:
             self._biases[key] = self.singles[number].bias(window, dtype)
@@ -120,6 +128,7 @@ class ServedBlock:
     ) -> None:
         self.number, self.layer, self.kind = number, layer, layer.kind
         self.parts, self.sinks = copy.copy(block.parts), block.sinks
+        self.parts.freeze_norms()
         self.parts.set_projections(list(projections))
         self.heads, self.kv_heads = layer.kind.heads, layer.kind.kv_heads
 
@@ -129,10 +138,8 @@ class ServedBlock:
         """Return the residual stream and what is still to be added; keep keys and values."""
         x, normalized = self.parts.start(x, delta)
         vectors = self.parts.project_normalized(normalized, self.kind)
-        vectors = apply_rotary(
-            vectors.view(len(x), self.heads + 2 * self.kv_heads, -1), self.kind, *angles
-        )
-        q, k, v = vectors.split([self.heads, self.kv_heads, self.kv_heads], 1)
+        vectors = vectors.view(len(x), self.heads + 2 * self.kv_heads, -1)
+        q, k, v = rotate(vectors, self.kind, angles)
         outputs = [self._attend_singles(at, q, k, v, step) for at in range(len(step.singles))]
         outputs += [self._attend_part(at, q, k, v, step) for at in range(len(step.parts))]
         mixed = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -143,9 +150,14 @@ class ServedBlock:
     ) -> torch.Tensor:
         group = step.singles[at]
         here = slice(group.first, group.last)
-        keys, values = group.block.memory[self.number]
-        keys[group.numbers, :, group.positions] = k[here]
-        values[group.numbers, :, group.positions] = v[here]
+        memory = group.block.memory[self.number]
+        if group.last - group.first == 1:  # the copy of a slice is a fifth of an indexed one's time
+            one = memory[:, group.places - 1, :, group.longest - 1]
+            one[0], one[1] = k[group.first], v[group.first]
+        else:
+            memory[0][group.numbers, :, group.positions] = k[here]
+            memory[1][group.numbers, :, group.positions] = v[here]
+        keys, values = memory
         queries = q[here]
         if not group.is_dense:
             shape = (group.places, *queries.shape[1:])
@@ -285,9 +297,9 @@ class BatchDecoder:
         """Return how many tokens have their keys and values in memory."""
         return self.values.tokens
 
-    def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
+    def add(self, adapter: int, prompt: Sequence[int], *, reuse: bool = True) -> Decoded:
         """Return a sequence for a prompt. Its `length` is how much of it is known already."""
-        length, source = self._find_prefix(adapter, prompt)
+        length, source = self._find_prefix(adapter, prompt) if reuse else (0, None)
         place = self.values.add(len(prompt) + 1)
         sequence = Decoded(adapter, len(prompt), place, list(prompt[:length]))
         if isinstance(source, Decoded):
@@ -338,22 +350,42 @@ class BatchDecoder:
         with torch.inference_mode():
             step = Step(work, self.device)
             self.rows.choose(step.adapters, self.device, self.dtype)
-            tables = self.model.rotary.tables(self.model.layers, step.positions, step.lengths)
+            angles = self.model.rotary.tables(self.model.layers, step.positions, step.lengths)
+            tables = {name: Angles(*each) for name, each in angles.items()}
             x, delta = self.model.embed(step.ids), None
             for block in self.blocks:
                 x, delta = block(x, delta, tables[block.layer.rotary], step)
             for one in step.order:
                 one.sequence.place.length += len(one.ids)
                 one.sequence.tokens += one.ids
+            for one, first in step.scored:
+                self._report_logits(one, x, delta, first)
             complete = [one for one in step.order if one.is_complete]
             if not complete:
                 return [], x.new_empty((0, self.vocabulary))
-            x = x.index_select(0, step.predicted)
-            if delta is not None:
-                x = self.blocks[-1].parts.add(x, delta.index_select(0, step.predicted))
-            logits = self.head(self.model.head_input(x)).float()
-            cap = self.model.logit_softcap
-            return complete, logits if cap is None else cap * torch.tanh(logits / cap)
+            return complete, self._logits(x, delta, step.predicted)
+
+    def _report_logits(
+        self, one: NewTokens, x: torch.Tensor, delta: torch.Tensor | None, first: int
+    ) -> None:
+        """Hand over the logits after each token of `one`, of which `first` is the first in `x`."""
+        assert one.on_logits is not None
+        last = first + len(one.ids)
+        for start in range(first, last, SCORED_AT_ONCE):
+            end = min(start + SCORED_AT_ONCE, last)
+            rows = torch.arange(start, end, device=self.device)
+            one.on_logits(self._logits(x, delta, rows))
+
+    def _logits(
+        self, x: torch.Tensor, delta: torch.Tensor | None, rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the logits, float32 [rows, vocabulary], after some tokens of a step."""
+        x = x.index_select(0, rows)
+        if delta is not None:
+            x = self.blocks[-1].parts.add(x, delta.index_select(0, rows))
+        logits = self.head(self.model.head_input(x)).float()
+        cap = self.model.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def unsupported_reason_with(loaded: LoadedModel, adapters: AdapterSet) -> str | None:

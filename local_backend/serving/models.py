@@ -16,8 +16,9 @@ from local_backend.models.load_model import LoadedModel, load_model
 from local_backend.models.load_tokenizer import fix_template_date, load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.serving.adapter_set import NO_ADAPTER, AdapterSet
-from local_backend.serving.constraint import SchemaTokenizer
+from local_backend.serving.constraint import COMPILED_AT_ONCE, STACK_BYTES, SchemaCompiler
 from local_backend.serving.decoder import BatchDecoder, unsupported_reason_with
+from local_backend.serving.deep_calls import DeepCalls
 from local_backend.serving.plain_decoder import PlainDecoder, changes_tokens
 from local_backend.serving.requests import ModelReply, OpenRequest, ServedJob
 from local_backend.serving.sequences import Decoder
@@ -36,7 +37,7 @@ class ServedModel:
     loaded: LoadedModel
     decoder: Decoder
     adapter: int
-    schemas: SchemaTokenizer
+    schemas: SchemaCompiler
     token_bytes: TokenBytes
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -124,7 +125,8 @@ def _serve(
     entries: Sequence[tuple[ServedJob, str, _Weights, LoadedModel, int]],
 ) -> list[ServedModel]:
     decoders: dict[_Weights, Decoder] = {}
-    tokenizers: dict[int, tuple[SchemaTokenizer, TokenBytes]] = {}
+    tokenizers: dict[int, tuple[SchemaCompiler, TokenBytes]] = {}
+    calls = DeepCalls(COMPILED_AT_ONCE, STACK_BYTES)
     served = []
     for job, variant, weights, loaded, adapter in entries:
         if weights not in decoders:
@@ -139,7 +141,7 @@ def _serve(
             "features": sorted(probe_template(loaded.tokenizer, with_tools=True).features),
         }
         if id(loaded) not in tokenizers:  # a job's adapter and its base share one
-            schemas = SchemaTokenizer(loaded, decoder.vocabulary)
+            schemas = SchemaCompiler(loaded, decoder.vocabulary, calls)
             tokenizers[id(loaded)] = schemas, TokenBytes(loaded.tokenizer)
         served.append(ServedModel(reply, loaded, decoder, adapter, *tokenizers[id(loaded)]))
     names = [model.reply["name"] for model in served]

@@ -61,7 +61,7 @@ class PlainDecoder:
         """Return how many tokens have gone through the model."""
         return sum(place.length for place in self._places)
 
-    def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
+    def add(self, adapter: int, prompt: Sequence[int], *, reuse: bool = True) -> Decoded:
         """Return a sequence of which no token has gone through the model yet."""
         place = _Generation(self.loaded)
         self._places.add(place)
@@ -88,6 +88,10 @@ class PlainDecoder:
         logits = []
         for one in work:
             self.adapters.use(one.sequence.adapter)
+            if one.on_logits is not None:
+                ids = torch.tensor([list(one.ids)], device=self.loaded.model.device)
+                with torch.inference_mode():
+                    one.on_logits(self.loaded.model(input_ids=ids, use_cache=False).logits[0])
             logits.append(one.sequence.place.go_on(list(one.ids)))
         return list(work), torch.stack(logits)
 

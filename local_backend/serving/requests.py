@@ -9,9 +9,13 @@ and is answered by `{"ready": true, "models": [{"name", "jobId", "variant", "con
 job that has none; `base` that of its base, null to leave that out. Then each has an `id`:
 
     {"id", "submit": {"model", "prompt", "maxNewTokens", "temperature", "topP", "topK", "seed",
-     "stop": [text, ...], "logprobs": null or 0 to 20, "jsonSchema": null or {...}}}
+     "stop": [text, ...], "logprobs": null or 0 to 20, "scorePrompt": false,
+     "jsonSchema": null or {...}}}
     {"id", "cancel": true}
     {"id", "count": {"model", "prompt"}}
+    {"id", "tokenize": {"model", "text", "special": bool} or {"model", "prompt"}}
+    {"id", "detokenize": {"model", "ids"}}
+    {"id", "tokenizer": {"model"}}
     {"id", "stats": true}
 
 A prompt is `{"messages", "toolConfig"?}`, `{"text"}`, or `{"text": "", "ids"}` with its tokens.
@@ -19,17 +23,21 @@ Replies to a submit are any number of `{"id", "delta", "reasoning", "tokens", "l
 `{"id", "end": {"text", "reasoning", "calls", "tokens", "finishReason", "promptTokens", "ids",
 "stopSequence", "firstTokenS"}}` or `{"id", "error", "fix", "code"?}`, where `code` says what is at
 fault (`code` of local_backend/errors.py); a token of `logprobs` is `{"token",
-"text", "bytes", "logprob", "top": [the same without top]}`. A count is answered by `{"id",
-"count"}`, stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
+"text", "bytes", "logprob", "top": [the same without top]}`. With `scorePrompt` the first of them
+also has `"prompt": {"text", "first", "tokens"}`: the text of the prompt and of its first token, and
+the other tokens as in `logprobs`. A count is answered by `{"id", "count"}`, the next three by
+`{"id", "ids"}`, `{"id", "text"}` and `{"id", "tokenizer": {"bos", "eos", "pad", "template"}}`,
+stats by `{"id", "stats": {...}}`. A canceled answer ends with the finish reason
 `canceled`. The process ends with its standard input.
 """
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, TypedDict
 
 from local_backend.data.chat_messages import JsonObject
-from local_backend.errors import TrainerError
+from local_backend.errors import ModelFailed, TrainerError
 from local_backend.inference.completion import Prompt
 
 
@@ -62,6 +70,7 @@ class Submission(TypedDict, total=False):
     seed: int
     stop: list[str]
     logprobs: int | None
+    scorePrompt: bool
     jsonSchema: JsonObject | None
 
 
@@ -72,6 +81,22 @@ class CountRequest(TypedDict):
     prompt: Prompt
 
 
+class TokenizeRequest(TypedDict, total=False):
+    """A prompt, or a text, whose tokens are requested; `special`: with BOS where it has one."""
+
+    model: str
+    prompt: Prompt
+    text: str
+    special: bool
+
+
+class DetokenizeRequest(TypedDict):
+    """Tokens whose text is requested."""
+
+    model: str
+    ids: list[int]
+
+
 class EngineLine(TypedDict, total=False):
     """One line of standard input after the first."""
 
@@ -79,6 +104,9 @@ class EngineLine(TypedDict, total=False):
     submit: Submission
     cancel: bool
     count: CountRequest
+    tokenize: TokenizeRequest
+    detokenize: DetokenizeRequest
+    tokenizer: dict[str, str]
     stats: bool
     received: float
     """When it was read, by time.monotonic; not of the line itself."""
@@ -103,3 +131,14 @@ def error_reply(error: TrainerError) -> Values:
     """Return the reply to a request that can't be answered, without its id."""
     code = {} if error.code is None else {"code": error.code}
     return {"error": error.message, "fix": error.fix, **code}
+
+
+def preparation_error(error: Exception) -> TrainerError:
+    """Return what is replied to a request that could not be prepared; print what nobody expects."""
+    if isinstance(error, TrainerError):
+        return error
+    traceback.print_exception(error)
+    return ModelFailed(
+        f"The request could not be prepared: {type(error).__name__}",
+        fix="send it without what is unusual in it: a schema, tools, nested values.",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,12 +31,14 @@ class Decoded:
 class NewTokens:
     """Tokens of a sequence that go through the model in the next step.
 
-    With `is_complete` the token after them is predicted.
+    With `is_complete` the token after them is predicted. `on_logits` is called with the logits
+    [tokens, vocabulary] after each of them, some tokens at a time.
     """
 
     sequence: Decoded
     ids: Sequence[int]
     is_complete: bool = True
+    on_logits: Callable[[torch.Tensor], None] | None = None
 
 
 class Decoder(Protocol):
@@ -50,8 +52,11 @@ class Decoder(Protocol):
     def cached_tokens(self) -> int:
         """Return how many tokens have their keys and values in memory."""
 
-    def add(self, adapter: int, prompt: Sequence[int]) -> Decoded:
-        """Return a sequence for a prompt. Its `length` is how much of it is known already."""
+    def add(self, adapter: int, prompt: Sequence[int], *, reuse: bool = True) -> Decoded:
+        """Return a sequence for a prompt. Its `length` is how much of it is known already.
+
+        Without `reuse` that is nothing: all of its tokens go through the model.
+        """
 
     def known_prefix(self, adapter: int, prompt: Sequence[int]) -> int:
         """Return how many tokens of a prompt `add` would find computed already."""

@@ -287,3 +287,77 @@ def test_a_job_is_resumed_and_stopped_by_its_page_and_outlives_the_workbench(
             page.reload()
             assert "then resumed" in page.inner_text("main")
             assert "step-0" in page.inner_text("main"), "it saved a checkpoint"
+
+
+def set_hidden(page: Page, hidden: bool) -> None:
+    """Hide a page as another tab in front of it does, or show it again."""
+    page.evaluate(
+        "hidden => {"
+        " Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+def test_a_page_that_was_hidden_has_each_line_once(
+    browser: Browser, workbench: RunningWorkbench, live: JobRecord
+) -> None:
+    with open_page(browser) as page:
+        page.goto(f"{workbench.url}jobs/{live.id}")
+        append_lines(live, "a line while it is open\n", "trainer.log")
+        wait_for(page, lambda: "while it is open" in page.inner_text("#log"))
+        set_hidden(page, True)
+        append_lines(live, "a line while it is hidden\n", "trainer.log")
+        set_hidden(page, False)
+        wait_for(page, lambda: "while it is hidden" in page.inner_text("#log"))
+        lines = page.inner_text("#log").splitlines()
+        assert [line for line in lines if "while it is" in line] == [
+            "a line while it is open",
+            "a line while it is hidden",
+        ]
+
+
+def test_a_row_that_changes_keeps_the_focus_where_it_was(
+    browser: Browser, workbench: RunningWorkbench, live: JobRecord
+) -> None:
+    with open_page(browser) as page:
+        page.goto(workbench.url)
+        row = page.locator(f'tr[data-job="{live.id}"]')
+        page.get_by_label(f"compare {live.id}").focus()
+        write_state(live, 12, 40)
+        wait_for(page, lambda: "12 / 40" in row.inner_text())
+        page.keyboard.press("Space")
+        assert page.get_by_label(f"compare {live.id}").is_checked()
+
+
+def test_a_page_says_that_its_job_was_removed_or_can_not_be_read(
+    browser: Browser, workbench: RunningWorkbench, home: Home, live: JobRecord
+) -> None:
+    with open_page(browser) as page:
+        page.goto(f"{workbench.url}jobs/{live.id}")
+        notice = page.locator(".live-notice:visible")
+        content = (live.folder / "state.json").read_text("utf-8")
+        page.wait_for_timeout(2500)  # the head is sent at most every two seconds
+        (live.folder / "state.json").write_text("{", "utf-8")
+        wait_for(page, lambda: "can't be read" in "".join(notice.all_inner_texts()))
+        (live.folder / "state.json").write_text(content, "utf-8")
+        wait_for(page, lambda: notice.count() == 0)
+        live.folder.rename(home.path / f"gone-{live.id}")
+        wait_for(page, lambda: "was removed" in "".join(notice.all_inner_texts()))
+        (home.path / f"gone-{live.id}").rename(live.folder)  # the fixture's lock is in it
+
+
+@pytest.mark.parametrize("place", ["", "jobs/{id}"], ids=["table", "job"])
+def test_a_page_says_since_when_the_workbench_does_not_answer(
+    browser: Browser, home: Home, live: JobRecord, place: str
+) -> None:
+    context = browser.new_context()  # the browser logs the lost connection as an error
+    page = context.new_page()
+    with running_workbench(home.path) as workbench:
+        page.goto(workbench.url + place.format(id=live.id))
+        page.wait_for_timeout(500)
+        assert page.locator(".live-notice:visible").count() == 0
+        workbench.process.kill()
+        wait_for(page, lambda: page.locator(".live-notice:visible").count() == 1)
+        assert "does not answer" in page.inner_text(".live-notice")
+    context.close()

@@ -73,6 +73,10 @@ def test_the_exported_model_has_every_adapter_of_the_chain(
     shutil.rmtree(tmp_path / "models")
     again = cli("check", tmp_path / "c" / "cloudft.yaml", "--set", f"base_model=job:{second}")
     assert again.returncode == 0, again.stdout
+    # No record is held out: the runtime could be compared on none, and nothing is written.
+    refused = cli("export", third, tmp_path / "merged", "--for", "transformers", "--verify")
+    assert refused.returncode == 2 and "leave out --verify" in refused.stderr
+    assert not (tmp_path / "merged").exists()
     done = cli("export", third, tmp_path / "merged", "--dtype", "float32")
     assert done.returncode == 0, done.stderr
     found = logits(load(tmp_path / "merged"))

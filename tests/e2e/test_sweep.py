@@ -91,6 +91,30 @@ def check_jobs(cli: Cli, result: dict[str, Any], home: Path) -> None:
     assert status["status"] == "Completed" and status["artifacts"] is None
 
 
+def test_trials_at_once_learn_as_a_submit_of_their_values(
+    cli: Cli, job_file: JobFile, home: Path
+) -> None:
+    more = {"trials": 3, "seeds": 0, "pruning": False, "parallel_trials": 2}
+    job = write_job(job_file, **more)
+    done = cli("sweep", job, "--output", "json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    for trial in json.loads(done.stdout)["trials"]:
+        values = [f"hyperparameters.learningRate={trial['values']['learningRate']}"]
+        values += [f"local.lora.r={trial['values']['local.lora.r']}"]
+        words = [word for value in values for word in ("--set", value)]
+        alone = cli("submit", job, "--wait", "--output", "json", *words, timeout=120)
+        assert alone.returncode == 0, alone.stderr
+        name = json.loads(alone.stdout)["id"]
+        assert name != trial["job"]
+        assert curve(home / "jobs" / name) == curve(home / "jobs" / trial["job"]) != []
+
+
+def curve(folder: Path) -> list[tuple[str, float]]:
+    """Return the losses of a job's curve."""
+    points = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [(point["split"], point["loss"]) for point in points]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

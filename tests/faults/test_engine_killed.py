@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,21 @@ def test_no_schema_ends_the_process(open_it: Open, name: str) -> None:
     assert "The JSON schema can't be kept: " in str(end.error)
     *_, last = stream_events(engine, SHORT)
     assert isinstance(last, EngineEnd)
+
+
+def test_a_schema_that_takes_seconds_to_compile_delays_no_other_answer(open_it: Open) -> None:
+    engine = open_it()
+    properties = {f"p{number}": {"type": "string"} for number in range(3000)}
+    slow = replace(SHORT, json_schema={"type": "object", "properties": properties})
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def note(name: str, event: EngineEvent) -> None:
+        if isinstance(event, EngineEnd):
+            ended.put(name)
+
+    engine.submit(slow, partial(note, "slow"))
+    engine.submit(SHORT, partial(note, "quick"))
+    assert [ended.get(timeout=60) for _ in range(2)] == ["quick", "slow"]
 
 
 def test_a_request_that_can_not_be_sent_takes_no_place(open_it: Open) -> None:

@@ -16,7 +16,8 @@ from processes import Cli, JobFile, find_processes, kill, read_json, read_jsonl,
 
 pytest.importorskip("optuna")
 
-TRIALS, EPOCHS = 3, 24
+TRIALS, EPOCHS = 6, 24
+"""More trials than are killed, so that the sweep is not over before the last signal comes."""
 SPACE = {"learningRate": {"low": 1e-3, "high": 3e-2, "log": True}, "local.lora.r": [2, 4]}
 
 
@@ -27,15 +28,15 @@ def no_trainer_is_left(home: Path) -> Iterator[None]:
         kill(pid)
 
 
-@pytest.fixture
-def job(job_file: JobFile) -> Path:
+def write_sweep(job_file: JobFile, epochs: int = EPOCHS, **options: int) -> Path:
     """Return a sweep of trials that take about a second each."""
     validation = [{"prompt": f"Where is parcel {n}?", "completion": "Oslo"} for n in range(4)]
+    sweep = {"space": SPACE, "trials": TRIALS, "seeds": 1, "repeat_best": 1, "pruning": False}
     return job_file(
         records=8,
         validation=validation,
-        hyperparameters={"epochCount": EPOCHS},
-        sweep={"space": SPACE, "trials": TRIALS, "seeds": 1, "repeat_best": 1, "pruning": False},
+        hyperparameters={"epochCount": epochs},
+        sweep=sweep | options,
     )
 
 
@@ -59,9 +60,11 @@ def running_trial(home: Path, number: int) -> Path | None:
     return None
 
 
-def test_each_trial_is_done_once(cli: Cli, home: Path, job: Path, preloaded_here: None) -> None:
+def test_each_trial_is_done_once(
+    cli: Cli, home: Path, job_file: JobFile, preloaded_here: None
+) -> None:
     """Killed are the sweep, then sweep and trainer; then the trainer alone; last comes Ctrl-C."""
-    jobs = []
+    job, jobs = write_sweep(job_file, parallel_trials=1), []
     for at, target in enumerate(("sweep", "both", "trainer")):
         sweep = start_sweep(job)
         folder = wait_until(lambda at=at: running_trial(home, at), f"trial {at} validates")  # type: ignore[misc]
@@ -81,12 +84,40 @@ def test_each_trial_is_done_once(cli: Cli, home: Path, job: Path, preloaded_here
     result = json.loads(done.stdout)
     assert_whole(result, home)
     # Each went on with the job that it had.
-    assert [one["job"] for one in result["trials"]] == jobs
+    assert [one["job"] for one in result["trials"]][: len(jobs)] == jobs
     again = json.loads(cli("sweep", job, "--output", "json", timeout=120).stdout)
     assert again["trials"] == result["trials"] and again["repeats"] == result["repeats"]
 
 
-def assert_whole(result: dict[str, Any], home: Path) -> None:
+def test_two_at_once_are_done_once(
+    cli: Cli, home: Path, job_file: JobFile, preloaded_here: None
+) -> None:
+    """Killed are the sweep and one of the trainers, while the other goes on; then comes Ctrl-C."""
+    epochs = 4 * EPOCHS
+    job = write_sweep(job_file, epochs, parallel_trials=2)
+    sweep = start_sweep(job)
+    both = [
+        wait_until(lambda at=at: running_trial(home, at), f"trial {at} validates")  # type: ignore[misc]
+        for at in (0, 1)
+    ]
+    kill(sweep.pid)
+    pids = read_json(both[1] / "trainer.json")
+    kill(pids["supervisor"])
+    kill(pids["pid"])
+    assert sweep.wait(120) == -signal.SIGKILL
+    sweep = start_sweep(job)
+    last = wait_until(lambda: running_trial(home, 2), "the last trial validates")
+    kill(sweep.pid, signal.SIGINT)
+    assert sweep.wait(120) == 130
+    wait_until(lambda: read_json(last / "ended.json"), "it has stopped")
+    done = cli("sweep", job, "--output", "json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert_whole(result, home, epochs)
+    assert [one["job"] for one in result["trials"]][:3] == [*(one.name for one in both), last.name]
+
+
+def assert_whole(result: dict[str, Any], home: Path, epochs: int = EPOCHS) -> None:
     """Check that each trial is there once, with a whole curve of its own, and one model is left."""
     trials, repeats = result["trials"], result["repeats"]
     assert [one["number"] for one in trials] == list(range(TRIALS))
@@ -98,10 +129,10 @@ def assert_whole(result: dict[str, Any], home: Path) -> None:
     for one in trials:
         curve = read_jsonl(home / "jobs" / one["job"] / "metrics.jsonl")
         steps = [point["step"] for point in curve if point["split"] == "train"]
-        assert steps == list(range(2 * EPOCHS))
+        assert steps == list(range(2 * epochs))
         losses = [point["loss"] for point in curve if point["split"] == "validation"]
         assert one["score"] == min(losses)
-        assert len(one["points"]) == EPOCHS
+        assert len(one["points"]) == epochs
     best = trials[result["best"]]["job"]
     left = [path.parent.name for path in (home / "jobs").glob("*/artifacts")]
     assert left == [best]

@@ -59,6 +59,8 @@ ROPE = {
     "partial": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     "theta": {"rope_type": "default", "rope_theta": 500000.0},
 }
+BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}
+"""YaRN's own, which real gpt-oss models name, and which vLLM reads of them without a default."""
 MIXED_LAYERS = {"layer_types": ["sliding_attention", "full_attention"]}
 ALL_WINDOWS = {
     "use_sliding_window": True,
@@ -79,7 +81,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3, tied head": ("qwen3", {"tie_word_embeddings": True}),
     "gpt_oss, rounded yarn range": (
         "gpt_oss",
-        {"rope_parameters": ROPE["yarn"] | {"truncate": True}, **MIXED_LAYERS},
+        {"rope_parameters": ROPE["yarn"] | {"truncate": True} | BETAS, **MIXED_LAYERS},
     ),
     "phi3, longrope": (
         "phi3",

@@ -76,6 +76,7 @@ def test_what_can_be_exported_is_what_the_trainer_writes() -> None:
     )
     assert ours == trainers
     assert {name.lower() for name in QUANTIZATIONS} == set(export_options.QUANTIZATIONS)
+    assert tuple(trainer_export.MLX_BITS) == export_options.MLX_QUANTIZATIONS
 
 
 def test_the_engine_knows_every_code_of_the_trainers_errors() -> None:

@@ -47,6 +47,7 @@ from cloudft.backends.local import probe as probing
 from cloudft.backends.local.export_check import check_exports
 from cloudft.backends.local.grader_process import GraderProcess
 from cloudft.backends.local.job_folder import JobFolder
+from cloudft.backends.local.jobs_at_once import threads_of_each
 from cloudft.backends.local.trainer_program import run_trainer_program
 from cloudft.backends.local.warm_process import WarmProcess
 from cloudft.backends.local.warm_trainer import can_start_warm, open_warm_trainer
@@ -118,6 +119,16 @@ class LocalBackend(
     def __init__(self, home: Home) -> None:
         self.home = home
         self._warm_trainer: WarmProcess | None = None
+        self._threads: int | None = None
+
+    @contextlib.contextmanager
+    def share_cores(self, jobs: int) -> Iterator[None]:
+        """Give each trainer that is forked within the context its share of the cores."""
+        self._threads = None if jobs == 1 else threads_of_each(jobs)
+        try:
+            yield
+        finally:
+            self._threads = None
 
     @contextlib.contextmanager
     def warm_start(self, job: LoadedJob) -> Iterator[None]:
@@ -503,7 +514,9 @@ class LocalBackend(
         environ = self.program_environment(job.path)
         with open(job.path / names.LOG, "ab", opener=_open_private) as log:
             warm = self._warm_trainer
-            if warm is not None and warm.start(job.path, lock, log.fileno(), environ):
+            if warm is not None and warm.start(
+                job.path, lock, log.fileno(), environ, self._threads
+            ):
                 return
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],

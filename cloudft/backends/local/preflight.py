@@ -334,12 +334,17 @@ def _check_device(job: LoadedJob) -> Iterator[Finding]:
         )
     elif is_qlora:
         chosen = machine["device"] if device == "auto" else device
-        model = trained_model(job)
-        families = {_model_type(folder) for folder in model.folders} if model else set()
-        # Without a folder it is a model of the catalogue: all of those take the packed path.
-        knows_family = not families or not families.isdisjoint(PACKED_FAMILIES)
-        packed = job.spec.local.packed is not False and knows_family
+        packed = takes_packed_path(job)
         yield from check_four_bits(job, chosen, machine["packages"], packed=packed)
+
+
+def takes_packed_path(job: LoadedJob) -> bool:
+    """Return whether a job with adapters trains on the packed path, as far as is known here."""
+    model = trained_model(job)
+    families = {_model_type(folder) for folder in model.folders} if model else set()
+    # Without a folder it is a model of the catalogue: all of those take the packed path.
+    knows_family = not families or not families.isdisjoint(PACKED_FAMILIES)
+    return job.spec.local.packed is not False and knows_family
 
 
 def probe_devices() -> dict[str, Any]:

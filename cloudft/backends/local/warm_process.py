@@ -51,12 +51,21 @@ class WarmProcess:
         with contextlib.suppress(OSError):  # it has exited, which `start` notices
             self._link.send(json.dumps(jobs).encode())
 
-    def start(self, job_dir: Path, lock: int, log: int, environment: Mapping[str, str]) -> bool:
+    def start(
+        self,
+        job_dir: Path,
+        lock: int,
+        log: int,
+        environment: Mapping[str, str],
+        threads: int | None = None,
+    ) -> bool:
         """Start the job's supervisor; return False where it has to be started on its own.
 
-        The supervisor inherits `lock` and writes to `log`. Waits until the imports are done.
+        The supervisor inherits `lock` and writes to `log`. `threads` are what the trainer computes
+        with; None for all cores. Waits until the imports are done.
         """
-        return self._fork({"jobDir": str(job_dir)}, [lock, log], environment) is not None
+        message = {"jobDir": str(job_dir), "threads": threads}
+        return self._fork(message, [lock, log], environment) is not None
 
     def start_generate(
         self, job_dir: Path, noise: int, environment: Mapping[str, str]
@@ -82,7 +91,7 @@ class WarmProcess:
         return None
 
     def _fork(
-        self, message: Mapping[str, str], fds: Sequence[int], environment: Mapping[str, str]
+        self, message: Mapping[str, object], fds: Sequence[int], environment: Mapping[str, str]
     ) -> int | None:
         """Return the id of the process that was forked; None where there is none."""
         if dict(environment) != self._environment:

@@ -10,12 +10,23 @@ from typing import Any
 
 import click
 
-from cloudft.backends.export_options import DTYPES, FORMATS, QUANTIZATIONS, RUNTIME_FORMATS
+from cloudft.backends.export_options import (
+    DTYPES,
+    FORMATS,
+    MLX_QUANTIZATIONS,
+    QUANTIZATIONS,
+    RUNTIME_FORMATS,
+)
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import TOKENS
-from cloudft.cli.runtime_check import is_export, runtime_check_options, verify_in_runtime
+from cloudft.cli.runtime_check import (
+    is_export,
+    require_verifiable,
+    runtime_check_options,
+    verify_in_runtime,
+)
 from cloudft.errors import UsageError
 
 
@@ -37,13 +48,13 @@ from cloudft.errors import UsageError
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
-    help="Number format of the weights; float32 if not given.",
+    help="Number format of the weights; float32 if not given, float16 beside q4 and q8.",
 )
 @click.option(
     "--quantize",
     "quantization",
-    type=click.Choice(QUANTIZATIONS),
-    help="Of a GGUF file: how it holds the weights; f16 if not given.",
+    type=click.Choice([*QUANTIZATIONS, *MLX_QUANTIZATIONS]),
+    help="How a GGUF file holds the weights, f16 if not given; q4 or q8 for mlx.",
 )
 @click.option(
     "--context", type=TOKENS, help="Tokens of prompt and answer at most, as the folder says it."
@@ -101,6 +112,8 @@ def export_command(
             f"{out} exists already", fix=f"name a folder that does not exist.{verifies}"
         )
     is_adapter = options.format == "adapter"
+    if verify:
+        require_verifiable(record, backend)
     doing = f"copying the adapter of {record.id}" if is_adapter else f"merging {record.id}"
     console.note(f"{doing} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, options)
@@ -108,7 +121,7 @@ def export_command(
         console.note(f"warning: {text}")
     text = describe_export(out, proof)
     if verify:
-        console.note("answering held-out records in the runtime ...")
+        console.note(f"{out} is written; answering held-out records in the runtime ...")
         checked = verify_in_runtime(record, backend, out, options.runtime, runtime_python, console)
         proof = {**proof, "runtimes": {checked["runtime"]: checked}}
         text += "\n" + describe_proof(checked)

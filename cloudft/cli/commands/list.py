@@ -117,7 +117,7 @@ def _without_part_jobs(
     listed: list[Job | UnreachableJob], console: Console
 ) -> list[Job | UnreachableJob]:
     """Leave out the jobs on parts of another job's data."""
-    from cloudft.evaluate.diagnostics.learning_curve_jobs import part_job_names
+    from cloudft.storage.side_jobs import part_job_names
 
     names = part_job_names(job.record for job in listed)
     kept = [job for job in listed if job.record.name not in names]
@@ -130,7 +130,7 @@ def _without_trials(
     listed: list[Job | UnreachableJob], home: Home, console: Console
 ) -> list[Job | UnreachableJob]:
     """Leave out the jobs that are trials of a sweep."""
-    from cloudft.sweep.trials import is_trial
+    from cloudft.storage.side_jobs import is_trial
 
     kept = [job for job in listed if not is_trial(job.record.tags, home)]
     if len(kept) < len(listed):

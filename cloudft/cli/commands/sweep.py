@@ -113,17 +113,26 @@ def _run(
     """Run the sweep, with a line for each trial."""
     from cloudft.backends.capabilities import warm_start
     from cloudft.cli import sweep_text
+    from cloudft.sweep.plan import trials_at_once
     from cloudft.sweep.run import Sweep, SweepEvents
 
     job = factory.staged.job
     assert job.spec.sweep is not None
+    parallel = trials_at_once(factory)
     events = SweepEvents(
         on_trial=lambda record, result: console.note(sweep_text.trial_line(record, result)),
         on_start=lambda record: console.debug(f"training {record.job}"),
     )
-    with folder.lock(), warm_start(backend, job):
+    with folder.lock(), warm_start(backend, job), backend.share_cores(parallel):
         sweep = Sweep(
-            factory, backend, backend.home, folder, job.spec.sweep, events, keep_all=keep_all
+            factory,
+            backend,
+            backend.home,
+            folder,
+            job.spec.sweep,
+            events,
+            keep_all=keep_all,
+            parallel=parallel,
         )
         console.note(sweep_text.start_line(factory, folder))
         try:

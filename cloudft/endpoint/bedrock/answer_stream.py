@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from cloudft.data.formats.record import ToolCall
+from cloudft.serving.engine import TokenLogprob
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class InferenceResult:
 
     `text` is without the reasoning before it and without tool calls. `stop_sequence` is the one
     that ended it. `latency_ms` is the time that it took, `first_ms` the time up to its first part.
-    `model_id` names the model in the answer.
+    `model_id` names the model in the answer. `logprobs` are those of all its tokens, if requested.
     """
 
     text: str
@@ -28,13 +29,18 @@ class InferenceResult:
     latency_ms: int = 0
     first_ms: int = 0
     model_id: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """The next piece of an answer's text."""
+    """The next piece of an answer's text.
+
+    `logprobs` are those of the tokens up to its end, if requested, from the end of the last piece.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from cloudft.serving.engine import (
     EngineFailure,
     EngineModel,
     EngineRequest,
+    TokenLogprob,
 )
 
 POLL_S = 0.25
@@ -99,18 +100,22 @@ def _answer_freely(
             # Without tools there are none, and no delta needs to wait for the next.
             ready, held = (held, delta) if request.tools.config else (delta, None)
             if ready is not None:
-                yield from _parts(ready.text, ready.reasoning)
+                yield from _parts(ready.text, ready.reasoning, answer.take_logprobs(ready.text))
                 text, reasoning = text + ready.text, reasoning + ready.reasoning
-        result = to_result(answer.end)
-    yield from _parts(_rest(result.text, text), _rest(result.reasoning, reasoning))
+        result = replace(to_result(answer.end), logprobs=tuple(answer.logprobs))
+        rest = _rest(result.text, text)
+        scored = answer.take_logprobs(rest)
+    yield from _parts(rest, _rest(result.reasoning, reasoning), scored)
     return result
 
 
-def _parts(text: str, reasoning: str) -> Iterator[AnswerPart]:
+def _parts(
+    text: str, reasoning: str, logprobs: tuple[TokenLogprob, ...] = ()
+) -> Iterator[AnswerPart]:
     if reasoning:
         yield ReasoningPart(reasoning)
     if text:
-        yield TextPart(text)
+        yield TextPart(text, logprobs)
 
 
 def _rest(whole: str, sent: str) -> str:
@@ -163,6 +168,16 @@ class EngineAnswer:
         self._use, self._request, self._schema = use, request, schema
         self._events: queue.SimpleQueue[EngineEvent] = queue.SimpleQueue()
         self._end: EngineEnd | None = None
+        self.logprobs: list[TokenLogprob] = []
+        """Those of the tokens so far."""
+        self._taken = 0
+
+    def take_logprobs(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Return those that no text had before; none where there is no text to have them."""
+        if not text:
+            return ()
+        taken, self._taken = self._taken, len(self.logprobs)
+        return tuple(self.logprobs[taken:])
 
     def __enter__(self) -> EngineAnswer:
         request = self._request
@@ -171,6 +186,7 @@ class EngineAnswer:
             request.prompt,
             request.generation_config,
             stop=request.stop_sequences,
+            logprobs=request.logprobs,
             json_schema=self._schema,
         )
         try:
@@ -201,6 +217,7 @@ class EngineAnswer:
             if isinstance(event, EngineEnd):
                 self._end = event
             elif event is not None:
+                self.logprobs += event.logprobs
                 yield event
 
     @property

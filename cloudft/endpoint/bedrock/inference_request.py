@@ -54,7 +54,7 @@ class InferenceRequest:
     """A conversation, or raw text to continue; and the limits, by the names of Converse.
 
     `top_k` limits sampling to the likeliest tokens; 0 is no limit. The answer's text is JSON that
-    keeps `json_schema`.
+    keeps `json_schema`. With `logprobs` its tokens are scored, and so many likeliest ones of each.
     """
 
     messages: tuple[Message, ...] = ()
@@ -64,6 +64,7 @@ class InferenceRequest:
     top_k: int = 0
     json_schema: Mapping[str, Any] | None = None
     seed: int | None = None
+    logprobs: int | None = None
 
     @property
     def prompt(self) -> Prompt:

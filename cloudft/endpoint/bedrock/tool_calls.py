@@ -14,6 +14,7 @@ from typing import Any
 from cloudft.data.formats.record import ToolCall
 from cloudft.endpoint.bedrock.answer_stream import AnswerPart, CallInput, CallStart
 from cloudft.endpoint.state import new_id
+from cloudft.web.json_text import load_json_text
 
 Schema = Mapping[str, Any]
 BEFORE_ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*"(?P<name>[^"]*)"\s*,\s*"arguments"\s*:\s*')
@@ -101,7 +102,7 @@ def _moved(value: Any, place: str) -> Any:
 def parse_calls(text: str, names: Sequence[str]) -> tuple[ToolCall, ...]:
     """Return the calls that an answer's JSON is; none if it is something else, or not complete."""
     try:
-        value = json.loads(text)
+        value = load_json_text(text)
     except ValueError:
         return ()
     values = value if isinstance(value, list) else [value]

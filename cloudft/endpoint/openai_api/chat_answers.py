@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cloudft.endpoint.bedrock.answer_stream import (
     AnswerPart,
@@ -21,6 +21,8 @@ from cloudft.endpoint.bedrock.answer_stream import (
 )
 from cloudft.endpoint.protocols.messages import Parameters, Response
 from cloudft.endpoint.state import new_id
+from cloudft.serving.engine import TokenLogprob
+from cloudft.serving.http.logprobs import chat_logprobs
 
 FINISH_REASONS = {"max_tokens": "length", "tool_use": "tool_calls"}
 """OpenAI's `finish_reason` by Converse's; `stop` for others."""
@@ -45,8 +47,11 @@ def _object(kind: str, identifier: str, model: str) -> Response:
     return {"id": identifier, "object": kind, "created": int(time.time()), "model": model}
 
 
-def _choice(reason: str | None, **content: object) -> list[Response]:
-    return [{"index": 0, **content, "logprobs": None, "finish_reason": reason}]
+def _choice(
+    reason: str | None, scored: Sequence[TokenLogprob] = (), **content: object
+) -> list[Response]:
+    logprobs = chat_logprobs(scored) if scored else None
+    return [{"index": 0, **content, "logprobs": logprobs, "finish_reason": reason}]
 
 
 def format_chat(result: InferenceResult) -> Response:
@@ -70,7 +75,7 @@ def format_chat(result: InferenceResult) -> Response:
         **({"tool_calls": calls} if calls else {}),
     }
     made = _object("chat.completion", f"chatcmpl-{new_id()}", result.model_id)
-    choices = _choice(finish_reason(result), message=message)
+    choices = _choice(finish_reason(result), result.logprobs, message=message)
     return {**made, "choices": choices, "usage": openai_usage(result)}
 
 
@@ -85,7 +90,8 @@ def chat_chunks(answer: AnswerStream, *, with_usage: bool = False) -> Iterator[R
     calls = 0
     for part in answer:
         calls += isinstance(part, CallStart)
-        yield {**made, "choices": _choice(None, delta=_delta(part, calls - 1))}
+        scored = part.logprobs if isinstance(part, TextPart) else ()
+        yield {**made, "choices": _choice(None, scored, delta=_delta(part, calls - 1))}
     choices = _choice(finish_reason(answer.result), delta={})
     yield from _last_chunks(made, choices, answer.result, with_usage=with_usage)
 

@@ -36,8 +36,13 @@ SHARED_KEYS = (
 )
 """Members that both of OpenAI's requests may have."""
 CHAT_KEYS = BodyKeys(
-    ("messages",), (*SHARED_KEYS, "tools", "tool_choice", "parallel_tool_calls", "metadata")
+    ("messages",),
+    (
+        *SHARED_KEYS,
+        *("tools", "tool_choice", "parallel_tool_calls", "metadata", "logprobs", "top_logprobs"),
+    ),
 )
+MAX_TOP_LOGPROBS = 20
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """The schema of `json_object`."""
@@ -47,7 +52,12 @@ def parse_chat(body: JsonObject) -> InferenceRequest:
     """Parse a request. Raises ServiceError (ValidationException)."""
     CHAT_KEYS.check(body)
     messages = parse_messages([*_turns(body["messages"])], ())
-    return replace(parse_shared(body), messages=messages, tools=_parse_tools(body))
+    return replace(
+        parse_shared(body),
+        messages=messages,
+        tools=_parse_tools(body),
+        logprobs=_parse_logprobs(body),
+    )
 
 
 def parse_shared(body: JsonObject) -> InferenceRequest:
@@ -70,6 +80,18 @@ def parse_shared(body: JsonObject) -> InferenceRequest:
         json_schema=_parse_response_format(body.get("response_format")),
         seed=seed,
     )
+
+
+def _parse_logprobs(body: JsonObject) -> int | None:
+    """Return how many likeliest tokens each token of the answer comes with; None: no scores."""
+    is_requested, top = body.get("logprobs"), body.get("top_logprobs")
+    if is_requested not in (None, True, False):
+        raise malformed("#/logprobs: expected type: Boolean.")
+    if top is not None and (type(top) is not int or not 0 <= top <= MAX_TOP_LOGPROBS):
+        raise malformed(f"#/top_logprobs: {str(top)[:100]} is no integer from 0 to 20.")
+    if top and not is_requested:
+        raise malformed("#/top_logprobs: it needs logprobs to be true.")
+    return (top or 0) if is_requested else None
 
 
 def _turns(messages: Sequence[JsonObject]) -> Iterator[JsonObject]:

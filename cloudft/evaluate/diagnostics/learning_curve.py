@@ -19,13 +19,13 @@ from cloudft.catalogue import is_text_only
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
-from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_job_name
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file, find_validation_files
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
 from cloudft.jobs import lifecycle, prepare
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.home import Home
+from cloudft.storage.side_jobs import part_folder, part_job_name
 from cloudft.storage.store import JobRecord, Store
 from cloudft.types import validation_set_of
 

@@ -203,6 +203,15 @@ class Review:
         if not self._is_saved:
             self._write()
 
+    @property
+    def shown_token_limit(self) -> int | None:
+        """Return the tokens of the longest answer that is shown, at most.
+
+        None if unknown: answers that were cut, and not continued to `token_limit`, end before it.
+        """
+        is_continued = self.whole is not None or not any(pair.cut for pair in self.pairs.values())
+        return self.token_limit if is_continued else None
+
     def cut_keys(self, side: Side) -> list[str]:
         """Return the keys of the records whose answer a token limit has ended."""
         return [key for key, pair in self.pairs.items() if side in pair.cut]
@@ -362,7 +371,7 @@ class Reviewer:
             "position": position,
             "total": len(self.order),
             "judged": len(judgments),
-            "tokenLimit": self.review.token_limit,
+            "tokenLimit": self.review.shown_token_limit,
             "record": self._shown(position, judgments),
         }
 

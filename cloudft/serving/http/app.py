@@ -29,6 +29,12 @@ from cloudft.serving.http.exchange import exchange_of
 from cloudft.serving.http.metrics import ServerMetrics
 from cloudft.serving.http.objects import BASE, tuned_first
 from cloudft.serving.http.responses import StreamResponse, WholeResponse
+from cloudft.serving.http.tokenizer_routes import (
+    FindModel,
+    detokenize,
+    show_tokenizer,
+    tokenize,
+)
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -79,7 +85,7 @@ class OpenAIServer:
         by_id = {model.job_id: model for model in self.engine.models if model.variant != BASE}
         model = models.get(name) or by_id.get(name)
         if model is None:
-            raise model_not_found(name, list(models))
+            raise model_not_found(name, [one.name for one in tuned_first(models.values())])
         exchange_of(request.scope).model = model.name
         return model
 
@@ -91,6 +97,27 @@ class OpenAIServer:
     async def retrieve_model(self, request: Request) -> Response:
         """Return one model."""
         return _json(self._card(self._find_model(request, request.path_params["name"])))
+
+    async def tokenize(self, request: Request) -> Response:
+        """Return the tokens of a text or conversation."""
+        raw = await _read_body(request)
+        return _json(await run_in_threadpool(tokenize, self.engine, self._finder(request), raw))
+
+    async def detokenize(self, request: Request) -> Response:
+        """Return the text of tokens."""
+        raw = await _read_body(request)
+        return _json(await run_in_threadpool(detokenize, self.engine, self._finder(request), raw))
+
+    async def show_tokenizer(self, request: Request) -> Response:
+        """Return special tokens and chat template."""
+        return _json(await run_in_threadpool(show_tokenizer, self.engine, self._finder(request)))
+
+    def _finder(self, request: Request) -> FindModel:
+        def find(name: str | None) -> EngineModel:
+            first = tuned_first(self.engine.models)[0].name
+            return self._find_model(request, first if name is None else name)
+
+        return find
 
     def _card(self, model: EngineModel) -> dict[str, Any]:
         """Return a model as OpenAI's API describes it; `max_model_len` is vLLM's."""
@@ -159,6 +186,9 @@ def build_app(engine: Engine, rules: AccessRules) -> Starlette:
             Route("/v1/completions", server.create_completion, methods=["POST"]),
             Route("/v1/models", server.list_served_models, methods=["GET"]),
             Route("/v1/models/{name:path}", server.retrieve_model, methods=["GET"]),
+            Route("/tokenize", server.tokenize, methods=["POST"]),
+            Route("/detokenize", server.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", server.show_tokenizer, methods=["GET"]),
             Route("/health", server.check_health, methods=["GET"]),
             Route("/metrics", server.export_metrics, methods=["GET"]),
         ],

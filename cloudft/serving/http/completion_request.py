@@ -36,6 +36,7 @@ class CompletionBody(CommonBody, kw_only=True, forbid_unknown_fields=True):
     """The body of a completion. `best_of` is allowed where it chooses nothing."""
 
     prompt: str | list[str | int | list[int]]
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
@@ -44,7 +45,11 @@ class CompletionBody(CommonBody, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest(AnswerRequest):
-    """A completion to answer. `echoes` are the texts that each answer begins with."""
+    """A completion to answer. `echoes` are the texts that each answer begins with.
+
+    With `echo` and `logprobs` the tokens of the prompt are scored, too: the answer begins with the
+    text that the engine has of them, which for an array of tokens is the only one.
+    """
 
     echoes: Sequence[str]
 
@@ -57,25 +62,27 @@ def parse_completion(raw: bytes) -> CompletionBody:
         message = "'best_of' above 'n' is not supported: it would choose among unseen answers."
         raise invalid(message, "best_of", "unsupported_parameter")
     check_stream_options(body)
-    if body.echo and body.logprobs is not None:
-        message = "'echo' with 'logprobs' is not supported: a prompt's tokens are not scored."
-        raise invalid(message, "echo", "unsupported_parameter")
+    if body.max_tokens == 0 and not body.echo:
+        message = "'max_tokens' is 0, which needs 'echo': true."
+        raise invalid(message, "max_tokens", "invalid_value")
     return body
 
 
 def make_completion_request(body: CompletionBody, model: EngineModel) -> CompletionRequest:
     """Return what the engine gets for a body. Raise ApiError."""
-    prompts = _prompts(body.prompt, bool(body.echo))
+    scores_prompt = bool(body.echo) and body.logprobs is not None
+    prompts = _prompts(body.prompt, echo=bool(body.echo) and not scores_prompt)
     schema = read_response_format(body.response_format)
     stops, choices = stop_texts(body.stop), body.n or 1
     if len(prompts) * choices > MAX_CHOICES:
         message = f"A request has {MAX_CHOICES} answers at most: prompts times 'n'."
         raise invalid(message, "n", "invalid_value")
-    decodings = read_decoding(body, choices, body.max_tokens or DEFAULT_MAX_TOKENS)
+    limit = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     requests = [
-        EngineRequest(model.name, prompt, decoding, stops, body.logprobs, schema)
+        EngineRequest(model.name, prompt, decoding, stops, body.logprobs, schema, scores_prompt)
         for prompt in prompts
-        for decoding in decodings
+        # For each prompt: without a seed, equal prompts have answers of their own.
+        for decoding in read_decoding(body, choices, limit)
     ]
     echoes = [
         (prompt.text or "") if body.echo else "" for prompt in prompts for _ in range(choices)
@@ -92,7 +99,7 @@ def make_completion_request(body: CompletionBody, model: EngineModel) -> Complet
     )
 
 
-def _prompts(value: str | list[str | int | list[int]], echo: bool) -> list[Prompt]:
+def _prompts(value: str | list[str | int | list[int]], *, echo: bool) -> list[Prompt]:
     """Return the prompts of a body: texts, or tokens of the model. Raise ApiError."""
     if isinstance(value, str):
         return [Prompt(text=value)]
@@ -110,7 +117,7 @@ def _prompts(value: str | list[str | int | list[int]], echo: bool) -> list[Promp
 def _token_prompt(tokens: Any, echo: bool) -> Prompt:
     """Return the prompt of a list of tokens. Raise ApiError for one whose text is requested."""
     if echo:
-        message = "'echo' with an array of tokens is not supported; send the text."
+        message = "'echo' with an array of tokens needs 'logprobs'; or send the text."
         raise invalid(message, "echo", "unsupported_parameter")
     return Prompt(text="", token_ids=tokens)
 

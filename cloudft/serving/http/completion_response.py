@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cloudft.serving.engine import EngineDelta, EngineEnd, TokenLogprob
+from cloudft.serving.engine import EngineDelta, EngineEnd, ScoredPrompt, TokenLogprob
 from cloudft.serving.http.answer_writers import AnswerStream, Chunk, WholeAnswer
 from cloudft.serving.http.completion_request import CompletionRequest
 from cloudft.serving.http.logprobs import LegacyLogprobs
@@ -19,10 +19,21 @@ class WholeCompletion(WholeAnswer):
     def __init__(self, request: CompletionRequest) -> None:
         super().__init__(request)
         self._echoes = request.echoes
+        self._prompts: dict[int, ScoredPrompt] = {}
+
+    def add(self, index: int, event: EngineDelta | EngineEnd) -> None:
+        """Add an event of a choice."""
+        if isinstance(event, EngineDelta) and event.prompt is not None:
+            self._prompts[index] = event.prompt
+        super().add(index, event)
 
     def _choice(self, index: int, end: EngineEnd, logprobs: Sequence[TokenLogprob]) -> Chunk:
-        echo = self._echoes[index]
-        written = LegacyLogprobs(len(echo)).add(logprobs)
+        prompt = self._prompts.get(index)
+        echo = self._echoes[index] or (prompt.text if prompt else "")
+        form = LegacyLogprobs(len(echo))
+        written = form.add_prompt(prompt, echo) if prompt else form.add(())
+        for name, values in form.add(logprobs).items():
+            written[name] = [*written[name], *values]
         return {
             "index": index,
             "text": echo + end.answer.text,
@@ -44,16 +55,21 @@ class CompletionStream(AnswerStream):
     def _parts(self, index: int, event: EngineDelta | EngineEnd) -> Iterator[Chunk]:
         echo, self._echoes[index] = self._echoes[index], ""
         if isinstance(event, EngineEnd):
-            yield self._part(index, echo, (), finish_reason(event))
-        elif echo or event.text or event.logprobs:
-            yield self._part(index, echo + event.text, event.logprobs, None)
+            yield self._part(index, echo, None, finish_reason(event))
+            return
+        form = self._offsets[index]
+        if event.prompt is not None:
+            echo = echo or event.prompt.text
+            yield self._part(index, echo, form.add_prompt(event.prompt, echo), None)
+            echo = ""
+        if echo or event.text or event.logprobs:
+            written = form.add(event.logprobs) if event.logprobs else None
+            yield self._part(index, echo + event.text, written, None)
 
-    def _part(
-        self, index: int, text: str, tokens: Sequence[TokenLogprob], reason: str | None
-    ) -> Chunk:
+    def _part(self, index: int, text: str, logprobs: Chunk | None, reason: str | None) -> Chunk:
         return {
             "index": index,
             "text": text,
-            "logprobs": self._offsets[index].add(tokens) if tokens else None,
+            "logprobs": logprobs,
             "finish_reason": reason,
         }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cloudft.serving.engine import TokenLogprob
+from cloudft.serving.engine import ScoredPrompt, TokenLogprob
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
@@ -32,6 +32,22 @@ class LegacyLogprobs:
     def __init__(self, offset: int = 0) -> None:
         self._offset = offset
 
+    def add_prompt(self, prompt: ScoredPrompt, echo: str) -> dict[str, Any]:
+        """Return the form of the prompt's tokens, whose text is `echo`.
+
+        The first token follows nothing and has no score. A token that the text does not have (BOS)
+        takes none of its characters.
+        """
+        written = self.add(prompt.tokens)
+        pieces = [prompt.first.encode(), *(token.data for token in prompt.tokens)]
+        self._offset = len(echo)
+        return {
+            "tokens": [prompt.first, *written["tokens"]],
+            "token_logprobs": [None, *written["token_logprobs"]],
+            "top_logprobs": [None, *written["top_logprobs"]],
+            "text_offset": list(_offsets(pieces, echo.encode())),
+        }
+
     def add(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         """Return the form of the next tokens."""
         offsets = []
@@ -41,6 +57,27 @@ class LegacyLogprobs:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{one.text: one.logprob for one in token.top} for token in tokens],
+            "top_logprobs": [_by_text(token.top) for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _by_text(tokens: Iterable[TokenLogprob]) -> dict[str, float]:
+    """Return the probabilities by text; of several tokens with one text, that of the likeliest."""
+    found: dict[str, float] = {}
+    for token in tokens:
+        found.setdefault(token.text, token.logprob)
+    return found
+
+
+def _offsets(pieces: Iterable[bytes], text: bytes) -> Iterator[int]:
+    """Yield the index of the character of `text` (UTF-8) that each piece of it begins with."""
+    position = characters = 0
+    for piece in pieces:
+        yield characters
+        # SentencePiece puts a space before a text that has none.
+        found = next(
+            (one for one in (piece, piece.lstrip(b" ")) if text.startswith(one, position)), b""
+        )
+        characters += sum(byte & 0xC0 != 0x80 for byte in found)
+        position += len(found)

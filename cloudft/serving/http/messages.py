@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from cloudft.inference import Message
 from cloudft.serving.http.errors import ApiError, invalid
+from cloudft.web.json_text import load_json_text
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 JsonObject = dict[str, Any]
@@ -131,7 +131,7 @@ def _tool_turn(message: ChatMessage, path: str, open_calls: set[str]) -> Message
 
 def _decode_arguments(text: str, path: str) -> JsonObject:
     try:
-        arguments = json.loads(text or "{}")
+        arguments = load_json_text(text or "{}")
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from cloudft.serving.http.errors import ApiError, invalid
+from cloudft.web.json_text import load_json_text
 
 MAX_TOOLS = 128
 CALL_ID_CHARACTERS = string.ascii_letters + string.digits
@@ -229,7 +230,7 @@ def _is_call(value: object) -> bool:
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text)
+        return load_json_text(text)
     except ValueError:
         return None
 

@@ -14,7 +14,7 @@ from cloudft.workbench.compared_curves import ComparedCurves, measure_title, rea
 from cloudft.workbench.comparison import (
     ComparedJob,
     find_jobs,
-    list_choices,
+    list_picks,
     rank_jobs,
     read_compared_jobs,
     setting_tables,
@@ -46,7 +46,7 @@ def show_comparison(request: Request) -> Response:
         "chosen": {job.record.id for job in jobs},
         "is_running": any(job.is_running for job in jobs),
         "with_first": {job.record.id: _address_with_first(job, jobs) for job in jobs},
-        "choices": list_choices(workbench.jobs, jobs),
+        "choices": list_picks(workbench.jobs, jobs),
     }
     if jobs:
         curves = read_curves(jobs, workbench.curves)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from cloudft.errors import CloudftError, DamagedJob, UsageError
+from cloudft.errors import CloudftError, UsageError
 from cloudft.workbench.data_pages import record_list
 from cloudft.workbench.data_pages.choices import CHOICE_PARAMETERS, DataFile, DataSet, data_here
 from cloudft.workbench.data_pages.records import (
@@ -23,6 +22,7 @@ from cloudft.workbench.data_pages.survey_view import finding_lines, findings_at,
 from cloudft.workbench.data_pages.token_view import view_tokens
 from cloudft.workbench.events import stream_events
 from cloudft.workbench.forms import Form, form_action
+from cloudft.workbench.job_choices import list_choices
 from cloudft.workbench.rendering import render_page
 from cloudft.workbench.workbench import workbench_of
 
@@ -61,9 +61,10 @@ def show_choices(request: Request) -> Response:
         here = data_here(state.folder)
     except CloudftError as error:
         problem = error.message
-    records = islice(workbench_of(request).store.iter_records(), JOBS_LISTED)
-    jobs = [one for one in records if not isinstance(one, DamagedJob) and one.manifest["files"]]
-    values = {"here": here, "problem": problem, "jobs": jobs, "folder": state.folder}
+    known = [one.record for one in list_choices(workbench_of(request).jobs)]
+    jobs = [record for record in known if record.manifest["files"]]
+    more, jobs = len(jobs) - JOBS_LISTED, jobs[:JOBS_LISTED]
+    values = {"here": here, "problem": problem, "jobs": jobs, "more": more, "folder": state.folder}
     return render_page(request, "data.html", {"section": "data", **values})
 
 

@@ -15,6 +15,7 @@ from cloudft.labeling.summary import summarize_project
 from cloudft.storage.store import utc_now
 from cloudft.storage.typed_paths import read_typed_path
 from cloudft.workbench.forms import Form, form_action
+from cloudft.workbench.job_choices import list_choices
 from cloudft.workbench.live_labels import (
     AHEAD,
     LiveLabels,
@@ -80,7 +81,7 @@ def show_projects(request: Request) -> Response:
             )
         except CloudftError as error:
             projects.append({"name": name, "error": error.message})
-    jobs = workbench.store.job_ids()[:JOBS_LISTED]
+    jobs = [one.record.id for one in list_choices(workbench.jobs)[:JOBS_LISTED]]
     values = {"section": "label", "projects": projects, "kinds": KINDS, "jobs": jobs}
     return render_page(request, "label.html", values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cloudft.workbench import playground
 from cloudft.workbench.answer_runs import RunFollower, turns_of
 from cloudft.workbench.events import stream_events
 from cloudft.workbench.forms import Form, form_action
+from cloudft.workbench.job_choices import list_choices
 from cloudft.workbench.job_states import KnownJob
 from cloudft.workbench.rendering import render_page, render_part
 from cloudft.workbench.workbench import Workbench, workbench_of
@@ -52,7 +54,7 @@ def show_playground(request: Request) -> Response:
     speakers = playground.list_speakers(workbench, chosen)
     values = {
         "section": "playground",
-        "jobs": _jobs_with_models(workbench),
+        "jobs": _jobs_with_models(workbench, {one.record.id for one in speakers}),
         "speakers": speakers,
         "chosen": list(dict.fromkeys(one.record.id for one in speakers)),
         "training": playground.list_training(workbench),
@@ -173,9 +175,9 @@ def _models(workbench: Workbench) -> list[dict[str, object]]:
     return [{**one, "seconds": int(one["seconds"])} for one in found]
 
 
-def _jobs_with_models(workbench: Workbench) -> list[KnownJob]:
+def _jobs_with_models(workbench: Workbench, chosen: Collection[str]) -> list[KnownJob]:
     """Return the jobs whose models may answer, newest first."""
-    known = [one for one in workbench.jobs.list_jobs() if isinstance(one, KnownJob)]
+    known = list_choices(workbench.jobs, chosen)
     return [one for one in known if one.status in ("Completed", "Looking", "Unknown")]
 
 

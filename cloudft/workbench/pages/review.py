@@ -38,7 +38,7 @@ def show_reviews(request: Request) -> Response:
     values = {
         "section": "review",
         "reviews": list_reviews(workbench.home.reviews),
-        "jobs": evaluated_jobs(workbench.store),
+        "jobs": evaluated_jobs(workbench.jobs),
     }
     return render_page(request, "review.html", values)
 

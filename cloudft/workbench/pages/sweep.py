@@ -9,7 +9,13 @@ from cloudft.errors import JobNotFound
 from cloudft.sweep.folder import RESULT_FILE, SweepFolder, list_sweeps, open_sweep
 from cloudft.sweep.notes import importance_text, notes
 from cloudft.sweep.result import SweepResult
-from cloudft.sweep.table import describe_outcome, format_score, format_value, trial_name
+from cloudft.sweep.table import (
+    describe_outcome,
+    format_score,
+    format_seeds,
+    format_value,
+    trial_name,
+)
 from cloudft.workbench.events import Events, stream_events
 from cloudft.workbench.parallel_coordinates import draw_parallel_coordinates
 from cloudft.workbench.rendering import render_page, render_part
@@ -112,5 +118,6 @@ def _functions() -> Mapping[str, object]:
         "trial_name": trial_name,
         "format_value": format_value,
         "format_trial": format_score,
+        "format_seeds": format_seeds,
         "describe": describe_outcome,
     }

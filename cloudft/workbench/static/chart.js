@@ -11,6 +11,7 @@ const MAX_LIVE_POINTS = 2500; // with more, the server thins the curve again
 const MAX_ROWS = 1000;
 const KEY_ZOOM = 0.5;
 const charts = new WeakMap();
+const formats = new Map(); // digits -> Intl.NumberFormat: making one costs 30 times its use
 
 /** Return an element with attributes, classes among them, and text or children. */
 function element(name, attributes = {}, ...children) {
@@ -34,7 +35,10 @@ export function formatNumber(value, digits = 5) {
   if (size !== 0 && (size < 1e-3 || size >= 1e9)) {
     return value.toExponential(Math.min(3, digits - 1)).replace(/\.?0+e/, "e");
   }
-  return value.toLocaleString("en-US", { maximumSignificantDigits: digits });
+  if (!formats.has(digits)) {
+    formats.set(digits, new Intl.NumberFormat("en-US", { maximumSignificantDigits: digits }));
+  }
+  return formats.get(digits).format(value);
 }
 
 /** Return round numbers within a range: 1, 2 or 5 times a power of ten apart (Heckbert, 1990). */
@@ -109,6 +113,8 @@ class Chart {
     this.drawn = 0;
     this.isVisible = true; // one that is scrolled away is not drawn
     this.isStale = false;
+    this.svg = null;
+    this.size = null; // [width, height] of the drawing; to read them costs a layout of the page
   }
 
   async load() {
@@ -116,11 +122,16 @@ class Chart {
     const fields = new URLSearchParams(query);
     if (this.range) { fields.set("from", this.range[0]); fields.set("to", this.range[1]); }
     const asked = (this.asked = (this.asked ?? 0) + 1);
+    this.meanwhile = []; // live points that come before the answer, which may lack them
     try {
       const data = await fetchJson(`${path}?${fields}`);
       if (asked !== this.asked) return; // a newer zoom was faster
       this.data = data;
+      const late = this.meanwhile;
+      this.meanwhile = null;
+      for (const bySeries of late) this.addPoints(bySeries);
     } catch (error) {
+      if (asked === this.asked) this.meanwhile = null;
       if (this.note) this.note.textContent = error.message;
       return;
     }
@@ -132,24 +143,32 @@ class Chart {
 
   /** Add live points: { name of the series: [[x, y], ...] }. */
   append(bySeries) {
+    this.meanwhile?.push(bySeries);
     if (!this.data) return;
+    const most = this.addPoints(bySeries);
+    if (most > MAX_LIVE_POINTS) this.load(); else this.drawSoon();
+  }
+
+  /** Add points behind the last one of each curve; return how many the longest one has. */
+  addPoints(bySeries) {
     let most = 0;
     for (const [name, points] of Object.entries(bySeries)) {
       const series = this.data.series.find((one) => one.name === name);
-      if (!series) { this.load(); return; }
+      if (!series) { this.load(); return 0; }
       if (this.range && points[0][0] > this.range[1]) continue;
       const last = series.points.at(-1)?.[0] ?? -Infinity;
       series.points.push(...points.filter(([x]) => x > last));
       most = Math.max(most, series.points.length);
     }
-    if (most > MAX_LIVE_POINTS) this.load(); else this.drawSoon();
+    return most;
   }
 
   drawSoon() {
     if (this.waiting) return;
     if (!this.isVisible) { this.isStale = true; return; }
     const wait = Math.max(0, this.drawn + DRAW_EVERY_MS - performance.now());
-    this.waiting = setTimeout(() => { this.waiting = null; this.draw(); }, wait);
+    // All charts of a page in one frame; none while the page is hidden.
+    this.waiting = setTimeout(() => requestAnimationFrame(() => { this.waiting = null; this.draw(); }), wait);
   }
 
   build() {
@@ -182,7 +201,7 @@ class Chart {
     this.figure.replaceChildren(element("div", { class: "head" }, caption, this.tools), this.legend,
       this.plot, this.note, this.numbers);
     this.listen();
-    new ResizeObserver(() => this.drawSoon()).observe(this.plot);
+    new ResizeObserver(() => { this.size = null; this.drawSoon(); }).observe(this.plot);
     new IntersectionObserver(([entry]) => {
       this.isVisible = entry.isIntersecting;
       if (this.isVisible && this.isStale) this.draw();
@@ -294,22 +313,27 @@ class Chart {
     this.drawn = performance.now();
     this.isStale = false;
     if (!this.plot || !this.data) return;
-    const width = this.plot.clientWidth;
     const visible = this.visible();
     this.resetButton.disabled = !this.range;
-    this.note.textContent = (this.data.notes ?? []).join(" · ");
-    if (!width) return;
+    const note = (this.data.notes ?? []).join(" · ");
+    if (this.note.textContent !== note) this.note.textContent = note;
+    if (!(this.size?.[0] ?? this.plot.clientWidth)) return;
     if (!visible.length) {
-      this.scale = null;
+      this.scale = this.svg = null;
       this.plot.replaceChildren(element("p", { class: "soft" },
         this.data.series.some((one) => one.points.length) ? "All curves are hidden." : "No points yet."));
       return;
     }
-    const svg = shape("svg", { role: "img" });
-    this.plot.replaceChildren(svg, this.values);
-    const height = svg.clientHeight || 240;
+    if (!this.svg) {
+      this.svg = shape("svg", { role: "img" });
+      this.plot.replaceChildren(this.svg, this.values);
+      this.size = null;
+    }
+    const svg = this.svg;
+    this.size ??= [this.plot.clientWidth, svg.clientHeight || 240];
+    const [width, height] = this.size;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    svg.append(shape("title", {}, `${this.data.title} by ${this.data.x}`),
+    svg.replaceChildren(shape("title", {}, `${this.data.title} by ${this.data.x}`),
       shape("desc", {}, this.describe(visible)));
     const lines = visible.map((series) => ({ series, index: this.data.series.indexOf(series),
       points: smooth(series.points, series.kind === "validation" ? 0 : this.weight) }));

@@ -1,11 +1,12 @@
 // The page of one job, live: its state, new points in its charts, new lines of its log.
-import { address, follow } from "./live.js";
+import { address, follow, showNotice } from "./live.js";
 import { buildCharts, chartOf } from "./chart.js";
 
 const MAX_LINES = 1000;
 const place = document.getElementById("charts");
 const log = document.getElementById("log");
-let lines = log.textContent.split("\n").filter((line, n, all) => line || n < all.length - 1);
+const firstLines = log.textContent.split("\n").filter((line, n, all) => line || n < all.length - 1);
+let lines = firstLines;
 
 const figures = () => [...place.querySelectorAll("figure.chart[data-chart]")];
 const figureOf = (measure) => figures().find((figure) => figure.dataset.measure === measure);
@@ -35,7 +36,11 @@ function showLines(added, whole = false) {
 }
 
 follow(document.getElementById("live").dataset.live, {
+  again: () => { lines = firstLines; },
+  gone: () => showNotice("job", "This job was removed. The page shows what it was before."),
+  problem: (text) => showNotice("job", `The job can't be read now: ${text}`),
   head: (html) => {
+    showNotice("job", "");
     const head = document.getElementById("head");
     // Not while someone reads in it: a text that is opened would close, a link lose the focus.
     if (head.querySelector("details[open]") || head.contains(document.activeElement)) {

@@ -13,12 +13,17 @@ function parse(html) {
 /** Change rows, and keep the focus and the jobs that are chosen for a comparison. */
 function keepPlace(change) {
   const chosen = new Set([...place.querySelectorAll("input[name=job]:checked")].map((box) => box.value));
-  const focused = document.activeElement?.closest("tr[data-job]")?.dataset.job;
+  const within = document.activeElement?.closest("tr[data-job]");
+  const all = within ? focusable(within) : focusable(place);
+  const [job, position] = [within?.dataset.job, all.indexOf(document.activeElement)];
   change();
-  if (focused) rowOf(focused)?.querySelector("a")?.focus({ preventScroll: true });
   for (const box of place.querySelectorAll("input[name=job]")) box.checked = chosen.has(box.value);
+  if (position < 0) return;
+  const now = focusable(job ? rowOf(job) : place);
+  if (now[position] !== document.activeElement) now[position]?.focus({ preventScroll: true });
 }
 
+const focusable = (within) => [...(within?.querySelectorAll("a, input, button") ?? [])];
 const rowOf = (id) => place.querySelector(`tr[data-job="${CSS.escape(id)}"]`);
 
 follow(place.dataset.live, {

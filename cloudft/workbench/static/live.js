@@ -22,16 +22,53 @@ export async function fetchJson(path, options = {}) {
 export const postForm = (path, token, fields) =>
   fetchJson(path, { method: "POST", body: new URLSearchParams({ ...fields, form: token }) });
 
+const REOPEN_MS = 5000;
+const notices = new Map();
+
+/** Show a notice above the page, one for each kind; an empty text removes it. */
+export function showNotice(kind, text) {
+  let place = notices.get(kind);
+  if (!place) {
+    if (!text) return;
+    place = document.createElement("p");
+    place.className = "notice live-notice";
+    place.setAttribute("role", "status");
+    document.getElementById("page").prepend(place);
+    notices.set(kind, place);
+  }
+  place.hidden = !text;
+  if (place.textContent !== text) place.textContent = text;
+}
+
+const timeOfDay = () => new Date().toLocaleTimeString("en-GB");
+
 /**
  * Call handlers[NAME](data) for each event of a path. A hidden page holds no connection: a browser
- * opens only six to one server.
+ * opens only six to one server. Each connection sends from where the page was loaded:
+ * handlers.again() is called when another one begins. While the workbench does not answer, a notice
+ * says that what is shown is old.
  */
-export function follow(path, handlers) {
+export function follow(path, { again = () => {}, ...handlers }) {
   let source = null;
   let ended = false;
+  let connections = 0;
+  let lostAt = "";
   const open = () => {
     if (source || ended || document.hidden) return;
     source = new EventSource(address(path));
+    source.addEventListener("open", () => {
+      if (connections) again();
+      connections += 1;
+      lostAt = "";
+      showNotice("connection", "");
+    });
+    source.addEventListener("error", () => {
+      lostAt ||= timeOfDay();
+      showNotice("connection", `The workbench does not answer: this page is as it was at ${lostAt}.`
+        + " Is `cloudft ui` still running? After a restart it has a new address.");
+      // A browser connects again by itself, but not after an answer that is an error.
+      if (source?.readyState === EventSource.CLOSED) { close(); setTimeout(open, REOPEN_MS); }
+    });
     for (const [name, handle] of Object.entries(handlers)) {
       source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
     }
@@ -39,6 +76,8 @@ export function follow(path, handlers) {
   };
   const close = () => { source?.close(); source = null; };
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  window.addEventListener("pagehide", () => { ended = true; close(); });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) { ended = false; open(); } });
   open();
   return () => { ended = true; close(); };
 }

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 CONTEXT = 4096
 """Tokens of a request at most; a model whose own context is shorter gets that."""
-CPU_MEMORY = 0.4
-"""Share of the machine's memory. vLLM's own is 0.92, and it refuses to start with less free."""
+SPARE_CACHE = 1 << 28
+"""Bytes of cache beyond what one request needs by the configuration."""
 
 
 class VllmEngine:
@@ -36,15 +36,17 @@ class VllmEngine:
             base = Path(config["base_model_name_or_path"])
             settings = {"enable_lora": True, "max_lora_rank": config["r"]}
             self.adapter = LoRARequest("tuned", 1, str(folder))
-        if current_platform.is_cpu():
-            settings["gpu_memory_utilization"] = CPU_MEMORY  # its name on every platform
         own = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        length = min(CONTEXT, own.get("max_position_embeddings") or CONTEXT)
+        if current_platform.is_cpu():
+            # Its own default is 0.92 of the memory, all of it written at the start.
+            settings["kv_cache_memory_bytes"] = cache_size(own, length)
         self.model: Any = vllm.LLM(
             str(base),
             tokenizer=str(folder),
             # "auto" computes a float32 checkpoint in half precision.
             dtype=own.get("torch_dtype") or own.get("dtype") or "auto",
-            max_model_len=min(CONTEXT, own.get("max_position_embeddings") or CONTEXT),
+            max_model_len=length,
             enforce_eager=True,
             max_num_seqs=1,
             distributed_executor_backend="uni",
@@ -87,6 +89,16 @@ class VllmEngine:
         reply = self._run([{"prompt_token_ids": ids}], "generate", max_tokens=1, prompt_logprobs=0)
         scored = zip(ids[start:], reply.prompt_logprobs[start:], strict=True)
         return [float(found[token].logprob) for token, found in scored]
+
+
+def cache_size(config: dict[str, Any], tokens: int) -> int:
+    """Return the bytes of a cache that keys and values of one request surely fit into."""
+    text = config.get("text_config") or config
+    heads = text.get("num_attention_heads") or 1
+    groups = text.get("num_key_value_heads") or heads
+    head = text.get("head_dim") or -(-text["hidden_size"] // heads)
+    # Keys and values of 4 bytes; twice, since vLLM rounds blocks and heads up.
+    return int(2 * 2 * 4 * text["num_hidden_layers"] * groups * head * tokens) + SPARE_CACHE
 
 
 def load(folder: Path) -> VllmEngine:

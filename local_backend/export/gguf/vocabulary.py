@@ -87,9 +87,16 @@ def name_model(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
     No GGUF file says of a token that it takes the blanks after it. In a model named `phi-3` or
     `phi3`, all special tokens do but three, and it has to have those. Raise TrainerError for
-    another choice of tokens.
+    another choice of tokens, and for tokens that are whole words alone.
     """
     added = tokenizer.added_tokens_decoder.values()
+    whole_words = [token.content for token in added if token.single_word]
+    if whole_words:
+        raise TrainerError(
+            f"The token {whole_words[0]!r} is read as a word of its own alone (single_word), but in"
+            " llama.cpp within words too.",
+            fix=OTHER_RUNTIME,
+        )
     texts, stripping = {t.content for t in added}, {t.content for t in added if t.rstrip}
     as_phi3 = stripping == texts - _KEEP_BLANKS_IN_PHI3 and {"</s>", *_KEEP_BLANKS_IN_PHI3} <= texts
     if any(token.lstrip for token in added) or (stripping and not as_phi3):

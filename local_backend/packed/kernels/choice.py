@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
+from local_backend.device import count_all_threads
 from local_backend.packed.kernels.calls import Kernels
 from local_backend.packed.kernels.compile import (
     KernelError,
@@ -35,7 +34,7 @@ class JobSize:
     def seconds(self) -> float:
         """Return roughly how long its steps take on this machine's CPU."""
         operations = 4 * self.weights * self.tokens  # forward, and backward of the activations
-        return operations / (OPERATIONS_PER_SECOND * torch.get_num_threads())
+        return operations / (OPERATIONS_PER_SECOND * count_all_threads())
 
 
 def choose_kernels(

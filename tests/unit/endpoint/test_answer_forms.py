@@ -24,7 +24,7 @@ from cloudft.errors import (
     TrainerError,
     UsageError,
 )
-from cloudft.serving.engine import EngineDelta, EngineEvent, EngineFailure
+from cloudft.serving.engine import EngineDelta, EngineEvent, EngineFailure, TokenLogprob
 
 BASE = ModelRef(None, "any", "base")
 CHAT: list[Any] = [{"role": "user", "content": [{"text": "Where is it?"}]}]
@@ -374,3 +374,42 @@ def test_a_stream_that_is_closed_cancels_its_request() -> None:
     unread.wait_for_first()
     unread.close()
     assert engine.canceled == ["1", "2"]
+
+
+def test_chat_completions_have_the_scores_of_their_tokens() -> None:
+    def scored(text: str) -> TokenLogprob:
+        return TokenLogprob(1, text, text.encode(), -0.5, (TokenLogprob(1, text, b"", -0.5),))
+
+    # A token that is a part of a character has no text of its own yet.
+    events = [
+        EngineDelta("In", tokens=1, logprobs=(scored("In"),)),
+        EngineDelta("", tokens=2, logprobs=(scored("\ufffd"),)),
+        EngineDelta(" Oslo", tokens=3, logprobs=(scored(" Oslo"),)),
+        end_of("In Oslo"),
+    ]
+    inference, engine = scripted(events, events)
+    chat = {"messages": [{"role": "user", "content": "Where?"}], "model": "any"}
+    request = parse_chat({**chat, "logprobs": True, "top_logprobs": 1})
+    result = inference.generate(BASE, request)
+    [whole] = chat_answers.format_chat(result)["choices"]
+    chunks = chat_answers.chat_chunks(inference.stream(BASE, request, "any"))
+    parts = [
+        c["logprobs"]["content"] for chunk in chunks for c in chunk["choices"] if c["logprobs"]
+    ]
+    assert [len(part) for part in parts] == [1, 2]
+    content = whole["logprobs"]["content"]
+    assert content == [token for part in parts for token in part]
+    assert [token["token"] for token in content] == ["In", "\ufffd", " Oslo"]
+    assert content[0]["top_logprobs"][0]["token"] == "In"
+    assert [made.logprobs for made in engine.requests] == [1, 1]
+    assert parse_chat({**chat, "logprobs": False}).logprobs is parse_chat(chat).logprobs is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"logprobs": 3}, {"logprobs": True, "top_logprobs": 21}, {"top_logprobs": 2}],
+    ids=str,
+)
+def test_scores_that_can_not_be_had_are_refused(members: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="logprobs: "):
+        parse_chat({"messages": [{"role": "user", "content": "Where?"}], "model": "any", **members})

@@ -83,6 +83,17 @@ def test_a_warm_job_learns_and_answers_as_a_cold_one(jobs: Jobs) -> None:
     wait_until(lambda: not find_processes(str(jobs.root)), "no process is left")
 
 
+def test_two_jobs_that_share_the_cores_learn_as_one_alone(jobs: Jobs) -> None:
+    local = {"dtype": "bfloat16", "device": "cpu", "lora": {"r": 4}}
+    alone = jobs.submit(jobs.load("alone", local=local))
+    assert jobs.ended(alone)["status"] == "Completed"
+    job = jobs.load("first", local=local)
+    with jobs.backend.warm_start(job), jobs.backend.share_cores(2):
+        both = [jobs.submit(job), jobs.submit(jobs.load("second", local=local))]
+        assert [jobs.ended(one)["status"] for one in both] == ["Completed"] * 2
+    assert [losses(one) for one in both] == [losses(alone)] * 2 and losses(alone)
+
+
 def test_a_killed_trainer_ends_its_own_job_alone(jobs: Jobs) -> None:
     long = jobs.load("long", hyperparameters={"epochCount": 1000})
     with jobs.backend.warm_start(long):

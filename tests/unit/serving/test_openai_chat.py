@@ -450,3 +450,45 @@ def test_definitions_of_a_tool_that_are_no_object_reach_the_engine_as_they_are(
     tool = {"type": "function", "function": {"name": "odd", "parameters": {"$defs": [1]}}}
     client.chat.completions.create(**ASK, tools=[tool], tool_choice="required")
     assert engine.requests[-1].json_schema is not None
+
+
+ARGUMENTS = {
+    "nested deeply": '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}",
+    "cut off amid nesting": '{"a": ' + "[" * 50_000,
+    "not a number": '{"a": NaN}',
+    "half a surrogate pair": r'{"a": "\ud83d"}',
+}
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_arguments_that_no_model_reads_are_the_bodys_fault(client: Any, name: str) -> None:
+    function = {"name": "get_weather", "arguments": ARGUMENTS[name]}
+    called = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function"}]}
+    called["tool_calls"][0]["function"] = function  # type: ignore[index]
+    messages = [*ASK["messages"], called]
+    with pytest.raises(openai.BadRequestError, match="is not a JSON object as text"):
+        client.chat.completions.create(**ASK | {"messages": messages}, tools=[WEATHER])
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    "choice", [{"type": "function", "function": {"name": "get_weather"}}, "required"], ids=str
+)
+def test_a_call_that_can_not_be_passed_on_is_no_failure(
+    client: Any, engine: Any, name: str, stream: bool, choice: Any
+) -> None:
+    written = ARGUMENTS[name]
+    if choice == "required":
+        written = '{"name": "get_weather", "arguments": ' + written
+    engine.write = script(parts=(), tail=written, finish_reason="length")
+    answer = client.chat.completions.create(
+        **ASK, tools=[WEATHER], tool_choice=choice, stream=stream
+    )
+    [*_, last] = answer if stream else [answer]
+    assert last.choices[0].finish_reason == "length"
+
+
+def test_a_model_that_is_not_here_is_answered_with_those_that_are(client: Any) -> None:
+    with pytest.raises(openai.NotFoundError, match="Models here: router, base"):
+        client.chat.completions.create(**ASK | {"model": "other"})

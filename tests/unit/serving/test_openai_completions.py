@@ -73,6 +73,14 @@ def test_prompts_and_choices_are_numbered_in_order(client: Any, engine: Any) -> 
     assert streamed == [choice.text for choice in whole.choices]
 
 
+def test_without_a_seed_equal_prompts_have_answers_of_their_own(client: Any, engine: Any) -> None:
+    ask = {"model": "router", "prompt": ["a", "a"], "n": 2, "temperature": 1}
+    client.completions.create(**ask)
+    assert len({request.decoding.seed for request in engine.requests}) == 4
+    client.completions.create(**ask, seed=5)
+    assert [request.decoding.seed for request in engine.requests[4:]] == [5, 6, 5, 6]
+
+
 def test_prompts_may_be_tokens(client: Any, engine: Any) -> None:
     client.completions.create(model="router", prompt=[5, 6])
     client.completions.create(model="router", prompt=[[5], [6, 7]])
@@ -106,7 +114,7 @@ def test_the_usage_of_a_stream_comes_last(client: Any, engine: Any) -> None:
     [
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 3}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": ["a"] * 200}, "n"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from cloudft.sweep.pruning import Point, is_behind
 from cloudft.sweep.records import Outcome, TrialRecord
 from cloudft.sweep.result import (
     choose_best,
+    estimate_seconds_left,
     find_edges,
     find_own,
     judge,
@@ -179,3 +182,17 @@ def test_a_run_is_stopped_where_it_is_behind_the_median(
     points: list[Point], others: list[list[Point]], is_pruned: bool
 ) -> None:
     assert is_behind(points, others) is is_pruned
+
+
+def rest_of(result: Any, *, trials: int = 6, repeats: int = 4, minutes: float | None = None) -> Any:
+    return estimate_seconds_left(result, trials=trials, repeats=repeats, budget_minutes=minutes)
+
+
+def test_the_rest_of_a_sweep_is_estimated_by_its_complete_trials() -> None:
+    done = [trial(0, 2.0), trial(1, 1.0), trial(2, None, "pruned"), trial(3, None, "running")]
+    result = SimpleNamespace(trials=done, trials_done=3, repeats=[repeat(0, 8, 2.0)], seconds=8.0)
+    assert rest_of(result) == (3 + 3) * 2.0
+    assert rest_of(result, minutes=0.2) == 12.0 - 8.0
+    assert rest_of(result, minutes=0.1) == 0.0
+    result.trials = done[2:]
+    assert rest_of(result) is None, "no trial is complete: nothing is known"

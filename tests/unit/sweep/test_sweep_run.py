@@ -18,7 +18,7 @@ from cloudft.spec.load import load_job
 from cloudft.storage.home import Home
 from cloudft.sweep import run as sweep_run
 from cloudft.sweep.folder import SweepFolder, list_sweeps, sweep_id
-from cloudft.sweep.plan import plan_sweep
+from cloudft.sweep.plan import plan_sweep, trials_at_once
 from cloudft.sweep.pruning import Point
 from cloudft.sweep.records import TrialRecord
 from cloudft.sweep.result import SweepResult
@@ -33,6 +33,7 @@ data: {train: a.jsonl, validation: b.jsonl}
 hyperparameters: {learningRate: OWN, epochCount: 2, batchSize: 4}
 local: {lora: {r: 8}}
 sweep:
+  parallel_trials: 1
   space:
     learningRate: SPACE
     local.lora.r: [4, 8]
@@ -42,8 +43,9 @@ RANGE = "{low: 1e-5, high: 1e-2, log: true}"
 
 def make_factory(folder: Path, options: str = "", *, own: str = "1e-4", space: str = RANGE) -> Any:
     """Return the factory and the folder of a sweep, and its backend."""
+    text = JOB if "parallel_trials" not in options else JOB.replace("  parallel_trials: 1\n", "")
     (folder / "cloudft.yaml").write_text(
-        JOB.replace("OWN", own).replace("SPACE", space) + f"  {options}\n"
+        text.replace("OWN", own).replace("SPACE", space) + f"  {options}\n"
     )
     job = load_job(folder / "cloudft.yaml")
     file = StagedFile(8, 80, 20, "train.jsonl", "0" * 64, 80)
@@ -58,30 +60,54 @@ def make_factory(folder: Path, options: str = "", *, own: str = "1e-4", space: s
 class Trainings:
     """Stands for TrialRun: scores follow from the values, by `score`."""
 
-    def __init__(self, score: Callable[[TrialRecord], float | str]) -> None:
-        self.score, self.started, self.stopped = score, list[TrialRecord](), 0
+    def __init__(
+        self,
+        score: Callable[[TrialRecord], float | str],
+        polls: Callable[[TrialRecord], int] = lambda _: 1,
+    ) -> None:
+        """Set how trainings end, and after how many polls."""
+        self.score, self.polls = score, polls
+        self.started, self.stopped = list[TrialRecord](), 0
+        self.at_once, self.running = 0, 0
 
     def make(self, *arguments: Any, **options: Any) -> Any:
         record: TrialRecord = arguments[3]
+        ending: Any = [None]
+        left = [self.polls(record)]
 
-        def run() -> TrialRecord:
+        def start() -> None:
             self.started.append(record)
             record.job = f"router-{len(self.started):08x}"
+            self.running += 1
+            self.at_once = max(self.at_once, self.running)
+            options["on_start"](record)
+
+        def poll(running: int) -> bool:
+            left[0] -= 1
+            if left[0]:
+                return False
+            ending[0] = train(running)
+            self.running -= 1
+            return True
+
+        def train(running: int) -> Any:
             score = self.score(record)
-            record.seconds = 60.0
+            record.seconds = 60.0 / running
             if isinstance(score, str):
-                record.outcome = score  # type: ignore[assignment]
-                return record
+                return score, None
             record.points = [Point(8, 0.5, score + 0.1)]
             reason = options["on_point"](record)
             if reason is not None:
-                record.outcome = reason
-                return record
+                return reason, None
             record.points.append(Point(16, 1.0, score))
-            record.outcome, record.score, record.done = "complete", score, 1.0
-            return record
+            return "complete", score
 
-        return SimpleNamespace(run=run, stop=self.count_stop)
+        def end() -> None:
+            record.outcome, record.score = ending[0]
+
+        return SimpleNamespace(
+            start=start, poll=poll, end=end, stop=self.count_stop, poll_seconds=0.0
+        )
 
     def count_stop(self) -> None:
         self.stopped += 1
@@ -103,8 +129,11 @@ def start(
     factory, sweep_folder, backend = make_factory(folder, options, **more)
     monkeypatch.setattr(sweep_run, "TrialRun", trainings.make)
     sweep_folder.path.mkdir(parents=True, exist_ok=True)
+    parallel = trials_at_once(factory)
     spec = factory.staged.job.spec.sweep
-    return Sweep(factory, backend, backend.home, sweep_folder, spec, SweepEvents())
+    return Sweep(
+        factory, backend, backend.home, sweep_folder, spec, SweepEvents(), parallel=parallel
+    )
 
 
 def numbers(result: SweepResult) -> list[int]:
@@ -157,6 +186,89 @@ def test_an_interrupted_sweep_does_each_run_once_more_and_no_other(
     assert runs(broken)[at] == runs(rest)[0]
     found = [(one.number, one.score) for one in result.trials]
     assert found == [(one.number, one.score) for one in expected.trials]
+
+
+TWO = "trials: 12\n  seeds: 1\n  parallel_trials: 2"
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_two_at_once_choose_the_same_whichever_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    (tmp_path / "equal").mkdir()
+    equal = Trainings(by_rate)
+    expected = start(tmp_path / "equal", monkeypatch, equal, TWO).run()
+    trainings = Trainings(by_rate, lambda record: 1 + 4 * (record.number % 2 == slow))
+    result = start(tmp_path, monkeypatch, trainings, TWO).run()
+    assert trainings.at_once == equal.at_once == 2
+
+    def endings(of: SweepResult) -> list[object]:
+        runs = (*of.trials, *of.repeats)
+        return [(one.number, one.values, one.seed, one.outcome, one.score) for one in runs]
+
+    assert endings(result) == endings(expected)
+    assert any(one.outcome == "pruned" for one in result.trials)
+    assert len(result.repeats) == 3 and numbers(result) == list(range(12))
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 11])
+def test_two_that_are_interrupted_are_both_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    (tmp_path / "whole").mkdir()
+    expected = start(tmp_path / "whole", monkeypatch, Trainings(by_rate), TWO).run()
+
+    def interrupted(record: TrialRecord) -> float:
+        if record.number == at:
+            raise KeyboardInterrupt
+        return by_rate(record)
+
+    broken = Trainings(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, monkeypatch, broken, TWO).run()
+    assert broken.stopped >= 1
+    rest = Trainings(by_rate)
+    result = start(tmp_path, monkeypatch, rest, TWO).run()
+    found = [(one.number, one.values, one.outcome, one.score) for one in result.trials]
+    assert found == [(o.number, o.values, o.outcome, o.score) for o in expected.trials]
+    assert [one.score for one in result.repeats] == [one.score for one in expected.repeats]
+    twice = {one.number for one in broken.started} & {
+        one.number for one in rest.started if one.seed == 7
+    }
+    assert len(twice) <= 2 and at in twice
+
+
+def test_a_budget_counts_the_time_of_two_at_once_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(by_rate)
+    options = "trials: 30\n  pruning: false\n  seeds: 0\n  budget_minutes: 3\n  parallel_trials: 2"
+    result = start(tmp_path, monkeypatch, trainings, options).run()
+    assert result.status == "out of time" and 6 <= len(result.trials) <= 7
+    assert result.seconds <= 3.5 * 60
+
+
+def test_two_at_once_end_when_the_own_values_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = Trainings(
+        lambda record: "failed" if record.number == 0 else 1.0, lambda r: 1 + r.number
+    )
+    with pytest.raises(JobFailed, match="own values"):
+        start(tmp_path, monkeypatch, trainings, TWO).run()
+    assert trainings.stopped == 1, "the other is not left running"
+
+
+def test_two_at_once_try_a_small_space_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values that are chosen again while they are trained wait for that score, or are trained."""
+    options = "trials: 50\n  pruning: false\n  seeds: 0\n  parallel_trials: 2"
+    trainings = Trainings(by_rate)
+    result = start(tmp_path, monkeypatch, trainings, options, space="[1e-4, 1e-3, 1e-2]").run()
+    tried = [tuple(one.values.values()) for one in trainings.started]
+    assert len(tried) == len(set(tried)) == 6 and result.status == "finished"
+    assert all(one.outcome == "complete" for one in result.trials)
 
 
 def test_a_finished_sweep_trains_nothing_and_more_trials_continue_it(

@@ -16,6 +16,7 @@ from cloudft.backends.local.job_folder import JobFolder
 from cloudft.storage.store import Store
 from cloudft.sweep.records import Outcome, TrialRecord
 from cloudft.sweep.trial_job import DIVERGED, CurveReader, TrialRun
+from cloudft.sweep.window import Entry, TrialWindow
 from cloudft.types import JobState, StatusDetails, TrainingProgress
 
 TOTAL = 10
@@ -71,15 +72,10 @@ def run(
 
     trial = TrialRecord(1, {}, 7)
     staged: Any = None
-    started = TrialRun(
-        staged,
-        backend,
-        store,
-        trial,
-        on_point=on_point,
-        sleep=lambda _: None,  # type: ignore[arg-type]
-    )
-    return started.run(), backend
+    started = TrialRun(staged, backend, store, trial, on_point=on_point)  # type: ignore[arg-type]
+    window = TrialWindow(1, sleep=lambda _: None)
+    window.start(Entry(trial, started, lambda _: None))
+    return window.pop().record, backend
 
 
 def test_a_run_has_the_score_of_its_best_validation(tmp_path: Path) -> None:

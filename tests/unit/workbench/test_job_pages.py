@@ -225,6 +225,22 @@ def test_a_chart_is_valid_json_with_gaps(workbench: Workbench) -> None:
     assert 'class="gap c0"' in page
 
 
+@pytest.mark.parametrize(
+    ("more", "label"),
+    [
+        ({}, "loss (nats per token)"),
+        ({"reward": 0.5}, "policy loss"),
+        ({"rewardMargin": 0.5}, "loss (mean of the pairs)"),
+    ],
+    ids=["cross-entropy", "rewards", "pairs"],
+)
+def test_the_axis_of_a_loss_says_what_loss_it_is(
+    workbench: Workbench, more: dict[str, float], label: str
+) -> None:
+    record = make_local_job(workbench.home, "router-0000000a", train_line(0, 1.0, **more))
+    assert workbench.curves.get(record).chart("loss").y == label
+
+
 def live_job(workbench: Workbench, record: JobRecord, **sizes: int) -> LiveJob:
     now = iter(range(0, 10_000, 10))
     return LiveJob(
@@ -265,6 +281,7 @@ def test_an_open_page_gets_new_points_lines_and_states(workbench: Workbench) -> 
     append_lines(record, train_line(1, 1.5))
     assert live.look()["points"]["loss"] == {"training": [(2, 1.5)]}  # type: ignore[index]
     workbench.store.delete(record.id)
+    assert live.look() == {"gone": {}}
     assert live.look() is None
 
 

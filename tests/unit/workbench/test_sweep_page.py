@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from workbench_server import (
     SIZES,
@@ -160,3 +161,12 @@ def test_lines_lie_on_their_parameters_scale() -> None:
     assert "best" in next(one for one in drawing.lines if one.number == result.best).css
     stopped = {one.number for one in drawing.lines if "stopped" in one.css}
     assert stopped == {one.number for one in result.trials if one.outcome == "pruned"}
+
+
+def test_points_that_were_drawn_twice_or_run_are_no_done_trials() -> None:
+    result = make_result()
+    done, first = result.trials_done, result.trials[0]
+    same = msgspec.structs.replace(first, number=90, same_as=first.number)
+    running = msgspec.structs.replace(first, number=91, outcome="running")
+    more = msgspec.structs.replace(result, trials=[*result.trials, same, running])
+    assert more.trials_done == done

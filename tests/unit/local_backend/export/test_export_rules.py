@@ -46,7 +46,7 @@ def test_the_table_names_features_and_formats_that_there_are() -> None:
     for name, runtime in runtimes.RUNTIMES.items():
         for reading in runtime.readings:
             assert reading.feature in ROPES | FINDERS.keys() | ADAPTER_FINDERS.keys()
-            assert reading.effect in {"drops", "refuses", "default"}
+            assert reading.effect in {"drops", "changes", "refuses", "default"}
             assert reading.formats <= set(RUNTIME_FORMATS[name]) <= set(FORMATS)
         recorded = {case for case, cells in load_cells().items() if runtime.engine in cells}
         right = {case for case in recorded if load_cells()[case][runtime.engine].result == "right"}
@@ -76,13 +76,13 @@ def test_a_dropped_window_is_refused_and_the_shorter_context_is_taken() -> None:
     with pytest.raises(TrainerError, match="silently drops a sliding window of 4096") as caught:
         check_export(files, options("mlx"))
     assert "--context 4096" in str(caught.value.fix) and "--for transformers" in caught.value.fix
-    check_export(limit_context(files, 4096), options("mlx"))
+    check_export(limit_context(files, 4096, "mlx"), options("mlx"))
     check_export(files, options("transformers"))
 
 
 def test_a_context_that_the_rope_scaling_follows_from_is_not_changed() -> None:
     with pytest.raises(TrainerError, match=r"rope scaling \(yarn\)"):
-        limit_context(ModelFiles(YARN), 4096)
+        limit_context(ModelFiles(YARN), 4096, "merged")
 
 
 def test_a_dropped_rope_scaling_is_refused_with_the_runtimes_that_read_it() -> None:

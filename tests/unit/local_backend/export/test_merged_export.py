@@ -16,6 +16,7 @@ import torch
 from trainer_run import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
+from local_backend.export import export_model as export_module
 from local_backend.export.export_model import PROOF, export_model
 from local_backend.export.merged import convert_weights
 from local_backend.export.options import ExportOptions
@@ -185,6 +186,17 @@ def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_pat
         with pytest.raises(TrainerError, match="one of the folders above it is a file"):
             export_model(JobDir(tuned.path), out / below, ExportOptions())
     assert (out / "precious").read_text() == "x"
+
+
+def test_a_place_that_takes_no_files_is_an_error_before_the_model_is_loaded(
+    tuned: TrainerRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        export_module, "load_tuned_model", lambda job_dir: pytest.fail("it was loaded")
+    )
+    with pytest.raises(TrainerError, match="can't be made") as caught:  # root may not, either
+        export_model(JobDir(tuned.path), Path("/proc/out"), ExportOptions())
+    assert "write into" in caught.value.fix
 
 
 def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(

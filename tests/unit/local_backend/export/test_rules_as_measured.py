@@ -18,7 +18,8 @@ from local_backend.export.runtime_results import load_cells
 from local_backend.export.runtimes import RUNTIMES
 
 ENGINES = {
-    RUNTIMES[name].engine: name for name in ("mlx", "onnxruntime", "openvino", "transformers")
+    RUNTIMES[name].engine: name
+    for name in ("mlx", "onnxruntime", "openvino", "transformers", "vllm")
 }
 """Runtimes that read folders. What llama.cpp computes otherwise, the writer of GGUF refuses."""
 OTHER_TOKENIZER = {("qwen2", "openvino"), ("qwen2, window", "openvino")}

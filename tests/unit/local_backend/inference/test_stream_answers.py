@@ -103,6 +103,13 @@ FORMS = {
         AnswerForm(before_thought="", after_thought="\n</think>\n\n"),
         ["First.\nSecond.\n</think>\n\nIn Lyon.", "no mark at all"],
     ),
+    "call after a mark that some leave out": (
+        AnswerForm(calls=CallMarks('[TOOL_CALLS] [{"name": "', '{"name": "', '", "arguments": ')),
+        [
+            'I look. {"name": "find", "arguments": {}}',
+            'It is [here]: [TOOL_CALLS] [{"name": "find", "arguments": {}}]',
+        ],
+    ),
     "calls": (
         AnswerForm(calls=CALLS),
         [

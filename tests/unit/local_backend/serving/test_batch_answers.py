@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import tiny
 from trainer_run import TrainerRun, run_trainer
 
-from local_backend.errors import PromptTooLong, SchemaError, TrainerError
+from local_backend.errors import PromptTooLong, TrainerError
 from local_backend.inference.generate import answer_prompts
 from local_backend.inference.model_variants import ModelVariants
 from local_backend.job_dir import JobDir
@@ -67,12 +69,14 @@ class Answers:
         replies: list[dict[str, Any]] = []
         self.replies.append(replies)
         request: Any = {"model": model, "prompt": prompt, "maxNewTokens": 24, **settings}
-        return self.batch.submit(request, replies.append, 0.0)
+        return self.batch.submit(request, replies.append, time.monotonic())
 
     def run(self) -> list[dict[str, Any]]:
         """Return the last reply to each request, whose deltas must be its text."""
-        while not self.batch.is_idle:
+        while not self.batch.is_empty:
             self.batch.step()
+            if self.batch.is_idle:
+                time.sleep(0.001)  # a schema is compiled
         ends = []
         for replies in self.replies:
             *deltas, end = replies
@@ -193,9 +197,10 @@ def test_an_answer_keeps_its_schema(batch: Batch, name: str) -> None:
 def test_a_schema_that_can_not_be_kept_is_refused(batch: Batch) -> None:
     pytest.importorskip("llguidance")
     answers = Answers(batch)
-    with pytest.raises(SchemaError, match="uniqueItems") as refused:
-        answers.submit("base", PROMPTS[0], jsonSchema={"type": "array", "uniqueItems": True})
-    assert "leave uniqueItems out" in str(refused.value.fix)
+    answers.submit("base", PROMPTS[0], jsonSchema={"type": "array", "uniqueItems": True})
+    [refused] = answers.run()
+    assert refused["code"] == "schema" and "uniqueItems" in refused["error"]
+    assert "leave uniqueItems out" in refused["fix"]
 
 
 CIRCULAR: dict[str, dict[str, Any]] = {
@@ -210,8 +215,10 @@ CIRCULAR: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", sorted(CIRCULAR))
 def test_a_reference_to_nothing_but_itself_is_refused(batch: Batch, name: str) -> None:
     pytest.importorskip("llguidance")
-    with pytest.raises(TrainerError, match=r"its '\$ref' '#.*' leads back to itself"):
-        Answers(batch).submit("base", PROMPTS[0], jsonSchema=CIRCULAR[name])
+    answers = Answers(batch)
+    answers.submit("base", PROMPTS[0], jsonSchema=CIRCULAR[name])
+    [refused] = answers.run()
+    assert re.search(r"its '\$ref' '#.*' leads back to itself", refused["error"])
     tree = {"type": "array", "items": {"$ref": "#"}}
     data = {"const": {"$ref": "#"}}
     assert find_circular_ref(tree) is find_circular_ref(data) is None
@@ -292,3 +299,24 @@ def test_a_model_that_the_batch_can_not_compute_answers_by_its_own_generate(tmp_
     assert [end["text"] for end in ends] == expected
     assert last["finishReason"] == "canceled"
     assert batch.stats()["cachedTokens"] == 0
+
+
+def test_an_answer_that_can_not_be_read_fails_alone(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(batch)
+    answers.submit("one", PROMPTS[0])
+    odd = answers.submit("one", PROMPTS[1])
+    canceled = answers.submit("one", PROMPTS[2])
+    canceled.is_canceled = True
+
+    def fail() -> None:
+        raise RecursionError("in what the model wrote")
+
+    monkeypatch.setattr(odd.text, "finish", fail)
+    monkeypatch.setattr(canceled.text, "finish", fail)
+    first, second, third = answers.run()
+    assert first["text"]
+    for failed in (second, third):
+        assert "in what the model wrote" in failed["error"] and failed["code"] == "modelFailed"
+    assert batch.is_idle and batch.stats()["running"] == 0
