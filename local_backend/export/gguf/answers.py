@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-WHOLE_CONTEXT = -1
-"""How far back repetitions count: in transformers all tokens, in llama.cpp 64 by default."""
-
 
 def write_special_tokens(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None
@@ -99,11 +96,16 @@ def choose_sampling(generation: GenerationConfig | None) -> dict[str, float]:
     return chosen
 
 
-def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None) -> None:
-    """Write how answers are sampled."""
+def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None, context: int) -> None:
+    """Write how answers are sampled.
+
+    Repetitions count in transformers among all tokens, in llama.cpp among the last 64 unless the
+    file says otherwise. `context` says so: -1, once the whole context, is none at all in llama.cpp
+    (xllamacpp 2026.10.11549), without a word.
+    """
     sampling = choose_sampling(generation)
     for name, value in sampling.items():
         add = getattr(writer, f"add_sampling_{name}")
         add(int(value) if name == "top_k" else float(value))
     if sampling["penalty_repeat"] != 1:
-        writer.add_sampling_penalty_last_n(WHOLE_CONTEXT)
+        writer.add_sampling_penalty_last_n(context)

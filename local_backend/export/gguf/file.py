@@ -141,19 +141,19 @@ def _fill(
     planned += write_rope(writer, config, family)
     pre_tokenizer = write_vocabulary(writer, tokenizer, int(config.vocab_size))
     notes += write_special_tokens(writer, tokenizer, generation)
-    write_sampling(writer, generation)
+    length = int(writer.kv_data[0][f"{family.architecture}.context_length"].value)
+    write_sampling(writer, generation, length)
     writer.add_type("model")
     writer.add_name(name_model(folder.name, tokenizer))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     file_type = "ALL_F32" if kind.name == "F32" else f"MOSTLY_{kind.name}"
     writer.add_file_type(gguf.LlamaFileType[file_type])
     types = _write_tensors(writer, planned, config, kind, progress)
-    length = writer.kv_data[0][f"{family.architecture}.context_length"].value
     return {
         "architecture": family.architecture,
         "quantization": kind.name,
         "preTokenizer": pre_tokenizer,
-        "contextLength": int(length),
+        "contextLength": length,
         "tensors": len(planned),
         "bytes": 0,
         "types": {name: types.count(name) for name in sorted(set(types))},

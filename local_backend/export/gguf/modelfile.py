@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from local_backend.data.chat_template import find_stop_tokens
 from local_backend.data.template_date import writes_date
 from local_backend.export.gguf.answers import (
-    WHOLE_CONTEXT,
     choose_sampling,
     chosen_template,
     starts_with_bos,
@@ -59,7 +58,7 @@ def write_modelfile(folder: Path, gguf_name: str) -> str:
     if context > LARGEST_CONTEXT:
         lines.append(f"# Up to {context}; Ollama takes the memory for all of it at once.")
     lines.append(f"PARAMETER num_ctx {min(context, LARGEST_CONTEXT)}")
-    lines += list(_parameters(tokenizer, generation))
+    lines += list(_parameters(tokenizer, generation, context))
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +114,7 @@ def _choose(value: str, texts: Mapping[str, str]) -> str:
 
 
 def _parameters(
-    tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None
+    tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None, context: int
 ) -> Iterator[str]:
     """Yield the lines of sampling and end tokens. Ollama's defaults are not transformers'."""
     sampling = choose_sampling(generation)
@@ -123,7 +122,7 @@ def _parameters(
     for name, value in sampling.items():
         yield f"PARAMETER {names.get(name, name)} {value:g}"
     if sampling["penalty_repeat"] != 1:
-        yield f"PARAMETER repeat_last_n {WHOLE_CONTEXT}"
+        yield f"PARAMETER repeat_last_n {context}"
     for token in find_stop_tokens(tokenizer, generation):
         text = str(tokenizer.convert_ids_to_tokens(token))
         yield f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}"

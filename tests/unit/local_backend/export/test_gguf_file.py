@@ -103,6 +103,21 @@ def test_greedy_model_does_not_sample(tmp_path: Path) -> None:
     assert defaults["repeat_penalty"] == pytest.approx(1.3)
 
 
+def test_every_token_before_counts_as_a_repetition(tmp_path: Path) -> None:
+    model = build_merged("llama", tmp_path / "m")
+    change_generation(tmp_path / "m", do_sample=False, repetition_penalty=5.0)
+    new = {"max_new_tokens": 8, "do_sample": False}
+    # More than llama.cpp's own 64 tokens.
+    options: Any = {"lengths": [100], "new_tokens": 8, "request": {"temperature": 0}}
+    _, [prompt], run = write_and_run(tmp_path / "m", **options)
+    ids = torch.tensor([prompt])
+    expected, free = (
+        model.generate(ids, repetition_penalty=penalty, **new)[0, len(prompt) :].tolist()
+        for penalty in (5.0, 1.0)
+    )
+    assert run["answers"] == [expected] != [free]
+
+
 def test_sampling_of_a_model_is_kept(tmp_path: Path) -> None:
     build_merged("llama", tmp_path / "m")
     change_generation(tmp_path / "m", do_sample=True, temperature=0.6, top_p=0.9)

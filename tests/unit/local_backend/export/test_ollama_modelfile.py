@@ -167,7 +167,7 @@ def test_sampling_model_whose_context_is_long(tmp_path: Path) -> None:
         "PARAMETER top_k 50",
         "PARAMETER top_p 0.9",
         "PARAMETER min_p 0",
-        "PARAMETER repeat_last_n -1",
+        "PARAMETER repeat_last_n 131072",
     ]
 
 
