@@ -111,7 +111,7 @@ def main() -> None:
         run["stops"].append(answer["stop_type"])
         run["log_probabilities"].append(
             [
-                _by_id(step["top_logprobs"], order["vocabulary"])
+                _by_id(step.get("top_logprobs") or step["top_probs"], order["vocabulary"])
                 for step in answer.get("completion_probabilities", [])
             ]
         )
@@ -133,10 +133,15 @@ def main() -> None:
 
 
 def _by_id(candidates: list[dict[str, Any]], vocabulary: int) -> list[float]:
-    """Return the log-probabilities by token; what is missing has probability 0."""
+    """Return the log-probabilities by token; what is missing has probability 0.
+
+    With `post_sampling_probs` in the request, those from which the token was drawn.
+    """
     values = [-math.inf] * vocabulary
     for candidate in candidates:
-        if candidate["logprob"] is not None:
+        if candidate.get("prob"):
+            values[candidate["id"]] = math.log(candidate["prob"])
+        elif candidate.get("logprob") is not None:
             values[candidate["id"]] = candidate["logprob"]
     return values
 

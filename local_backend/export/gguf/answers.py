@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+SAMPLERS = "penalties;dry;top_n_sigma;temperature;top_k;top_p;min_p;typ_p;xtc"
+"""The order in which transformers applies them. In llama.cpp's own (xllamacpp 2026.10.11549) the
+temperature comes last, so that top_p and min_p keep other tokens.
+"""
+
 
 def write_special_tokens(
     writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None
@@ -97,7 +102,7 @@ def choose_sampling(generation: GenerationConfig | None) -> dict[str, float]:
 
 
 def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None, context: int) -> None:
-    """Write how answers are sampled.
+    """Write how answers are sampled: settings, and the order in which they apply.
 
     Repetitions count in transformers among all tokens, in llama.cpp among the last 64 unless the
     file says otherwise. `context` says so: -1, once the whole context, is none at all in llama.cpp
@@ -107,5 +112,6 @@ def write_sampling(writer: GGUFWriter, generation: GenerationConfig | None, cont
     for name, value in sampling.items():
         add = getattr(writer, f"add_sampling_{name}")
         add(int(value) if name == "top_k" else float(value))
+    writer.add_sampling_sequence(SAMPLERS)
     if sampling["penalty_repeat"] != 1:
         writer.add_sampling_penalty_last_n(context)
