@@ -100,7 +100,7 @@ def test_what_can_not_work_is_one_clear_error(
 def test_a_reward_that_pays_for_length_alone_is_called_hacking(learn: Learn) -> None:
     run = learn(
         grader=jobs.PAYS_FOR_LENGTH,
-        parameters={"epochCount": 6, "inferenceMaxTokens": 24},
+        parameters={"epochCount": 6, "inferenceMaxTokens": 64},
         held_out=0,
     )
     assert run.status == "Completed", run.log
