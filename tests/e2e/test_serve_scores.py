@@ -144,14 +144,16 @@ def test_what_no_tokens_can_be_shown_of_is_refused(
 ) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         post(url + path, body)
-    assert caught.value.code == status
-    assert json.loads(caught.value.read())["error"]["message"]
+    with caught.value as refused:
+        assert refused.code == status
+        assert json.loads(refused.read())["error"]["message"]
 
 
 def test_an_engine_without_a_tokenizer_has_no_such_route() -> None:
     with serving(ScriptedEngine()) as url, pytest.raises(urllib.error.HTTPError) as caught:
         post(f"{url}/tokenize", {"prompt": "x"})
-    assert caught.value.code == 404
+    with caught.value as refused:
+        assert refused.code == 404
 
 
 def test_lm_evaluation_harness_scores_over_http_as_in_process(

@@ -41,9 +41,14 @@ def write_sweep(job_file: JobFile, epochs: int = EPOCHS, **options: int) -> Path
 
 
 def start_sweep(job: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cloudft", "sweep", str(job)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=dict(os.environ), **quiet)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(
+        [sys.executable, "-m", "cloudft", "sweep", str(job)],
+        env=dict(os.environ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A program that a script starts in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def running_trial(home: Path, number: int) -> Path | None:
