@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # transformers reads a GGUF file's tensors and only some of its metadata: no family keeps its rope scaling.
 #
-# Packages: transformers 5.23.0, gguf 0.19.0, torch 2.13.0, numpy 2.4.6.
+# Packages: transformers 5.23.0, gguf 0.19.0, torch 2.13.0, numpy 2.4.6, accelerate 1.15.0.
 # Guess: from_pretrained(folder, gguf_file=...) gives a configuration that says what the file says, for each key which
 # llama.cpp reads for that family and which the configuration of transformers has a field for; or it raises.
 # Behavior: the keys are a table for each family, and what is not in it becomes the default of the configuration's class.
@@ -29,7 +29,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/python" -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.23.0 gguf==0.19.0 numpy==2.4.6
+"$folder/env/bin/python" -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.23.0 gguf==0.19.0 numpy==2.4.6 accelerate==1.15.0
 cd "$folder"
 cat > try.py <<'PYTHON'
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PEFT: of 39 kinds of adapters, four load as other adapters: three on a rounded base, one without its sibling.
 #
-# Packages: peft 0.21.2, transformers 5.23.0, torch 2.13.0.
+# Packages: peft 0.21.2, transformers 5.23.0, torch 2.13.0, scikit-learn 1.9.1.
 # Guess: adapter_model.safetensors and adapter_config.json are the adapter. On the base rounded to bfloat16 (the way most
 # checkpoints are published and loaded) it moves the outputs about as much as the rounding itself does; saved with
 # selected_adapters and loaded alone it is what it was beside another adapter. So for every kind, as it is for LoRA.
@@ -26,7 +26,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/python" -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.23.0 peft==0.21.2
+"$folder/env/bin/python" -m pip --disable-pip-version-check install --quiet torch==2.13.0 transformers==5.23.0 peft==0.21.2 scikit-learn==1.9.1
 cd "$folder"
 cat > try.py <<'PYTHON'
 import dataclasses
